@@ -1,0 +1,245 @@
+"""The contract between the harness and a transport: everything that a plugin may import.
+
+A *command transport* carries records of COMMAND_BYTES from many proxy workers to many cache workers; each record
+reaches exactly one of them. A *data transport* carries replies over a *lane*: one reply in flight, from one cache
+worker to one proxy worker. Either is a frozen dataclass whose fields are its options, with three verbs:
+
+- `provision(scope)`: a context manager that creates the names and removes them after.
+- `receiver(scope)`, `sender(scope)`: open one end by name. The receiver is always opened first.
+
+Rules, for both kinds:
+
+1. A lane has one reply in flight; no end is used by two threads at once. A plugin needs no locks.
+2. Between replies a lane is at rest: the next reply may come from another thread or process, so nothing that it
+   depends on may live only in a Python object.
+3. Every call that blocks ends within `scope.timeout` seconds with TimeoutError, also where the peer was killed.
+4. No silent fallback: a transport that cannot work as named raises, saying why and what to change.
+5. Plugins raise plain OSError (TimeoutError is one) and EOFError; the harness adds transport, lane and verb.
+6. `close()` may be called twice, and leaves no descriptor and no mapping.
+
+A reply is HEAD_BYTES of head, then its content. What an end can do is its type:
+
+| shape         | cache end                     | proxy end                        |
+|---------------|-------------------------------|----------------------------------|
+| copying       | `Sender`: loan, publish       | `Receiver`: take, give_back      |
+| zero-copy in  | `FileSender`: send_file       |                                  |
+| zero-copy out |                               | `SocketReceiver`: take, deliver, give_back |
+
+The two ends of one transport are chosen independently. Register with a module like this one, named by an entry
+point of the group `transport_harness`:
+
+    @hookimpl
+    def data_transports() -> list[type[DataTransport]]:
+        return [MyTransport]
+"""
+
+import os
+import zlib
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pluggy
+
+from harness.protocol.wire import COMMAND_BYTES, HEAD_BYTES
+
+__all__ = [
+    "COMMAND_BYTES",
+    "HEAD_BYTES",
+    "CommandReceiver",
+    "CommandSender",
+    "CommandTransport",
+    "DataTransport",
+    "FileSender",
+    "Receiver",
+    "Scope",
+    "Sender",
+    "SocketReceiver",
+    "hookimpl",
+]
+
+hookspec = pluggy.HookspecMarker("transport_harness")
+hookimpl = pluggy.HookimplMarker("transport_harness")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The namespace of one channel or lane, unique to user, rendezvous, program, lane and generation.
+
+    directory: absolute path of a private directory (mode 0700) that exists as long as the channel does.
+    label: what the names of this scope begin with.
+    timeout: seconds that a blocking call may take.
+    ledger: whether names are written down as they are handed out, so that they can be swept should the owner
+        be killed. True for whoever provisions; the ends only open names.
+    """
+
+    directory: str
+    label: str
+    timeout: float
+    ledger: bool = False
+
+    def path(self, part: str) -> str:
+        """A file name for a FIFO or a socket. Removed with the directory, where the plugin did not."""
+        return f"{self.directory}/{part}"
+
+    def posix_name(self, part: str) -> str:
+        """A name for shm_open(3), sem_open(3) or mq_open(3)."""
+        name = f"/{self.label}-{part}"
+        self._record(f"posix {name}")
+        return name
+
+    def sysv_key(self, part: str) -> int:
+        """A key for shmget(2), semget(2) or msgget(2): positive, 31 bits, never IPC_PRIVATE."""
+        key = zlib.crc32(f"{self.directory}/{part}".encode()) & 0x7FFFFFFF or 1
+        self._record(f"sysv {key}")
+        return key
+
+    def _record(self, line: str) -> None:
+        if self.ledger:
+            with open(f"{self.directory}/{LEDGER}", "a", opener=_private) as ledger:
+                ledger.write(line + "\n")
+
+
+LEDGER = "names"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+class End(ABC):
+    """One open end of a channel."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of descriptors and mappings; a second call does nothing."""
+
+
+class CommandSender(End):
+    @abstractmethod
+    def send(self, record: bytes) -> None:
+        """Queue one record of COMMAND_BYTES, whole or not at all.
+
+        Raises TimeoutError where the channel stays full, other OSError where nobody can receive any more.
+        """
+
+
+class CommandReceiver(End):
+    @abstractmethod
+    def receive(self) -> bytes:
+        """The next record that no other receiver got. Raises TimeoutError where none comes."""
+
+
+class Sender(End):
+    """Cache end, copying: the harness fills the loaned memory, which is the shared memory itself where there is any."""
+
+    @abstractmethod
+    def loan(self) -> memoryview:
+        """Writable room for the next piece of the reply, more than HEAD_BYTES; valid until publish."""
+
+    @abstractmethod
+    def publish(self, count: int) -> None:
+        """Pass on the first `count` bytes of the loan.
+
+        count 0 says that the rest of this reply will never come: the receiver's take raises EOFError at once where
+        the mechanism can tell, TimeoutError otherwise. The lane is not used again.
+        """
+
+
+class FileSender(End):
+    """Cache end, zero-copy: gets the open file."""
+
+    @abstractmethod
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        """Send `head`, then `count` bytes of `fd` from `offset`, leaving the file's own position alone.
+
+        count 0 sends the head alone, and fd is then no file. Raises EOFError where the file is shorter.
+        """
+
+
+class Receiver(End):
+    """Proxy end, copying: the harness sends from the memory that take returns."""
+
+    @abstractmethod
+    def take(self) -> memoryview:
+        """The next piece of the reply, at least one byte, not necessarily as it was published; valid until give_back.
+
+        Raises EOFError where the sender gave up, TimeoutError where nothing comes.
+        """
+
+    @abstractmethod
+    def give_back(self) -> None:
+        """Done with what take returned."""
+
+
+class SocketReceiver(End):
+    """Proxy end, zero-copy: gets the client's socket."""
+
+    @abstractmethod
+    def take(self) -> bytes:
+        """The head of the reply, HEAD_BYTES. Raises as Receiver.take."""
+
+    @abstractmethod
+    def deliver(self, sink: int, count: int) -> None:
+        """Move the `count` bytes of content to the descriptor of a connected blocking socket.
+
+        Raises EOFError where the content ends early, OSError where the sink or the lane fails.
+        """
+
+    @abstractmethod
+    def give_back(self) -> None:
+        """Done with the reply, delivered or not: what is left of it is dropped."""
+
+
+class CommandTransport(ABC):
+    """A kind of command channel. Subclasses are frozen dataclasses; their fields are the options."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        """Create the names of the channel; remove them on leaving."""
+
+    @abstractmethod
+    def receiver(self, scope: Scope) -> CommandReceiver:
+        """Open a cache worker's end, in the process that provisioned or a fork of it."""
+
+    @abstractmethod
+    def sender(self, scope: Scope) -> CommandSender:
+        """Open a proxy worker's end, in any process of the same user."""
+
+
+class DataTransport(ABC):
+    """A kind of lane. Subclasses are frozen dataclasses; their fields are the options.
+
+    A transport that moves content in pieces calls their size `chunk` (bytes): `webproxy -z` sets that option.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        """Create the names of a lane; remove them on leaving."""
+
+    @abstractmethod
+    def receiver(self, scope: Scope) -> Receiver | SocketReceiver:
+        """Open the proxy's end, in the process that provisioned."""
+
+    @abstractmethod
+    def sender(self, scope: Scope) -> Sender | FileSender:
+        """Open a cache worker's end, in any process of the same user; a lane may have several, used in turn."""
+
+
+class Hooks:
+    """What a plugin module may implement, with @hookimpl."""
+
+    @hookspec
+    def command_transports(self) -> list[type[CommandTransport]]:
+        """The command transports that this plugin adds."""
+        raise NotImplementedError
+
+    @hookspec
+    def data_transports(self) -> list[type[DataTransport]]:
+        """The data transports that this plugin adds."""
+        raise NotImplementedError

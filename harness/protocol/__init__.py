@@ -1,0 +1,1 @@
+"""The bytes on the wire: pure functions, no I/O."""

@@ -1,0 +1,142 @@
+"""Finds the transports: built-in ones and strangers' come through the same entry points, group `transport_harness`.
+
+Plugins are loaded one by one (pluggy's own loading stops at the first that fails to import); a failure is kept for
+`harness plugins` and for the message when somebody asks for what it would have provided.
+"""
+
+import dataclasses
+import difflib
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal, NamedTuple
+
+import pluggy
+
+from harness import api
+
+GROUP = "transport_harness"
+Kind = Literal["command", "data"]
+AnyTransport = api.CommandTransport | api.DataTransport
+
+
+class Registry(NamedTuple):
+    """Name to class for each kind, and the entry points that failed with the reason."""
+
+    command: dict[str, type[api.CommandTransport]]
+    data: dict[str, type[api.DataTransport]]
+    failed: dict[str, str]
+
+
+class UnknownTransport(ValueError):
+    """No such transport, option or value; the message says what there is."""
+
+
+@cache
+def load() -> Registry:
+    """All installed transports. Raises ValueError where two plugins use one name or a plugin is none."""
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(api.Hooks)
+    failed: dict[str, str] = {}
+    for entry in entry_points(group=GROUP):
+        try:
+            manager.register(entry.load(), entry.name)
+        except Exception as error:  # noqa: BLE001  whatever a stranger's module raises
+            failed[entry.name] = f"{type(error).__name__}: {error}"
+    return collect(manager, failed)
+
+
+def collect(manager: pluggy.PluginManager, failed: dict[str, str]) -> Registry:
+    """The name tables of the plugins in `manager`. Raises ValueError for a doubled name."""
+    manager.check_pending()
+    registry = Registry({}, {}, failed)
+    for hook, base, table in (
+        (manager.hook.command_transports, api.CommandTransport, registry.command),
+        (manager.hook.data_transports, api.DataTransport, registry.data),
+    ):
+        for transport in sorted((one for many in hook() for one in many), key=lambda one: str(one.name)):
+            if not (dataclasses.is_dataclass(transport) and issubclass(transport, base)):
+                raise ValueError(f"{transport.__module__}.{transport.__name__} is no dataclass of {base.__name__}")
+            if transport.name in table:
+                first = table[transport.name].__module__
+                raise ValueError(f"two plugins offer {transport.name!r}: {first} and {transport.__module__}")
+            table[transport.name] = transport
+    return registry
+
+
+def command_transport(text: str) -> api.CommandTransport:
+    """The command transport that `name[:option=value,...]` describes. Raises UnknownTransport."""
+    name, options = parse(text)
+    return _build("command", load().command, name, options)
+
+
+def data_transport(text: str, chunk: int | None = None) -> api.DataTransport:
+    """The data transport that `name[:option=value,...]` describes, with pieces of `chunk` bytes where it has pieces.
+
+    Raises UnknownTransport.
+    """
+    name, options = parse(text)
+    transport = load().data.get(name)
+    if transport and chunk is not None and "chunk" in (field.name for field in dataclasses.fields(transport)):  # type: ignore[arg-type]
+        options.setdefault("chunk", str(chunk))
+    return _build("data", load().data, name, options)
+
+
+def parse(text: str) -> tuple[str, dict[str, str]]:
+    """`name:a=1,b=2` as (name, options). Raises UnknownTransport."""
+    name, _, rest = text.partition(":")
+    options: dict[str, str] = {}
+    for pair in filter(None, rest.split(",")):
+        option, equals, value = pair.partition("=")
+        if not equals or option in options:
+            raise UnknownTransport(f"{text}: write options as {name}:option=value,option=value, each once")
+        options[option.strip()] = value.strip()
+    return name.strip(), options
+
+
+def describe(transport: AnyTransport) -> str:
+    """The text that builds `transport` again, all options spelled out."""
+    fields = dataclasses.fields(transport)  # type: ignore[arg-type]
+    options = ",".join(f"{field.name}={getattr(transport, field.name)}" for field in fields)
+    return f"{transport.name}:{options}" if options else transport.name
+
+
+def _build(kind: Kind, table: dict[str, type[Any]], name: str, options: dict[str, str]) -> Any:
+    if name not in table:
+        reason = load().failed.get(name)
+        raise UnknownTransport(
+            f"{name}: its plugin failed to load: {reason}" if reason else _unknown(f"{kind} transport", name, table)
+        )
+    fields = {field.name: field for field in dataclasses.fields(table[name])}
+    values = {}
+    for option, value in options.items():
+        if option not in fields:
+            raise UnknownTransport(_unknown(f"option of {name}", option, fields))
+        values[option] = _convert(f"{name}:{option}", value, type(fields[option].default))
+    try:
+        return table[name](**values)
+    except ValueError as error:
+        raise UnknownTransport(f"{name}: {error}") from None
+
+
+def _convert(where: str, value: str, kind: type) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[value.lower()]
+        return parse_size(value) if kind is int else kind(value)
+    except (KeyError, ValueError):
+        wanted = {bool: "true or false", int: "a whole number, such as 4096 or 64KiB"}.get(kind, kind.__name__)
+        raise UnknownTransport(f"{where}={value}: not {wanted}") from None
+
+
+def parse_size(text: str) -> int:
+    """`4096`, `64KiB`, `1MiB`, `2GiB` as a number of bytes. Raises ValueError."""
+    for suffix, factor in (("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)):
+        if text.endswith(suffix) and (digits := text.removesuffix(suffix).strip()).isdecimal():
+            return int(digits) * factor
+    raise ValueError(f"{text!r}: not a size, such as 4096 or 64KiB")
+
+
+def _unknown(what: str, name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(sorted(known)) or 'none'}"
+    return f"{name}: no such {what}; {hint}"

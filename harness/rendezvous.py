@@ -1,0 +1,234 @@
+"""Where programs find each other, and what they leave behind: private directories, owner locks, sweeping.
+
+    <base>/<rendezvous>/<program>/      a Home: one running program (a proxy's name bears its pid)
+        lock                            flock(2) held by every process of the program, so it ends with the last
+        alive                           a FIFO that the cache holds open: its readers see a hang-up when it dies
+        channel                         written once the command channel is ready: timeout and transport
+        <scope>/                        one channel or lane: `names` (the ledger), FIFOs, sockets
+        <scope>/lane                    timeout and data transport of a lane, for the cache
+
+<base> is /tmp/transport-harness-<uid>, or $TRANSPORT_HARNESS_DIR. Everything is mode 0700 or 0600. A flock on <base>
+itself keeps the making of homes and the sweeping of dead ones apart.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import stat
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from harness.api import LEDGER, Scope
+
+BASE_VARIABLE = "TRANSPORT_HARNESS_DIR"
+DEFAULT = "default"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
+_LOCK_SECONDS = 10.0
+_SOCKET_PATH_ROOM = 40  # of the 107 bytes of sun_path, unix(7): program, scope and the plugin's own part
+
+
+class Taken(OSError):
+    """Another living program has this home."""
+
+
+def base_directory() -> str:
+    """The directory of all rendezvous of this user."""
+    return os.path.abspath(os.environ.get(BASE_VARIABLE) or f"/tmp/transport-harness-{os.getuid()}")  # noqa: S108
+
+
+def rendezvous_directory(rendezvous: str) -> str:
+    """The directory of one rendezvous. Raises ValueError for a name that cannot be one."""
+    if not _NAME.fullmatch(rendezvous):
+        raise ValueError(f"rendezvous {rendezvous!r}: use 1 to 32 letters, digits, '.', '_' and '-'")
+    directory = f"{base_directory()}/{rendezvous}"
+    if len(os.fsencode(directory)) > 107 - _SOCKET_PATH_ROOM:
+        raise ValueError(f"{directory}: too long for the sockets below it; set {BASE_VARIABLE} to a shorter directory")
+    return directory
+
+
+def is_taken(home: str) -> bool:
+    """Whether the program that made `home` is alive."""
+    try:
+        lock = os.open(f"{home}/lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+class Home:
+    """A running program's own directory, from construction to close().
+
+    Raises Taken where a living program has it, ValueError for a bad rendezvous. What a dead one left is swept first.
+    """
+
+    def __init__(self, rendezvous: str, program: str) -> None:
+        self.directory = f"{rendezvous_directory(rendezvous)}/{program}"
+        self._label = f"th-{os.getuid()}-{rendezvous}-{program}"
+        self._owner = os.getpid()
+        with _locked_base():
+            if os.path.isdir(self.directory):
+                if is_taken(self.directory):
+                    raise Taken(errno.EADDRINUSE, "another one is running", self.directory)
+                sweep_home(self.directory)
+            os.makedirs(self.directory, mode=0o700)
+            self._lock = os.open(f"{self.directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def scope(self, part: str, timeout: float) -> Scope:
+        """Make the directory of a scope that this program provisions."""
+        os.mkdir(f"{self.directory}/{part}", 0o700)
+        return Scope(f"{self.directory}/{part}", scope_label(self._label, self.directory, part), timeout, ledger=True)
+
+    def close(self) -> None:
+        """Remove the home. Forks that inherited it leave that to the process that made it."""
+        if os.getpid() != self._owner:
+            return
+        with _locked_base():
+            sweep_home(self.directory)
+            os.close(self._lock)
+            _remove_empty(os.path.dirname(self.directory))
+
+
+def scope_label(home_label: str, home: str, part: str) -> str:
+    """What the names of a scope begin with. The checksum tells bases apart that use one rendezvous name."""
+    return f"{home_label}-{part}-{zlib.crc32(home.encode()):08x}"
+
+
+def foreign_scope(rendezvous: str, program: str, part: str, timeout: float) -> Scope:
+    """The scope that another program provisioned, for an end to be opened in it."""
+    home = f"{rendezvous_directory(rendezvous)}/{program}"
+    label = scope_label(f"th-{os.getuid()}-{rendezvous}-{program}", home, part)
+    return Scope(f"{home}/{part}", label, timeout)
+
+
+def write_note(path: str, timeout: float, transport: str) -> None:
+    """Publish what the other side must know of a channel or lane, whole or not at all: rename(2)."""
+    with open(f"{path}.new", "w") as note:
+        note.write(f"{timeout!r} {transport}\n")
+    os.rename(f"{path}.new", path)
+
+
+def read_note(path: str) -> tuple[float, str]:
+    """(timeout in seconds, transport with its options). Raises FileNotFoundError."""
+    with open(path) as note:
+        timeout, transport = note.read().split(maxsplit=1)
+    return float(timeout), transport.strip()
+
+
+def remove_scope(scope: Scope) -> None:
+    """Remove the directory of a scope whose transport has removed its own names."""
+    shutil.rmtree(scope.directory, ignore_errors=True)
+
+
+def sweep_home(home: str) -> list[str]:
+    """Remove everything that a home's ledgers name, and the home. Returns what IPC objects were still there."""
+    found: list[str] = []
+    for directory, _, files in os.walk(home):
+        if LEDGER in files:
+            with open(f"{directory}/{LEDGER}") as ledger:
+                for kind, name in (line.split() for line in ledger if line.endswith("\n")):
+                    found += _remove_posix(name) if kind == "posix" else _remove_sysv(int(name))
+        if directory != home:
+            found += (
+                f"{directory}/{name}"
+                for name in files
+                if stat.S_IFMT(os.lstat(f"{directory}/{name}").st_mode) in {stat.S_IFIFO, stat.S_IFSOCK}
+            )
+    shutil.rmtree(home)
+    return found
+
+
+def sweep(rendezvous: str | None = None) -> list[str]:
+    """Remove what dead programs of this user left, at one rendezvous or all. Returns the IPC objects found.
+
+    Homes whose owner lives are not touched.
+    """
+    if rendezvous is not None:
+        rendezvous_directory(rendezvous)  # refuses a bad name
+    found: list[str] = []
+    if not os.path.isdir(base_directory()):
+        return found
+    with _locked_base() as base:
+        for name in [rendezvous] if rendezvous is not None else os.listdir(base):
+            directory = f"{base}/{name}"
+            if not os.path.isdir(directory):
+                continue
+            for program in os.listdir(directory):
+                if not is_taken(f"{directory}/{program}"):
+                    found += sweep_home(f"{directory}/{program}")
+            _remove_empty(directory)
+    return found
+
+
+@contextmanager
+def _locked_base() -> Iterator[str]:
+    """Hold the base directory, made where it was missing, and remove it afterwards if it is empty."""
+    base = base_directory()
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        os.makedirs(base, mode=0o700, exist_ok=True)
+        try:
+            fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            status = os.fstat(fd)
+            if status.st_uid != os.getuid() or status.st_mode & 0o077:
+                raise PermissionError(errno.EPERM, "must be yours alone (mode 0700)", base)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another holder may have removed the directory while this one waited.
+            if os.path.exists(base) and os.path.samestat(status, os.stat(base)):
+                yield base
+                _remove_empty(base)
+                return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{base} stayed locked for {_LOCK_SECONDS:.0f} s") from None
+            time.sleep(0.002)
+        finally:
+            os.close(fd)
+
+
+def _remove_empty(directory: str) -> None:
+    with suppress(OSError):
+        os.rmdir(directory)
+
+
+def _remove_posix(name: str) -> list[str]:
+    import posix_ipc  # noqa: PLC0415  only a sweep that finds something needs it
+
+    found = []
+    for kind, unlink in (
+        ("shared memory", posix_ipc.unlink_shared_memory),
+        ("semaphore", posix_ipc.unlink_semaphore),
+        ("queue", posix_ipc.unlink_message_queue),
+    ):
+        with suppress(posix_ipc.ExistentialError):
+            unlink(name)
+            found.append(f"POSIX {kind} {name}")
+    return found
+
+
+def _remove_sysv(key: int) -> list[str]:
+    import sysv_ipc  # noqa: PLC0415
+
+    found = []
+    for kind, attach in (
+        ("shared memory", sysv_ipc.SharedMemory),
+        ("semaphore", sysv_ipc.Semaphore),
+        ("queue", sysv_ipc.MessageQueue),
+    ):
+        with suppress(sysv_ipc.ExistentialError):
+            attach(key).remove()
+            found.append(f"SysV {kind} {key:#x}")
+    return found

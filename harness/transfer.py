@@ -1,0 +1,162 @@
+"""Moves one reply over a lane, whatever the shapes of its ends: an answerer in the cache, a relay in the proxy.
+
+The content is never copied here: the cache reads the file into the memory that the transport lends, and the proxy
+sends from the memory that the transport hands out. What shape an end has is looked at once, when it is opened.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from harness.api import HEAD_BYTES, FileSender, Receiver, Sender, SocketReceiver
+from harness.protocol.wire import decode_head, encode_head
+
+DRAIN_LIMIT = 64 << 20  # bytes of a reply that nobody wants; beyond it a new lane is cheaper
+
+Answerer = Callable[[int, int, int, int], None]
+
+
+class ClientGone(Exception):
+    """The client does not take its reply. The lane is at rest and can be used again."""
+
+
+class Relay(Protocol):
+    """The proxy's side of one lane: `await_head`, then `pass_on`, once each a reply.
+
+    Both raise OSError, EOFError or ValueError where the lane failed and cannot be used again.
+    """
+
+    def await_head(self, request_id: int) -> tuple[int, int]:
+        """(status, content length in bytes) of the reply to `request_id`."""
+
+    def pass_on(self, sink: int, header: bytes) -> None:
+        """Send `header` and the content to the client's socket. Raises ClientGone."""
+
+
+def relay_over(receiver: Receiver | SocketReceiver) -> Relay:
+    """The relay that fits an end's shape."""
+    return SocketRelay(receiver) if isinstance(receiver, SocketReceiver) else CopyingRelay(receiver)
+
+
+def answerer_over(sender: Sender | FileSender) -> Answerer:
+    """The function (request id, status, fd, length) that sends one reply over `sender`.
+
+    The content is the first `length` bytes of `fd`; with length 0 there is none. It raises EOFError where the file
+    is shorter, OSError where the lane fails; either way the lane cannot be used again.
+    """
+    return partial(_send_file if isinstance(sender, FileSender) else _fill, sender)
+
+
+def _send_file(sender: FileSender, request_id: int, status: int, fd: int, length: int) -> None:
+    sender.send_file(encode_head(request_id, status, length), fd, 0, length)
+
+
+def _fill(sender: Sender, request_id: int, status: int, fd: int, length: int) -> None:
+    room = sender.loan()
+    room[:HEAD_BYTES] = encode_head(request_id, status, length)
+    sent = os.preadv(fd, (room[HEAD_BYTES : HEAD_BYTES + length],), 0) if length else 0
+    sender.publish(HEAD_BYTES + sent)
+    while sent < length:
+        room = sender.loan()
+        left = length - sent
+        count = os.preadv(fd, (room if len(room) <= left else room[:left],), sent)
+        sender.publish(count)
+        if not count:
+            raise EOFError(f"the file ended after {sent} of {length} bytes")
+        sent += count
+
+
+class CopyingRelay:
+    """Sends from the memory that a Receiver hands out."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._content = memoryview(b"")  # of the piece that bears the head
+        self._length = 0
+
+    def await_head(self, request_id: int) -> tuple[int, int]:
+        piece = self._receiver.take()
+        while len(piece) < HEAD_BYTES:  # a stream may hand the head out in parts
+            start = bytes(piece)
+            self._receiver.give_back()
+            piece = memoryview(start + self._receiver.take())
+        answered, status, self._length = decode_head(piece)
+        self._content = piece[HEAD_BYTES:]
+        if answered != request_id:
+            raise ValueError(f"the reply is to request {answered}, not {request_id}")
+        return status, self._length
+
+    def pass_on(self, sink: int, header: bytes) -> None:
+        receiver, length = self._receiver, self._length
+        piece, self._content = self._content, memoryview(b"")
+        sent = len(piece)
+        gone: OSError | None = None
+        try:
+            # Header and first content leave in one segment, and nearly always in one call.
+            written = os.writev(sink, (header, piece)) if sent <= length else 0
+            if written < len(header) + sent:
+                _write_rest(sink, header, piece, written)
+        except OSError as error:
+            gone = error
+        receiver.give_back()
+        while sent < length and (gone is None or length - sent <= DRAIN_LIMIT):
+            piece = receiver.take()
+            sent += len(piece)
+            if gone is None and sent <= length:
+                try:
+                    written = os.write(sink, piece)
+                    if written < len(piece):
+                        _write_rest(sink, b"", piece, written)
+                except OSError as error:
+                    gone = error
+            receiver.give_back()
+        if sent != length:
+            raise ValueError(f"{sent} bytes of content, {length} announced")
+        if gone is not None:
+            raise ClientGone(str(gone)) from gone
+
+
+class SocketRelay:
+    """Lets a SocketReceiver move the content to the client's socket."""
+
+    def __init__(self, receiver: SocketReceiver) -> None:
+        self._receiver = receiver
+        self._length = 0
+
+    def await_head(self, request_id: int) -> tuple[int, int]:
+        answered, status, self._length = decode_head(self._receiver.take())
+        if answered != request_id:
+            raise ValueError(f"the reply is to request {answered}, not {request_id}")
+        return status, self._length
+
+    def pass_on(self, sink: int, header: bytes) -> None:
+        if self._length:
+            send_more(sink, header)
+            self._receiver.deliver(sink, self._length)
+            self._receiver.give_back()
+            return
+        self._receiver.give_back()
+        try:
+            os.write(sink, header)
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+
+
+def send_more(sink: int, header: bytes) -> None:
+    """Hand `header` to a TCP socket that will get its content next, so that both leave in one segment: send(2)."""
+    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=sink)
+    try:
+        client.sendall(header, socket.MSG_MORE)
+    finally:
+        client.detach()
+
+
+def _write_rest(sink: int, header: bytes, piece: memoryview, written: int) -> None:
+    """What a full socket buffer left over. SO_SNDTIMEO bounds each write; BlockingIOError: nothing moved in time."""
+    while written < len(header):
+        written += os.write(sink, header[written:])
+    written -= len(header)
+    while written < len(piece):
+        written += os.write(sink, piece[written:])
