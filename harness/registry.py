@@ -48,25 +48,30 @@ def load() -> Registry:
 def collect(manager: pluggy.PluginManager, failed: dict[str, str]) -> Registry:
     """The name tables of the plugins in `manager`. Raises ValueError for a doubled name."""
     manager.check_pending()
-    registry = Registry({}, {}, failed)
-    for hook, base, table in (
-        (manager.hook.command_transports, api.CommandTransport, registry.command),
-        (manager.hook.data_transports, api.DataTransport, registry.data),
-    ):
-        for transport in sorted((one for many in hook() for one in many), key=lambda one: str(one.name)):
-            if not (dataclasses.is_dataclass(transport) and issubclass(transport, base)):
-                raise ValueError(f"{transport.__module__}.{transport.__name__} is no dataclass of {base.__name__}")
-            if transport.name in table:
-                first = table[transport.name].__module__
-                raise ValueError(f"two plugins offer {transport.name!r}: {first} and {transport.__module__}")
-            table[transport.name] = transport
-    return registry
+    return Registry(
+        _by_name(manager.hook.command_transports(), api.CommandTransport),
+        _by_name(manager.hook.data_transports(), api.DataTransport),
+        failed,
+    )
+
+
+def _by_name(offered: list[list[Any]], base: Any) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for transport in (one for many in offered for one in many):
+        if not (isinstance(transport, type) and issubclass(transport, base) and dataclasses.is_dataclass(transport)):
+            raise ValueError(f"a plugin offers {transport!r}, which is no dataclass of {base.__name__}")
+        name: str = transport.name  # type: ignore[attr-defined]
+        if name in table:
+            raise ValueError(f"two plugins offer {name!r}: {table[name]!r} and {transport!r}")
+        table[name] = transport
+    return dict(sorted(table.items()))
 
 
 def command_transport(text: str) -> api.CommandTransport:
     """The command transport that `name[:option=value,...]` describes. Raises UnknownTransport."""
     name, options = parse(text)
-    return _build("command", load().command, name, options)
+    transport: api.CommandTransport = _build("command", load().command, name, options)
+    return transport
 
 
 def data_transport(text: str, chunk: int | None = None) -> api.DataTransport:
@@ -78,7 +83,8 @@ def data_transport(text: str, chunk: int | None = None) -> api.DataTransport:
     transport = load().data.get(name)
     if transport and chunk is not None and "chunk" in (field.name for field in dataclasses.fields(transport)):  # type: ignore[arg-type]
         options.setdefault("chunk", str(chunk))
-    return _build("data", load().data, name, options)
+    built: api.DataTransport = _build("data", load().data, name, options)
+    return built
 
 
 def parse(text: str) -> tuple[str, dict[str, str]]:

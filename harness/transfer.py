@@ -34,6 +34,9 @@ class Relay(Protocol):
     def pass_on(self, sink: int, header: bytes) -> None:
         """Send `header` and the content to the client's socket. Raises ClientGone."""
 
+    def close(self) -> None:
+        """Close the receiver."""
+
 
 def relay_over(receiver: Receiver | SocketReceiver) -> Relay:
     """The relay that fits an end's shape."""
@@ -46,7 +49,7 @@ def answerer_over(sender: Sender | FileSender) -> Answerer:
     The content is the first `length` bytes of `fd`; with length 0 there is none. It raises EOFError where the file
     is shorter, OSError where the lane fails; either way the lane cannot be used again.
     """
-    return partial(_send_file if isinstance(sender, FileSender) else _fill, sender)
+    return partial(_send_file, sender) if isinstance(sender, FileSender) else partial(_fill, sender)
 
 
 def _send_file(sender: FileSender, request_id: int, status: int, fd: int, length: int) -> None:
@@ -84,6 +87,7 @@ class CopyingRelay:
             piece = memoryview(start + self._receiver.take())
         answered, status, self._length = decode_head(piece)
         self._content = piece[HEAD_BYTES:]
+        piece.release()
         if answered != request_id:
             raise ValueError(f"the reply is to request {answered}, not {request_id}")
         return status, self._length
@@ -92,30 +96,36 @@ class CopyingRelay:
         receiver, length = self._receiver, self._length
         piece, self._content = self._content, memoryview(b"")
         sent = len(piece)
-        gone: OSError | None = None
+        gone = ""  # not the exception: its traceback would keep this frame, and with it a view of the lane's memory
         try:
             # Header and first content leave in one segment, and nearly always in one call.
             written = os.writev(sink, (header, piece)) if sent <= length else 0
             if written < len(header) + sent:
                 _write_rest(sink, header, piece, written)
         except OSError as error:
-            gone = error
+            gone = str(error)
+        piece.release()  # no view outlives its turn, not even in a traceback: it would keep the lane mapped
         receiver.give_back()
-        while sent < length and (gone is None or length - sent <= DRAIN_LIMIT):
+        while sent < length and not (gone and length - sent > DRAIN_LIMIT):
             piece = receiver.take()
             sent += len(piece)
-            if gone is None and sent <= length:
+            if not gone and sent <= length:
                 try:
                     written = os.write(sink, piece)
                     if written < len(piece):
                         _write_rest(sink, b"", piece, written)
                 except OSError as error:
-                    gone = error
+                    gone = str(error)
+            piece.release()
             receiver.give_back()
         if sent != length:
             raise ValueError(f"{sent} bytes of content, {length} announced")
-        if gone is not None:
-            raise ClientGone(str(gone)) from gone
+        if gone:
+            raise ClientGone(gone)
+
+    def close(self) -> None:
+        self._content.release()
+        self._receiver.close()
 
 
 class SocketRelay:
@@ -142,6 +152,9 @@ class SocketRelay:
             os.write(sink, header)
         except OSError as error:
             raise ClientGone(str(error)) from error
+
+    def close(self) -> None:
+        self._receiver.close()
 
 
 def send_more(sink: int, header: bytes) -> None:

@@ -139,16 +139,15 @@ class FifoSender(FifoEnd, Sender):
         return self._buffer
 
     def publish(self, count: int) -> None:
-        if not count:
-            self.close()  # EOF for the receiver, once no other process has this FIFO open for writing
-        sent = 0
+        sent = 0  # count 0, giving up, cannot be said in a stream of bytes: the receiver's timeout ends the reply
         while sent < count:
             sent += self._write(self._buffer[sent:count])
 
 
 class FifoReceiver(FifoEnd, Receiver):
     def __init__(self, scope: Scope, options: FifoData) -> None:
-        super().__init__(scope, os.O_RDONLY)
+        # A writer of its own: that the last cache worker closed its end says nothing about the next reply.
+        super().__init__(scope, os.O_RDWR)
         try:
             fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, options.pipe_size)
         except OSError as error:
@@ -162,12 +161,9 @@ class FifoReceiver(FifoEnd, Receiver):
         while True:
             self._wait("nothing in the FIFO")
             try:
-                count = os.readv(self._fd, (self._buffer,))
+                return self._buffer[: os.readv(self._fd, (self._buffer,))]
             except BlockingIOError:  # poll(2) may wake for nothing
                 continue
-            if not count:
-                raise EOFError("the sender closed the FIFO")
-            return self._buffer[:count]
 
     def give_back(self) -> None:
         pass

@@ -6,7 +6,7 @@ then the content.
 
 The head is 64 bytes although it needs 24, so that content behind it lies at 64 modulo the page size. Where a
 copy's destination is 1 to 31 bytes ahead of its source modulo 4096, `rep movsb` on Zen 3 falls from 17 GB/s to
-2 (measured, docs/decisions/0002-aligned-reply-head.md).
+2 (measured, docs/decisions/0002).
 """
 
 import struct

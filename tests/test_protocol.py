@@ -1,0 +1,122 @@
+"""GETFILE and the wire format: whole, byte by byte, with a tail, and whatever hypothesis thinks of."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.protocol import getfile, wire
+
+REPLIES = [
+    (getfile.ok_header(0), getfile.Reply("OK", 0, 16)),
+    (getfile.ok_header(2**64 - 1), getfile.Reply("OK", 2**64 - 1, 35)),
+    *((getfile.refusal_header(status), getfile.Reply(status, 0, 12 + len(status))) for status in getfile.REFUSALS),
+]
+MALFORMED_REQUESTS = [
+    b"GET / HTTP/1.1\r\n",
+    b"getfile GET /x\r\n\r\n",
+    b"GETFILE  GET /x\r\n\r\n",
+    b"GETFILE GET x\r\n\r\n",
+    b"GETFILE GET \r\n\r\n",
+    b"GETFILE GET /a b\r\n\r\n",
+    b"GETFILE GET /a\0b\r\n\r\n",
+    b"GETFILE GET /a\x7f\r\n\r\n",
+    b"GETFILE GET /a\nb",
+    b"GETFILE GET /a\n\n",
+    b"GETFILE GET /\xff\xfe\r\n\r\n",
+    b"GETFILE GET /" + b"a" * getfile.HEADER_LIMIT,
+    b"GETFILE GET /" + b"a" * (getfile.HEADER_LIMIT - 16) + b"\r\n\r\n",
+]
+MALFORMED_REPLIES = [
+    b"HTTP/1.1 200 OK\r\n",
+    b"GETFILE OK\r\n\r\n",
+    b"GETFILE OK -1\r\n\r\n",
+    b"GETFILE OK 01\r\n\r\n",
+    b"GETFILE OK 18446744073709551616\r\n\r\n",
+    b"GETFILE OK 1 \r\n\r\n",
+    b"GETFILE NOPE\r\n\r\n",
+]
+paths = st.text(st.characters(blacklist_categories=["Cs"], min_codepoint=0x21).filter(lambda c: c != "\x7f")).map(
+    lambda text: "/" + text
+)
+
+
+@given(paths, st.binary(max_size=20))
+def test_a_request_is_read_back_in_any_pieces_and_what_follows_it_is_not_looked_at(path, tail):
+    request = getfile.encode_request(path)
+    for size in range(len(request)):
+        assert getfile.parse_request(request[:size]) is None
+    assert getfile.parse_request(request) == getfile.parse_request(request + tail) == path.encode()
+
+
+@pytest.mark.parametrize("data", MALFORMED_REQUESTS)
+def test_a_malformed_request_is_refused(data):
+    with pytest.raises(getfile.Malformed):
+        getfile.parse_request(data)
+
+
+def test_a_header_of_exactly_the_limit_is_accepted():
+    path = b"/" + b"a" * (getfile.HEADER_LIMIT - 17)
+    request = b"GETFILE GET " + path + b"\r\n\r\n"
+    assert len(request) == getfile.HEADER_LIMIT
+    assert getfile.parse_request(request) == path
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_the_parsers_fail_otherwise_than_by_refusing(data):
+    for parse in (getfile.parse_request, getfile.parse_reply):
+        try:
+            parse(data)
+        except getfile.Malformed:
+            pass
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_a_request_once_refused_is_refused_whatever_follows(data, tail):
+    data = b"GETFILE GET /" + data
+    try:
+        getfile.parse_request(data)
+    except getfile.Malformed:
+        with pytest.raises(getfile.Malformed):
+            getfile.parse_request(data + tail)
+
+
+@pytest.mark.parametrize(("data", "reply"), REPLIES)
+def test_a_reply_is_read_back_in_any_pieces_and_content_is_not_looked_at(data, reply):
+    for size in range(len(data)):
+        assert getfile.parse_reply(data[:size]) is None
+    assert getfile.parse_reply(data) == getfile.parse_reply(data + b"\r\n\r\ncontent") == reply
+
+
+@pytest.mark.parametrize("data", MALFORMED_REPLIES)
+def test_a_malformed_reply_is_refused(data):
+    with pytest.raises(getfile.Malformed):
+        getfile.parse_reply(data)
+
+
+@given(st.integers(0, 2**64 - 1), st.binary(max_size=40), st.binary(max_size=460))
+def test_a_command_is_read_back(request_id, lane, path):
+    record = wire.encode_command(request_id, lane, path)
+    assert len(record) == wire.COMMAND_BYTES
+    assert wire.decode_command(record) == (request_id, lane, path)
+
+
+def test_a_path_too_long_for_a_command_is_refused_with_the_room_there_is():
+    with pytest.raises(ValueError, match="room for 496"):
+        wire.encode_command(1, b"lane", b"/" * 497)
+
+
+@given(st.binary(max_size=600))
+def test_no_bytes_make_the_command_decoder_fail_otherwise_than_by_refusing(record):
+    try:
+        wire.decode_command(record)
+    except ValueError:
+        pass
+
+
+def test_a_head_is_read_back_and_one_that_cannot_be_is_refused():
+    head = wire.encode_head(7, wire.STATUS_OK, 2**64 - 1)
+    assert len(head) == wire.HEAD_BYTES
+    assert wire.decode_head(head + b"content") == (7, wire.STATUS_OK, 2**64 - 1)
+    for status, length in ((3, 0), (wire.STATUS_ERROR, 1)):
+        with pytest.raises(ValueError, match="not the head"):
+            wire.decode_head(wire.encode_head(7, status, length))

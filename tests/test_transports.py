@@ -1,0 +1,174 @@
+"""Every registered transport moves replies and commands; the sender of replies is a real second process."""
+
+import collections
+import hashlib
+import os
+import socket
+import threading
+from functools import partial
+
+import pytest
+
+from harness import api, registry, transfer
+from harness.protocol import wire
+
+SIZES = [0, 1, 4031, 4032, 4033, 4096, 100_000, 3_000_001]
+TIMEOUT = 1.0
+
+
+@pytest.fixture(params=sorted(registry.load().data))
+def data(request):
+    return registry.data_transport(request.param, chunk=4096)
+
+
+@pytest.fixture(params=sorted(registry.load().command))
+def command(request):
+    return registry.command_transport(request.param)
+
+
+def in_a_fork(work):
+    """Run `work` in a second process; the pid, to be waited for."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return pid
+
+
+def ended_well(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def collected(client, into):
+    while piece := client.recv(1 << 16):
+        into.append(piece)
+
+
+def test_bodies_of_awkward_sizes_arrive_intact_from_another_process(data, home, tmp_path):
+    scope = home.scope("lane", TIMEOUT)
+    with data.provision(scope):
+        relay = transfer.relay_over(data.receiver(scope))
+        for number, size in enumerate(SIZES):
+            content = bytes(size) if data.name == "null" else os.urandom(size)
+            (tmp_path / "file").write_bytes(content)
+
+            def send(number=number, size=size):
+                sender = data.sender(scope)
+                fd = os.open(tmp_path / "file", os.O_RDONLY)
+                transfer.answerer_over(sender)(number, wire.STATUS_OK, fd, size)
+
+            listener = socket.create_server(("127.0.0.1", 0))
+            client = socket.create_connection(listener.getsockname())
+            server, _ = listener.accept()
+            got = []
+            reader = threading.Thread(target=collected, args=(client, got))
+            pid = in_a_fork(send)
+            reader.start()
+            with listener, client:
+                with server:
+                    assert relay.await_head(number) == (wire.STATUS_OK, size)
+                    relay.pass_on(server.fileno(), b"header")
+                reader.join()
+            assert ended_well(pid)
+            assert hashlib.sha256(b"".join(got)).digest() == hashlib.sha256(b"header" + content).digest()
+        relay.close()
+        relay.close()
+
+
+def test_waiting_for_a_reply_ends_in_time(data, home):
+    scope = home.scope("lane", 0.05)
+    with data.provision(scope):
+        receiver = data.receiver(scope)
+        with pytest.raises(TimeoutError):
+            receiver.take()
+        receiver.close()
+
+
+def test_a_client_that_went_away_leaves_the_lane_at_rest_or_retired(data, home, tmp_path):
+    scope = home.scope("lane", TIMEOUT)
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+    with data.provision(scope):
+        receiver = data.receiver(scope)
+        relay = transfer.relay_over(receiver)
+
+        asked, ask = os.pipe()
+
+        def send():
+            fd = os.open(tmp_path / "file", os.O_RDONLY)
+            answer = transfer.answerer_over(data.sender(scope))
+            answer(1, wire.STATUS_OK, fd, 1 << 20)
+            os.read(asked, 1)
+            answer(2, wire.STATUS_NOT_FOUND, -1, 0)
+
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        pid = in_a_fork(send)
+        relay.await_head(1)
+        gives_its_lane_up = isinstance(receiver, api.SocketReceiver)
+        with ours, pytest.raises(OSError if gives_its_lane_up else transfer.ClientGone):
+            relay.pass_on(ours.fileno(), b"header")
+        os.write(ask, b"x")
+        os.close(asked)
+        os.close(ask)
+        if not gives_its_lane_up:
+            assert relay.await_head(2) == (wire.STATUS_NOT_FOUND, 0)
+        assert ended_well(pid)
+        relay.close()
+
+
+def test_a_reply_to_another_request_is_refused(data, home):
+    scope = home.scope("lane", TIMEOUT)
+    with data.provision(scope):
+        relay, sender = transfer.relay_over(data.receiver(scope)), data.sender(scope)
+        transfer.answerer_over(sender)(1, wire.STATUS_ERROR, -1, 0)
+        with pytest.raises(ValueError, match="request 1, not 2"):
+            relay.await_head(2)
+        sender.close()
+        relay.close()
+
+
+def test_each_command_reaches_exactly_one_of_many_receivers_in_order_of_its_sender(command, home):
+    scope = home.scope("commands", TIMEOUT)
+    got = []
+    with command.provision(scope):
+        receivers = [command.receiver(scope) for _ in range(3)]
+
+        def receive(receiver):
+            try:
+                while True:
+                    got.append(wire.decode_command(receiver.receive()).request_id)
+            except TimeoutError:
+                pass
+
+        threads = [threading.Thread(target=receive, args=(receiver,)) for receiver in receivers]
+
+        def send(first):
+            sender = command.sender(scope)
+            for number in range(first, first + 500):
+                sender.send(wire.encode_command(number, b"lane", b"/path"))
+
+        pids = [in_a_fork(lambda first=first: send(first)) for first in (0, 1000)]
+        for thread in threads:
+            thread.start()
+        assert [ended_well(pid) for pid in pids] == [True, True]
+        for thread in threads:
+            thread.join()
+        for receiver in receivers:
+            receiver.close()
+            receiver.close()
+    assert sorted(got) == [*range(500), *range(1000, 1500)]
+
+
+def test_a_full_command_channel_pushes_back_in_time(command, home):
+    scope = home.scope("commands", 0.05)
+    with command.provision(scope):
+        receiver, sender = command.receiver(scope), command.sender(scope)
+        numbers = map(partial(wire.encode_command, lane=b"lane", path=b"/path"), range(10_000))
+        with pytest.raises(TimeoutError):
+            collections.deque(map(sender.send, numbers), 0)
+        assert wire.decode_command(receiver.receive()).request_id == 0
+        sender.close()
+        receiver.close()
