@@ -2,7 +2,6 @@
 
     <base>/<rendezvous>/<program>/      a Home: one running program (a proxy's name bears its pid)
         lock                            flock(2) held by every process of the program, so it ends with the last
-        alive                           a FIFO that the cache holds open: its readers see a hang-up when it dies
         channel                         written once the command channel is ready: timeout and transport
         <scope>/                        one channel or lane: `names` (the ledger), FIFOs, sockets
         <scope>/lane                    timeout and data transport of a lane, for the cache
@@ -13,6 +12,7 @@ itself keeps the making of homes and the sweeping of dead ones apart.
 
 import errno
 import fcntl
+import io
 import os
 import re
 import shutil
@@ -53,16 +53,23 @@ def rendezvous_directory(rendezvous: str) -> str:
 def is_taken(home: str) -> bool:
     """Whether the program that made `home` is alive."""
     try:
-        lock = os.open(f"{home}/lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with open_lock(home) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not see each other
     except BlockingIOError:
         return True
-    finally:
-        os.close(lock)
+    except FileNotFoundError:
+        pass
     return False
+
+
+def open_lock(home: str) -> io.FileIO:
+    """The lock file of a home. Raises FileNotFoundError."""
+    return open(f"{home}/lock", "rb", buffering=0)
+
+
+def wait_until_free(lock: io.FileIO) -> None:
+    """Return when the last process of the program that holds `lock` has ended, however it did; there is no timeout."""
+    fcntl.flock(lock, fcntl.LOCK_SH)
 
 
 class Home:
@@ -82,21 +89,25 @@ class Home:
                 sweep_home(self.directory)
             os.makedirs(self.directory, mode=0o700)
             self._lock = os.open(f"{self.directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)  # waits for nothing but those who just look
 
     def scope(self, part: str, timeout: float) -> Scope:
         """Make the directory of a scope that this program provisions."""
         os.mkdir(f"{self.directory}/{part}", 0o700)
         return Scope(f"{self.directory}/{part}", scope_label(self._label, self.directory, part), timeout, ledger=True)
 
-    def close(self) -> None:
-        """Remove the home. Forks that inherited it leave that to the process that made it."""
+    def close(self) -> list[str]:
+        """Remove the home; returns the IPC objects that were still in it, of workers that could not remove them.
+
+        Forks that inherited the home leave that to the process that made it.
+        """
         if os.getpid() != self._owner:
-            return
+            return []
         with _locked_base():
-            sweep_home(self.directory)
+            found = sweep_home(self.directory)
             os.close(self._lock)
             _remove_empty(os.path.dirname(self.directory))
+        return found
 
 
 def scope_label(home_label: str, home: str, part: str) -> str:

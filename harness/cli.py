@@ -1,0 +1,36 @@
+"""The command `harness`: each subcommand is a module's `main(argv)`, imported only when it is the one asked for."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+_COMMANDS = {
+    "simplecached": ("harness.roles.simplecached", "serve files to web proxies"),
+    "webproxy": ("harness.roles.webproxy", "serve GETFILE clients from a cache"),
+    "gfclient": ("harness.roles.gfclient", "ask for files, count and time the replies"),
+    "run": ("harness.experiment.runner", "run an experiment file and keep its results"),
+    "clean": ("harness.clean", "remove what killed programs left"),
+}
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:14}{what}" for name, (_, what) in _COMMANDS.items())
+    return f"usage: harness COMMAND ...\n\n{rows}\n\n`harness COMMAND --help` says more."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand. Returns its exit code; 2 where there is no such one."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] in ([], ["-h"], ["--help"]):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments == ["--version"]:
+        from harness import __version__  # noqa: PLC0415
+
+        print(f"harness {__version__}")
+        return 0
+    if arguments[0] not in _COMMANDS:
+        print(f"harness: no command {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    code: int = importlib.import_module(_COMMANDS[arguments[0]][0]).main(arguments[1:])
+    return code

@@ -1,0 +1,237 @@
+"""The client: asks a GETFILE server for files, counts what comes and times it. Also the load of trials."""
+
+import argparse
+import gc
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from harness.protocol import getfile
+from harness.roles import load, program
+from harness.roles.load import BYTES, COUNT, END, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, TALLY_WORDS, USER
+
+_MOST_A_SECOND = 200_000  # requests of one process, beyond what one can do: room for their latencies
+PERCENTILES = (50, 90, 99, 99.9)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harness gfclient",
+        description="Ask a GETFILE server for the paths of a workload, round-robin, one connection a request.",
+        epilog="Exit codes: 0 every reply was OK and right, 1 some were not, 2 misused. "
+        "Latency counts from before the connection is made to the last byte of content.",
+    )
+    add = parser.add_argument
+    add("-s", dest="host", default="127.0.0.1", help="server (%(default)s)")
+    add("-p", dest="port", type=program.port, default=25496, help="port (%(default)s)")
+    add("-t", dest="threads", type=program.positive, default=4, help="requests under way at a time (%(default)s)")
+    add("--processes", type=program.positive, default=None, help="processes to drive them (default: one a CPU)")
+    add("-w", dest="workload", required=True, metavar="WORKLOAD", help="a file with a path a line")
+    add("--timeout", type=program.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
+    add("--warmup", type=program.seconds, default=None, metavar="SECONDS", help="requests before those that count")
+    add("--verify", default=None, metavar="DIR", help="compare content with the files below DIR")
+    add("--json", action="store_true", help="print the result as one line of JSON")
+    add("--gate", action="store_true",
+        help="print `warm` after the warm-up, wait for a line on standard input; print `done` when the requests end")
+    amount = parser.add_mutually_exclusive_group(required=True)
+    amount.add_argument("-r", dest="requests", type=program.positive, help="requests in all")
+    amount.add_argument("--seconds", type=program.seconds, help="ask for this long instead")
+    sink = parser.add_mutually_exclusive_group()
+    sink.add_argument("-o", dest="output", default=None, metavar="DIR", help="keep the files below DIR")
+    sink.add_argument("--discard", action="store_true", help="let the kernel drop content without copying it")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """`harness gfclient`: ask, then say what came. Returns the exit code."""
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if args.discard and args.verify:
+        parser.error("--verify needs the content that --discard drops")
+    return program.main("gfclient", lambda: _run(args))
+
+
+def read_workload(path: str) -> list[str]:
+    """The request paths of a workload file. Raises ValueError with the line of the first that cannot be one."""
+    paths = []
+    with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            request_path = line.strip()
+            try:
+                getfile.encode_request(request_path)
+            except getfile.Malformed as error:
+                raise ValueError(f"{path}:{number}: {request_path!r}: {error}; write `/path`") from None
+            paths.append(request_path)
+    if not paths:
+        raise ValueError(f"{path}: no paths in it; write one a line, such as /file")
+    return paths
+
+
+def _run(args: argparse.Namespace) -> int:
+    paths = read_workload(args.workload)
+    for directory, wanted in ((args.output, "keep"), (args.verify, "compare")):
+        if directory is not None:
+            _check_below(directory, paths, wanted)
+    processes = min(args.processes or os.cpu_count() or 1, args.threads)
+    if args.requests is not None:
+        processes = min(processes, args.requests)
+    family, _, _, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[0]
+    target = load.Target(family, address[:2], args.timeout)  # type: ignore[arg-type]
+    most = -(-args.requests // processes) if args.requests else int(args.seconds * _MOST_A_SECOND) + args.threads
+    words = TALLY_WORDS + most
+    memory = memoryview(mmap.mmap(-1, processes * words * 8)).cast("Q")  # pages come as they are written
+    regions = [memory[start : start + words] for start in range(0, len(memory), words)]
+    crew = _Crew(args, target, paths, regions)
+    try:
+        crew.expect("warm up")
+        if args.gate:
+            print("warm", flush=True)
+            if not sys.stdin.readline():
+                raise program.Failure("standard input ended before the go-ahead")
+        begun = time.monotonic_ns()
+        crew.go()
+        crew.expect("finish")
+        if args.gate:
+            print("done", flush=True)
+    finally:
+        crew.end()
+    result = summarise(regions, begun)
+    print(json.dumps(result) if args.json else _describe(result))
+    return 0 if result["OK"] == result["requests"] else 1
+
+
+def _check_below(directory: str, paths: list[str], wanted: str) -> None:
+    for path in paths:
+        if ".." in path.split("/") or path.endswith("/"):
+            raise ValueError(f"{path}: cannot {wanted} this below {directory}")
+        if wanted == "compare" and not os.path.isfile(directory + path):
+            raise ValueError(f"{directory}{path}: no such file to compare with")
+
+
+class _Crew:
+    """The processes that ask. Each tells by one byte that it is warm, and by another that it has finished."""
+
+    def __init__(
+        self, args: argparse.Namespace, target: load.Target, paths: list[str], regions: list[memoryview]
+    ) -> None:
+        self._reports, tell = os.pipe2(os.O_CLOEXEC)
+        gate, self._gate = os.pipe2(os.O_CLOEXEC)
+        self._pids: list[int] = []
+        gc.freeze()
+        for index, region in enumerate(regions):
+            pid = os.fork()
+            if not pid:
+                os.close(self._gate)
+                _ask(args, target, paths, region, index, len(regions), tell, gate)
+            self._pids.append(pid)
+        os.close(tell)
+        os.close(gate)
+
+    def expect(self, what: str) -> None:
+        """Wait for a byte of each process. Raises Failure where one ends without."""
+        for _ in self._pids:
+            select.select([self._reports], [], [])
+            if os.read(self._reports, 1) != b"+":
+                raise program.Failure(f"a process ended before it could {what}")
+
+    def go(self) -> None:
+        os.write(self._gate, b"+" * len(self._pids))
+
+    def end(self) -> None:
+        os.close(self._gate)
+        os.close(self._reports)
+        for pid in self._pids:
+            os.kill(pid, signal.SIGTERM)
+        for pid in self._pids:
+            os.waitpid(pid, 0)
+
+
+def _ask(
+    args: argparse.Namespace,
+    target: load.Target,
+    paths: list[str],
+    region: memoryview,
+    index: int,
+    processes: int,
+    tell: int,
+    gate: int,
+) -> None:
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM
+        sinks = [_sink(args, f"{os.getpid()}-{slot}") for slot in range(index, args.threads, processes)]
+        loader = load.Loader(target, sinks, paths, region[:TALLY_WORDS], region[TALLY_WORDS:])
+        if args.warmup:
+            warm = time.monotonic() + args.warmup
+            loader.run(iter(range(index, sys.maxsize, processes)), warm)
+        os.write(tell, b"+")
+        if os.read(gate, 1):
+            until = time.monotonic() + args.seconds if args.seconds else float("inf")
+            loader.run(iter(range(index, args.requests or sys.maxsize, processes)), until)
+            os.write(tell, b"+")
+            code = 0
+    except OSError as error:
+        os.write(tell, b"-")
+        program.say(str(error))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        os._exit(code)
+
+
+def _sink(args: argparse.Namespace, slot: str) -> load.Sink:
+    if args.discard:
+        return load.Discard()
+    sink = load.Save(args.output, slot) if args.output is not None else load.Sink()
+    return load.Compare(args.verify, sink) if args.verify is not None else sink
+
+
+def summarise(regions: list[memoryview], begun: int) -> dict[str, Any]:
+    """What the tallies and latencies (load.Loader) of all processes say together; `begun` on their clock, ns."""
+    end = max(region[END] for region in regions)
+    elapsed = max(end - begun, 1) / 1e9
+    latencies = sorted(ns for region in regions for ns in region[TALLY_WORDS : TALLY_WORDS + region[COUNT]])
+    requests = len(latencies)
+    busy = max(region[USER] + region[SYSTEM] for region in regions) / 1e9 / elapsed
+    return {
+        "requests": requests,
+        **{outcome: sum(region[kind] for region in regions) for kind, outcome in enumerate(OUTCOMES)},
+        "seconds": elapsed,
+        "requests_per_s": requests / elapsed,
+        "content_bytes": sum(region[BYTES] for region in regions),
+        **{f"latency_p{p:g}_us": _percentile(latencies, p) / 1e3 for p in PERCENTILES},
+        "latency_max_us": (latencies[-1] if latencies else 0) / 1e3,
+        "user_s": sum(region[USER] for region in regions) / 1e9,
+        "kernel_s": sum(region[SYSTEM] for region in regions) / 1e9,
+        "busy": min(busy, 1.0),
+        "switches": sum(region[SWITCHES] for region in regions),
+        "peak_rss_bytes": sum(region[RSS_KIB] for region in regions) * 1024,
+    }
+
+
+def _percentile(ordered: list[int], percent: float) -> int:
+    """The nearest-rank percentile: the smallest value that `percent` of all do not exceed; 0 where there are none."""
+    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)] if ordered else 0
+
+
+def _describe(result: dict[str, Any]) -> str:
+    spectrum = "  ".join(f"p{p:g} {result[f'latency_p{p:g}_us']:.0f}" for p in PERCENTILES)
+    note = ""
+    if result["busy"] > 0.9:
+        note = f"\nThe client itself was busy {result['busy']:.0%} of the time: it may be what you measure."
+    return (
+        f"{result['requests']} requests in {result['seconds']:.3f} s: {result['requests_per_s']:.0f} requests/s, "
+        f"{result['content_bytes'] / result['seconds'] / 1e6:.1f} MB/s\n"
+        f"latency in us: {spectrum}  max {result['latency_max_us']:.0f}\n"
+        + "  ".join(f"{outcome} {result[outcome]}" for outcome in OUTCOMES)
+        + note
+    )

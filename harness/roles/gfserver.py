@@ -1,0 +1,138 @@
+"""The GETFILE server: worker threads that accept, read a request, and let a handler write the reply.
+
+The listening socket's SO_RCVTIMEO and SO_SNDTIMEO pass on to the sockets it accepts, socket(7), so every wait for a
+client ends in time without a system call spent on saying so.
+"""
+
+import errno
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from harness.protocol import getfile
+from harness.roles.program import say
+
+# Writes the whole reply to (client's socket, path) and lets the socket open; raises nothing that a client can cause.
+Handler = Callable[[int, bytes], None]
+
+_LINGER = 1.0  # seconds for a refused client to read its refusal
+_BACKLOG = 4096
+
+
+class Backend(Protocol):
+    """Where replies come from."""
+
+    def handler(self) -> Handler:
+        """The handler of one worker thread."""
+
+    def close(self) -> None:
+        """Remove the names this process made; requests may still be in flight."""
+
+
+def listen(host: str, port: int, timeout: float) -> socket.socket:
+    """A listening TCP socket (port 0 picks one) whose clients are given `timeout` seconds for each read and write."""
+    try:
+        listener = socket.create_server((host, port), backlog=_BACKLOG)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+class Server:
+    """`threads` workers on `listener`, serving from `backend`, from construction to stop()."""
+
+    def __init__(self, listener: socket.socket, threads: int, backend: Backend, timeout: float) -> None:
+        self._listener = listener
+        self._backend = backend
+        self._timeout = timeout
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(backend.handler(),), daemon=True) for _ in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, grace: float) -> None:
+        """Accept no more, give requests in flight `grace` seconds, and let the backend remove its names."""
+        self._stopping = True
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the workers that wait in accept, in all processes
+        except OSError:
+            pass  # another process was first
+        deadline = time.monotonic() + grace
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._backend.close()
+
+    def _work(self, handle: Handler) -> None:
+        # socket.accept() would build a socket object and ask the kernel for its name: 3 us that nobody needs.
+        accept = self._listener._accept  # type: ignore[attr-defined]
+        while True:
+            try:
+                client, _ = accept()
+            except OSError as error:
+                if self._stopping:
+                    return
+                if error.errno in {errno.EMFILE, errno.ENFILE}:
+                    say(f"no descriptor for a client: {error.strerror}; raise ulimit -n")
+                    time.sleep(0.1)
+                continue  # BlockingIOError: nobody came for `timeout` seconds
+            try:
+                if (path := self._read_request(client)) is not None:
+                    handle(client, path)
+            except OSError:
+                pass  # the client went away, or said nothing in time
+            except Exception as error:  # noqa: BLE001  a defect costs its request, not the worker
+                say(f"request failed: {type(error).__name__}: {error}")
+            finally:
+                os.close(client)
+
+    def _read_request(self, client: int) -> bytes | None:
+        data = os.read(client, getfile.HEADER_LIMIT)
+        try:
+            path = getfile.parse_request(data)
+            if path is None:  # it comes in pieces
+                path = self._read_on(client, data)
+        except getfile.Malformed:
+            _refuse_and_linger(client)
+            return None
+        return path
+
+    def _read_on(self, client: int, data: bytes) -> bytes | None:
+        deadline = time.monotonic() + self._timeout
+        while (path := getfile.parse_request(data)) is None:
+            if not select.select([client], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError
+            more = os.read(client, getfile.HEADER_LIMIT)
+            if not more:
+                return None
+            data += more
+        return path
+
+
+def write_refusal(client: int, status: str) -> None:
+    """The whole reply for a status other than OK."""
+    os.write(client, getfile.refusal_header(status))
+
+
+def _refuse_and_linger(client: int) -> None:
+    """Say INVALID, and read what the client still sends: close(2) on unread data would reset the connection, and
+    the refusal with it, tcp(7)."""
+    write_refusal(client, getfile.INVALID)
+    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=client)
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + _LINGER
+        while select.select([client], [], [], max(0.0, deadline - time.monotonic()))[0] and os.read(client, 1 << 16):
+            pass
+    finally:
+        connection.detach()

@@ -1,0 +1,299 @@
+"""Asks for files over many connections at once, and records what came of each request: one process of gfclient.
+
+One epoll(7) loop keeps `slots` requests under way. Threads would not do: each wait would hand the interpreter's
+lock around, and the load would become the bottleneck. A slot starts its next request when the one before has ended.
+"""
+
+import errno
+import os
+import resource
+import select
+import socket
+import time
+from _socket import socket as RawSocket  # noqa: N812  without the 2 us of the class that wraps it
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from harness.protocol import getfile
+
+# What can come of a request. `short`: the content ended early. `wrong`: other content than announced or expected,
+# or no GETFILE reply. `failed`: no reply at all, because of a refused, reset or silent connection.
+OUTCOMES = ("OK", "FILE_NOT_FOUND", "ERROR", "INVALID", "short", "wrong", "failed")
+OK, SHORT, WRONG, FAILED = 0, 4, 5, 6
+
+# The words of a tally, all unsigned 64-bit. Times are in ns; END is on the clock of CLOCK_MONOTONIC.
+COUNT, BYTES, END, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 7)
+TALLY_WORDS = 16
+
+_FIRST_READ = 8192  # bytes: the header, and all of a small file
+_READ = 1 << 20
+_CONNECTING = {0, errno.EINPROGRESS}
+_EXPIRY_CHECK = 0.25  # seconds
+_NEW = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+
+class Sink:
+    """What becomes of content. This one copies it to memory and forgets it."""
+
+    def open(self, path: str) -> None:
+        """A reply for `path` begins."""
+
+    def write(self, piece: memoryview) -> bool:
+        """The next piece; False where it is not what was expected."""
+        return True
+
+    def close(self, complete: bool) -> bool:
+        """The reply has ended, with all its content or not; False where that is not what was expected."""
+        return True
+
+
+class Discard(Sink):
+    """Lets the kernel drop the content where it is, tcp(7) MSG_TRUNC."""
+
+
+class Save(Sink):
+    """Writes each file below `directory`, under its request's path, whole or not at all: rename(2)."""
+
+    def __init__(self, directory: str, slot: str) -> None:
+        self._directory, self._slot = directory, slot
+        self._fd, self._target = -1, ""
+
+    def open(self, path: str) -> None:
+        self._target = self._directory + path
+        os.makedirs(os.path.dirname(self._target), exist_ok=True)
+        self._fd = os.open(f"{self._target}.{self._slot}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+
+    def write(self, piece: memoryview) -> bool:
+        written = 0
+        while written < len(piece):
+            written += os.write(self._fd, piece[written:])
+        return True
+
+    def close(self, complete: bool) -> bool:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            if complete:
+                os.rename(f"{self._target}.{self._slot}", self._target)
+            else:
+                os.unlink(f"{self._target}.{self._slot}")
+        return True
+
+
+class Compare(Sink):
+    """Compares content with the files below `directory`, then passes it on."""
+
+    def __init__(self, directory: str, behind: Sink) -> None:
+        self._directory, self._behind = directory, behind
+        self._expected: dict[str, int] = {}
+        self._fd, self._offset = -1, 0
+
+    def open(self, path: str) -> None:
+        self._behind.open(path)
+        self._offset = 0
+        if path not in self._expected:
+            self._expected[path] = os.open(self._directory + path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = self._expected[path]
+
+    def write(self, piece: memoryview) -> bool:
+        same = os.pread(self._fd, len(piece), self._offset) == piece
+        self._offset += len(piece)
+        return self._behind.write(piece) and same
+
+    def close(self, complete: bool) -> bool:
+        right = not complete or os.fstat(self._fd).st_size == self._offset
+        return self._behind.close(complete and right) and right
+
+
+class Target(NamedTuple):
+    """Where requests go. timeout: seconds for a whole request."""
+
+    family: int
+    address: tuple[str, int]
+    timeout: float
+
+
+class Slot:
+    """One request after another; at most one at a time."""
+
+    def __init__(self, target: Target, sink: Sink, epoll: select.epoll, buffer: memoryview) -> None:
+        self._target, self._sink, self._epoll, self._buffer = target, sink, epoll, buffer
+        self._discard = isinstance(sink, Discard)
+        self._request = b""
+        self._path = ""
+
+    def start(self, path: str, request: bytes) -> int:
+        """Connect and send the request. Returns the descriptor, -1 where that failed at once."""
+        self.begun = time.monotonic_ns()
+        self.ended = 0  # when the last byte of content came
+        self.outcome = FAILED
+        self._path, self._request = path, request
+        self._header = b""
+        self._left = -1  # bytes of content still to come; -1 before the header is complete
+        self.content = 0
+        self._socket = RawSocket(self._target.family, _NEW)
+        try:
+            if self._socket.connect_ex(self._target.address) not in _CONNECTING:
+                self._socket.close()
+                return -1
+            self._socket.send(request)  # on the loopback the connection stands by now
+        except BlockingIOError:
+            self._epoll.register(self._socket, select.EPOLLOUT)
+            return self._socket.fileno()
+        except (ConnectionError, TimeoutError):
+            self._socket.close()
+            return -1
+        self._request = b""
+        fd = self._socket.fileno()
+        self._epoll.register(fd, select.EPOLLIN)
+        return fd
+
+    def advance(self) -> bool:
+        """Take what has come. Returns whether the request has ended."""
+        try:
+            if self._left < 0:
+                if self._request:
+                    self._socket.send(self._request)
+                    self._request = b""
+                    self._epoll.modify(self._socket, select.EPOLLIN)
+                    return False
+                return self._read_header()
+            if self._discard:
+                count = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+                right = True
+            else:
+                count = self._socket.recv_into(self._buffer)
+                right = self._sink.write(self._buffer[:count])
+            return self._took(count, right)
+        except BlockingIOError:
+            return False
+        except (ConnectionError, TimeoutError):  # not OSError: a sink that cannot write ends the program
+            return self.give_up()
+
+    def expired(self, now: int) -> bool:
+        """Whether the request is out of time and was given up."""
+        return now - self.begun > self._target.timeout * 1e9 and self.give_up()
+
+    def give_up(self) -> bool:
+        """End the request where it is."""
+        return self._finish(cut=True)
+
+    def _read_header(self) -> bool:
+        data = self._socket.recv(_FIRST_READ)
+        if not data:
+            return self.give_up()
+        data = self._header + data
+        try:
+            reply = getfile.parse_reply(data)
+        except getfile.Malformed:
+            self.outcome = WRONG
+            return self.give_up()
+        if reply is None:
+            self._header = data
+            return False
+        self.outcome = OUTCOMES.index(reply.status)
+        self._left = reply.length
+        if self.outcome == OK:
+            self._sink.open(self._path)
+        count = len(data) - reply.header_bytes
+        right = self._sink.write(memoryview(data)[reply.header_bytes :]) if count else True
+        if not reply.length:
+            self.ended = time.monotonic_ns()
+        return self._took(count, right) if count else False
+
+    def _took(self, count: int, right: bool) -> bool:
+        if not count:
+            return self._finish(cut=self._left > 0)
+        self.content += count
+        self._left -= count
+        if self._left <= 0:
+            if self._left < 0 or not right:
+                self.outcome = WRONG
+                return self.give_up()
+            self.ended = time.monotonic_ns()  # what follows is the end of the connection, and must be nothing else
+        elif not right:
+            self.outcome = WRONG
+            return self.give_up()
+        return False
+
+    def _finish(self, cut: bool) -> bool:
+        self._socket.close()
+        if self._left >= 0 and self.outcome in {OK, WRONG}:
+            if cut and self.outcome == OK:
+                self.outcome = SHORT
+            if not self._sink.close(complete=not cut) and self.outcome == OK:
+                self.outcome = WRONG
+        self.ended = self.ended or time.monotonic_ns()
+        return True
+
+
+class Loader:
+    """The slots of one process, and its tally.
+
+    tally: TALLY_WORDS 64-bit words, written when run() ends: a count for each of OUTCOMES, then those named above.
+    latencies: ns of each request, in the order of their ends; room for all that may be asked for.
+    """
+
+    def __init__(
+        self, target: Target, sinks: list[Sink], paths: list[str], tally: memoryview, latencies: memoryview
+    ) -> None:
+        self._epoll = select.epoll()
+        # MSG_TRUNC wants a buffer whose size is the count; nothing is ever written to it then.
+        buffer = memoryview(bytearray(_READ))
+        self._slots = [Slot(target, sink, self._epoll, buffer) for sink in sinks]
+        self._workload = [(path, getfile.encode_request(path)) for path in paths]
+        self._tally, self._latencies = tally, latencies
+
+    def run(self, indices: Iterator[int], until: float) -> None:
+        """Ask for the paths of `indices` (into the workload, modulo its length) until they or the time end.
+
+        until: seconds, on the clock of time.monotonic().
+        """
+        workload, latencies, counts = self._workload, self._latencies, [0] * len(OUTCOMES)
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        active: dict[int, Slot] = {}
+        recorded = content = end = check = 0
+        deadline = int(until * 1e9)
+        ready = list(self._slots)
+        try:
+            while True:
+                for slot in ready:
+                    while (now := time.monotonic_ns()) < deadline and (index := next(indices, -1)) >= 0:
+                        fd = slot.start(*workload[index % len(workload)])
+                        if fd >= 0:
+                            active[fd] = slot
+                            break
+                        latencies[recorded] = time.monotonic_ns() - now
+                        recorded += 1
+                        counts[FAILED] += 1
+                ready.clear()
+                if not active:
+                    break
+                for fd, _ in self._epoll.poll(_EXPIRY_CHECK):
+                    if active[fd].advance():
+                        ready.append(active.pop(fd))
+                if (now := time.monotonic_ns()) > check:
+                    check = now + int(_EXPIRY_CHECK * 1e9)
+                    ready += [active.pop(fd) for fd, slot in list(active.items()) if slot.expired(now)]
+                for slot in ready:
+                    counts[slot.outcome] += 1
+                    content += slot.content
+                    latencies[recorded] = slot.ended - slot.begun
+                    end = max(end, slot.ended)
+                    recorded += 1
+        finally:
+            for slot in active.values():
+                slot.give_up()
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        words = (
+            *counts,
+            recorded,
+            content,
+            end,
+            round((after.ru_utime - before.ru_utime) * 1e9),
+            round((after.ru_stime - before.ru_stime) * 1e9),
+            after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw,
+            after.ru_maxrss,
+        )
+        for word, value in enumerate(words):
+            self._tally[word] = value

@@ -1,0 +1,209 @@
+"""A program of several worker processes: fork, readiness, signals, and an end that leaves nothing behind.
+
+The parent makes and removes what the program owns and serves nobody; its children serve. So a child that crashes
+takes no cleaning up with it. SIGTERM or SIGINT ends the program; a child that ends by itself ends it as a failure.
+Children notice within a second that their parent was killed, and end.
+"""
+
+import argparse
+import gc
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import NoReturn, Protocol
+
+from harness import registry, rendezvous
+
+GRACE = 1.5  # seconds that requests in flight have left after SIGTERM; with the rest of the ending it stays under 2
+_STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_PARENT_CHECK = 0.5  # seconds
+
+
+class Workers(Protocol):
+    """What serves in one process, from its making on."""
+
+    def stop(self, grace: float) -> None:
+        """Refuse what is new, give requests in flight `grace` seconds, remove the names this process made."""
+
+
+class Failure(Exception):
+    """The one line that says why a program ends."""
+
+
+def run(processes: int, serve: Callable[[int], Workers], ready: Callable[[], None]) -> None:
+    """Run `serve(0)` ... `serve(processes - 1)`, each in a process of its own, until a signal asks to end.
+
+    `ready` is called once all of them serve. Raises Failure where one of them ends by itself.
+    """
+    signals, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    for number in _STOP:
+        signal.signal(number, lambda *_: None)  # from here on a signal only writes to `signals`
+    started, tell_started = os.pipe2(os.O_CLOEXEC)
+    gc.freeze()  # what is here now stays: the children need neither look at it nor copy its pages
+    parent = os.getpid()
+    children = {}
+    for index in range(processes):
+        pid = os.fork()
+        if pid == 0:
+            _serve(serve, index, parent, tell_started)
+        children[os.pidfd_open(pid)] = pid
+    os.close(tell_started)
+    try:
+        _watch(signals, started, children, ready)
+    finally:
+        _end(children)
+        os.close(signals)
+        os.close(told)
+        os.close(started)
+
+
+def _watch(signals: int, started: int, children: dict[int, int], ready: Callable[[], None]) -> None:
+    poll = select.poll()
+    for fd in (signals, started, *children):
+        poll.register(fd, select.POLLIN)
+    waiting = len(children)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == signals:
+                return
+            if fd in children:
+                raise Failure(_how_it_ended(children[fd]))
+            waiting -= len(os.read(started, waiting))
+            if not waiting:
+                poll.unregister(started)
+                ready()
+
+
+def _how_it_ended(pid: int) -> str:
+    status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert status is not None
+    if status.si_code == os.CLD_EXITED:
+        return f"worker process {pid} ended with exit code {status.si_status}"
+    return f"worker process {pid} was ended by {signal.Signals(status.si_status).name}"
+
+
+def _end(children: dict[int, int]) -> None:
+    for pidfd in children:
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE + 0.3
+    for pidfd, pid in children.items():
+        if not select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+
+
+def _serve(serve: Callable[[int], Workers], index: int, parent: int, tell_started: int) -> NoReturn:
+    code = 1
+    try:
+        # Ctrl-C reaches the whole process group; the parent passes it on as SIGTERM. The signals are blocked, in
+        # the threads that start from here too: they are waited for, and interrupt nothing.
+        signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+        workers = serve(index)
+        os.write(tell_started, b"+")
+        os.close(tell_started)
+        while signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK) is None:
+            if os.getppid() != parent:
+                break
+        workers.stop(GRACE)
+        code = 0
+    except (OSError, ValueError, EOFError) as error:
+        say(str(error))
+    except BaseException:  # noqa: BLE001  a defect of ours, told in full
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)  # threads may still wait somewhere; nothing of theirs needs an end of its own
+
+
+def say(text: str) -> None:
+    """One line on standard error, with the program's name, whole even where several processes write."""
+    os.write(2, f"{_PROGRAM[0]}: {text}\n".encode(errors="backslashreplace"))
+
+
+_PROGRAM = ["harness"]
+
+
+def main(program: str, body: Callable[[], int | None]) -> int:
+    """Run a program's body: its exit code, with one line on standard error where it fails (1) or is misused (2)."""
+    _PROGRAM[0] = program
+    for number in _STOP:
+        if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup(1) stays in force
+            signal.signal(number, signal.default_int_handler)
+    try:
+        return body() or 0
+    except (Failure, OSError, ValueError) as error:
+        say(str(error))
+        return 2 if isinstance(error, ValueError) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def open_home(undo: ExitStack, name: str, part: str) -> rendezvous.Home:
+    """The program's own directory at a rendezvous, closed by `undo`. Raises Failure where another one has it."""
+    try:
+        home = rendezvous.Home(name, part)
+    except rendezvous.Taken:
+        raise Failure(f"another {part} runs at rendezvous {name!r}: stop it, or use another --name") from None
+
+    def close() -> None:
+        if found := home.close():
+            say(f"removed what a worker process left behind: {', '.join(found)}")
+
+    undo.callback(close)
+    return home
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """The options of every program that meets others at a rendezvous."""
+    parser.add_argument("--name", default=rendezvous.DEFAULT, metavar="RENDEZVOUS",
+                        help="where cache and proxies of one user meet (%(default)s)")  # fmt: skip
+    parser.add_argument("--timeout", type=seconds, default=5.0, metavar="SECONDS",
+                        help="bound on every wait for a peer (%(default)g)")  # fmt: skip
+
+
+def count(text: str) -> int:
+    """An argument that is a whole number from 0 on."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """An argument that counts something: 1 or more."""
+    if not count(text):
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """An argument that is a TCP port, or 0."""
+    if count(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is over 65535")
+    return int(text)
+
+
+def size(text: str) -> int:
+    """An argument that is a number of bytes, such as 4096 or 64KiB."""
+    try:
+        return registry.parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def seconds(text: str) -> float:
+    """An argument that is a time in seconds, over 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds over 0")
+    return value

@@ -1,0 +1,169 @@
+"""The cache: worker threads that take commands from the channel and answer each over the lane that it names.
+
+It is told nothing about data transports: beside each lane its proxy has noted which one it is.
+"""
+
+import argparse
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from harness import registry, rendezvous, transfer
+from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Sender
+from harness.protocol import wire
+from harness.roles import program
+from harness.roles.catalogue import Directory, Locals, open_source
+from harness.roles.lanes import CACHE, CHANNEL, COMMANDS, LANE
+
+DEFAULT_COMMAND = "posix_mq"
+
+
+class CacheWorkers:
+    """The worker threads of one cache process, from construction to stop()."""
+
+    def __init__(
+        self,
+        catalogue: Directory | Locals,
+        transport: CommandTransport,
+        scope: Scope,
+        rendezvous_name: str,
+        threads: int,
+        delay: float,
+    ) -> None:
+        self._find = catalogue.find
+        self._delay = delay
+        self._lanes = Lanes(rendezvous_name)
+        self._stopping = False
+        self._busy = [False] * threads
+        receivers = [transport.receiver(scope) for _ in range(threads)]
+        for index, receiver in enumerate(receivers):
+            threading.Thread(target=self._work, args=(index, receiver), daemon=True).start()
+
+    def stop(self, grace: float) -> None:
+        """Refuse what still comes; return when no reply is under way, or after `grace` seconds."""
+        self._stopping = True
+        deadline = time.monotonic() + grace
+        quiet = 0
+        while quiet < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+            quiet = 0 if any(self._busy) else quiet + 1
+
+    def _work(self, index: int, receiver: CommandReceiver) -> None:
+        while True:
+            try:
+                record = receiver.receive()
+            except TimeoutError:
+                continue
+            self._busy[index] = True
+            try:
+                self._answer(record)
+            except Exception as error:  # noqa: BLE001  a defect costs its request, not the worker
+                program.say(f"request failed: {type(error).__name__}: {error}")
+            self._busy[index] = False
+
+    def _answer(self, record: bytes) -> None:
+        request_id, name, path = wire.decode_command(record)
+        lane = self._lanes.take(name)
+        status, fd, length = wire.STATUS_ERROR, -1, 0
+        try:
+            if not self._stopping:
+                if self._delay:
+                    time.sleep(self._delay)
+                found = self._find(path)
+                if found is None:
+                    status = wire.STATUS_NOT_FOUND
+                else:
+                    status, fd, length = wire.STATUS_OK, found, os.fstat(found).st_size
+        except OSError as error:
+            program.say(f"{os.fsdecode(path)}: {error}")
+        try:
+            lane.answer(request_id, status, fd, length)
+        except BaseException:
+            lane.close()
+            raise
+        self._lanes.put_back(name, lane)
+
+
+class OpenLane:
+    """This process's end of one lane. `answer`: see transfer.answerer_over."""
+
+    def __init__(self, scope: Scope, sender: Sender | FileSender) -> None:
+        self.directory = scope.directory
+        self.answer = transfer.answerer_over(sender)
+        self.close = sender.close
+
+
+class Lanes:
+    """The ends of lanes that this process has open and nobody is using. Opened once, at the lane's first command."""
+
+    def __init__(self, rendezvous_name: str) -> None:
+        self._rendezvous = rendezvous_name
+        self._idle: dict[bytes, OpenLane] = {}
+        self._looked = 0.0  # for retired lanes, on the clock of time.monotonic()
+
+    def take(self, name: bytes) -> OpenLane:
+        """The lane that commands call `name`; one thread uses it until put_back. Raises OSError or ValueError."""
+        return self._idle.pop(name, None) or self._open(name)
+
+    def put_back(self, name: bytes, lane: OpenLane) -> None:
+        self._idle[name] = lane
+
+    def _open(self, name: bytes) -> OpenLane:
+        self._close_retired()
+        home, _, part = os.fsdecode(name).partition("/")
+        place = rendezvous.foreign_scope(self._rendezvous, home, part, 0).directory
+        timeout, text = rendezvous.read_note(f"{place}/{LANE}")
+        scope = rendezvous.foreign_scope(self._rendezvous, home, part, timeout)
+        return OpenLane(scope, registry.data_transport(text).sender(scope))
+
+    def _close_retired(self) -> None:
+        """A lane that is opened may take the place of one that its proxy has retired, or the proxy has gone."""
+        if (now := time.monotonic()) < self._looked + 1:
+            return
+        self._looked = now
+        for name in [name for name, lane in self._idle.copy().items() if not os.path.exists(lane.directory)]:
+            if (retired := self._idle.pop(name, None)) is not None:
+                retired.close()
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harness simplecached",
+        description="Serve files to web proxies: commands come over one channel, content goes back over their lanes.",
+        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused.",
+    )
+    add = parser.add_argument
+    add("-c", dest="source", required=True, metavar="SOURCE",
+        help="a directory, or a file of lines `/key path` (paths from the working directory)")
+    add("-t", dest="threads", type=program.positive, default=4, help="worker threads a process (%(default)s)")
+    add("--processes", type=program.positive, default=1, help="worker processes (%(default)s)")
+    add("--command", default=DEFAULT_COMMAND, metavar="NAME[:opt=val,...]", help="command transport (%(default)s)")
+    add("-d", dest="delay", type=program.count, default=0, metavar="MICROSECONDS", help="delay of each lookup")
+    program.add_common(parser)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """`harness simplecached`: run until a signal asks to end. Returns the exit code."""
+    args = arguments().parse_args(argv)
+    return program.main("simplecached", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    transport = registry.command_transport(args.command)
+    catalogue = open_source(args.source)
+    with ExitStack() as undo:
+        home = program.open_home(undo, args.name, CACHE)
+        scope = home.scope(COMMANDS, args.timeout)
+        undo.enter_context(transport.provision(scope))
+
+        def serve(_: int) -> CacheWorkers:
+            return CacheWorkers(catalogue, transport, scope, args.name, args.threads, args.delay / 1e6)
+
+        def ready() -> None:
+            rendezvous.write_note(f"{home.directory}/{CHANNEL}", args.timeout, registry.describe(transport))
+            print(f"simplecached: ready at rendezvous {args.name!r} over {registry.describe(transport)}", flush=True)
+
+        program.run(args.processes, serve, ready)
