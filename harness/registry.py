@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import pluggy
 
@@ -104,6 +104,15 @@ def describe(transport: AnyTransport) -> str:
     fields = dataclasses.fields(transport)  # type: ignore[arg-type]
     options = ",".join(f"{field.name}={getattr(transport, field.name)}" for field in fields)
     return f"{transport.name}:{options}" if options else transport.name
+
+
+def shape(transport: api.DataTransport) -> tuple[str, str]:
+    """What the cache's and the proxy's end of a lane do with content: `copy` or `zero-copy`, from their types."""
+    ends = (transport.sender, api.FileSender), (transport.receiver, api.SocketReceiver)
+    cache_end, proxy_end = (
+        "zero-copy" if issubclass(get_type_hints(verb)["return"], zero_copy) else "copy" for verb, zero_copy in ends
+    )
+    return cache_end, proxy_end
 
 
 def _build(kind: Kind, table: dict[str, type[Any]], name: str, options: dict[str, str]) -> Any:

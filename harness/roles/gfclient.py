@@ -35,8 +35,10 @@ def arguments() -> argparse.ArgumentParser:
     add("--processes", type=program.positive, default=None, help="processes to drive them (default: one a CPU)")
     add("-w", dest="workload", required=True, metavar="WORKLOAD", help="a file with a path a line")
     add("--timeout", type=program.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
-    add("--warmup", type=program.seconds, default=None, metavar="SECONDS", help="requests before those that count")
-    add("--verify", default=None, metavar="DIR", help="compare content with the files below DIR")
+    add("--warmup", type=program.seconds, default=None, metavar="SECONDS",
+        help="requests before those that count; all must be OK")
+    add("--verify", default=None, metavar="DIR",
+        help="compare content with the files below DIR (with --discard: in the warm-up only)")
     add("--json", action="store_true", help="print the result as one line of JSON")
     add("--gate", action="store_true",
         help="print `warm` after the warm-up, wait for a line on standard input; print `done` when the requests end")
@@ -53,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     """`harness gfclient`: ask, then say what came. Returns the exit code."""
     parser = arguments()
     args = parser.parse_args(argv)
-    if args.discard and args.verify:
-        parser.error("--verify needs the content that --discard drops")
+    if args.discard and args.verify and not args.warmup:
+        parser.error("--verify needs the content that --discard drops, unless there is a --warmup to do it in")
     return program.main("gfclient", lambda: _run(args))
 
 
@@ -168,11 +170,16 @@ def _ask(
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM
-        sinks = [_sink(args, f"{os.getpid()}-{slot}") for slot in range(index, args.threads, processes)]
-        loader = load.Loader(target, sinks, paths, region[:TALLY_WORDS], region[TALLY_WORDS:])
+        slots = [f"{os.getpid()}-{slot}" for slot in range(index, args.threads, processes)]
+        tally, latencies = region[:TALLY_WORDS], region[TALLY_WORDS:]
         if args.warmup:
+            sinks = [_compare(args, load.Sink()) for _ in slots]
             warm = time.monotonic() + args.warmup
-            loader.run(iter(range(index, sys.maxsize, processes)), warm)
+            load.Loader(target, sinks, paths, tally, latencies).run(iter(range(index, sys.maxsize, processes)), warm)
+            if tally[load.OK] != tally[COUNT]:
+                bad = ", ".join(f"{count} {outcome}" for outcome, count in zip(OUTCOMES, tally, strict=False) if count)
+                raise OSError(f"warm-up: not every reply was OK: {bad}")
+        loader = load.Loader(target, [_sink(args, slot) for slot in slots], paths, tally, latencies)
         os.write(tell, b"+")
         if os.read(gate, 1):
             until = time.monotonic() + args.seconds if args.seconds else float("inf")
@@ -191,8 +198,11 @@ def _ask(
 def _sink(args: argparse.Namespace, slot: str) -> load.Sink:
     if args.discard:
         return load.Discard()
-    sink = load.Save(args.output, slot) if args.output is not None else load.Sink()
-    return load.Compare(args.verify, sink) if args.verify is not None else sink
+    return _compare(args, load.Save(args.output, slot) if args.output is not None else load.Sink())
+
+
+def _compare(args: argparse.Namespace, behind: load.Sink) -> load.Sink:
+    return behind if args.verify is None else load.Compare(args.verify, behind)
 
 
 def summarise(regions: list[memoryview], begun: int) -> dict[str, Any]:

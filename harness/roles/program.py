@@ -35,10 +35,13 @@ class Failure(Exception):
     """The one line that says why a program ends."""
 
 
-def run(processes: int, serve: Callable[[int], Workers], ready: Callable[[], None]) -> None:
+def run(
+    processes: int, serve: Callable[[int], Workers], ready: Callable[[], None], until_eof: bool = False
+) -> None:
     """Run `serve(0)` ... `serve(processes - 1)`, each in a process of its own, until a signal asks to end.
 
-    `ready` is called once all of them serve. Raises Failure where one of them ends by itself.
+    `ready` is called once all of them serve. until_eof: end with standard input, too. Raises Failure where one of
+    the processes ends by itself.
     """
     signals, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
@@ -55,7 +58,7 @@ def run(processes: int, serve: Callable[[int], Workers], ready: Callable[[], Non
         children[os.pidfd_open(pid)] = pid
     os.close(tell_started)
     try:
-        _watch(signals, started, children, ready)
+        _watch([signals, 0] if until_eof else [signals], started, children, ready)
     finally:
         _end(children)
         os.close(signals)
@@ -63,17 +66,19 @@ def run(processes: int, serve: Callable[[int], Workers], ready: Callable[[], Non
         os.close(started)
 
 
-def _watch(signals: int, started: int, children: dict[int, int], ready: Callable[[], None]) -> None:
+def _watch(ends: list[int], started: int, children: dict[int, int], ready: Callable[[], None]) -> None:
     poll = select.poll()
-    for fd in (signals, started, *children):
+    for fd in (*ends, started, *children):
         poll.register(fd, select.POLLIN)
     waiting = len(children)
     while True:
         for fd, _ in poll.poll():
-            if fd == signals:
+            if fd in ends and (fd or not os.read(0, 4096)):
                 return
             if fd in children:
                 raise Failure(_how_it_ended(children[fd]))
+            if fd != started:
+                continue
             waiting -= len(os.read(started, waiting))
             if not waiting:
                 poll.unregister(started)
@@ -167,6 +172,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
                         help="where cache and proxies of one user meet (%(default)s)")  # fmt: skip
     parser.add_argument("--timeout", type=seconds, default=5.0, metavar="SECONDS",
                         help="bound on every wait for a peer (%(default)g)")  # fmt: skip
+    parser.add_argument("--until-eof", action="store_true",
+                        help="end when standard input does: for programs that start this one")  # fmt: skip
 
 
 def count(text: str) -> int:

@@ -166,4 +166,4 @@ def _run(args: argparse.Namespace) -> None:
             rendezvous.write_note(f"{home.directory}/{CHANNEL}", args.timeout, registry.describe(transport))
             print(f"simplecached: ready at rendezvous {args.name!r} over {registry.describe(transport)}", flush=True)
 
-        program.run(args.processes, serve, ready)
+        program.run(args.processes, serve, ready, args.until_eof)

@@ -109,4 +109,5 @@ def _run(args: argparse.Namespace) -> None:
             args.processes,
             lambda process: Server(listener, args.threads, backend(process), args.timeout),
             lambda: print(f"webproxy: listening on {host}:{port}, serving {what}", flush=True),
+            args.until_eof,
         )

@@ -1,0 +1,20 @@
+"""`harness clean`: remove what killed programs of this user left. What belongs to a living one is not touched."""
+
+import argparse
+from collections.abc import Sequence
+
+from harness import rendezvous
+from harness.roles import program
+
+
+def main(argv: Sequence[str]) -> int:
+    """Sweep, and print each object that was there. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="harness clean", description=__doc__)
+    parser.add_argument("--name", default=None, metavar="RENDEZVOUS", help="only this one (default: all of yours)")
+    args = parser.parse_args(argv)
+
+    def body() -> None:
+        found = rendezvous.sweep(args.name)
+        print("\n".join(found) or "nothing to remove")
+
+    return program.main("clean", body)

@@ -1,0 +1,1 @@
+"""Experiments: a YAML file becomes cells, cells become an interleaved plan, the runner makes it trials."""

@@ -1,0 +1,137 @@
+"""The result records: the one place for CSV columns, their units, and the schema version.
+
+A file of trials has one row a trial. Names carry units: `_s` seconds, `_us` microseconds, `_bytes` bytes.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, field, fields
+from typing import Any, get_type_hints
+
+SCHEMA = 1
+TRIALS = "trials.csv"
+
+
+def _column(text: str, default: Any = "") -> Any:
+    return field(default=default, metadata={"text": text})
+
+
+@dataclass
+class Trial:
+    """One row of trials.csv. A failed trial has its factors, a reason, and what was known until then."""
+
+    schema: int = _column("version of these columns", SCHEMA)
+    experiment: str = _column("name of the experiment")
+    trial: int = _column("number of the trial in the order of the run, from 1", 0)
+    block: int = _column("number of the block, from 1: each block runs every cell once; compare within blocks", 0)
+    seed: int = _column("seed of the order of the cells", 0)
+    started_utc: str = _column("when the trial began, ISO 8601")
+    status: str = _column("`ok`, or `failed`: then `reason` says why, and no figure may be used")
+    reason: str = _column("why the trial failed")
+
+    command: str = _column("command transport as asked for")
+    data: str = _column("data transport as asked for")
+    command_effective: str = _column("command transport with all its options")
+    data_effective: str = _column("data transport with all its options")
+    cache_end: str = _column("shape of the cache's end of a lane: `copy` or `zero-copy`")
+    proxy_end: str = _column("shape of the proxy's end of a lane: `copy` or `zero-copy`")
+    file_size_bytes: int = _column("size of each file", 0)
+    files: int = _column("number of files, asked for in turn", 0)
+    clients: int = _column("requests under way at a time (closed loop: each waits for its reply)", 0)
+    client_processes: int = _column("processes that ask", 0)
+    sink: str = _column("what the client does with content: `discard` (the kernel drops it, MSG_TRUNC) or `copy`")
+    proxy_threads: int = _column("worker threads of each proxy process", 0)
+    proxy_processes: int = _column("worker processes of the proxy", 0)
+    lanes: int = _column("lanes of the proxy, in all its processes", 0)
+    cache_threads: int = _column("worker threads of each cache process", 0)
+    cache_processes: int = _column("worker processes of the cache", 0)
+    timeout_s: float = _column("bound on every wait for a peer", 0.0)
+    warmup_s: float = _column("requests before those that count; their content is compared with the files", 0.0)
+
+    requests: int = _column("requests that ended in the measured time, well or not", 0)
+    ok: int = _column("replies `OK` with all their content", 0)
+    file_not_found: int = _column("replies `FILE_NOT_FOUND`", 0)
+    error: int = _column("replies `ERROR`", 0)
+    invalid: int = _column("replies `INVALID`", 0)
+    short: int = _column("replies `OK` whose content ended early", 0)
+    wrong: int = _column("other content than announced, or no GETFILE reply", 0)
+    failed: int = _column("connection refused, reset or silent: no reply", 0)
+    seconds_s: float = _column("measured time: from the go-ahead to the last byte of the last reply", 0.0)
+    requests_per_s: float = _column("requests / seconds_s", 0.0)
+    content_bytes: int = _column("bytes of content that arrived", 0)
+    content_bytes_per_s: float = _column("content_bytes / seconds_s", 0.0)
+    latency_p50_us: float = _column("median latency: from before the connection is made to the last byte", 0.0)
+    latency_p90_us: float = _column("90th percentile of latency, nearest rank", 0.0)
+    latency_p99_us: float = _column("99th percentile", 0.0)
+    latency_p99_9_us: float = _column("99.9th percentile", 0.0)
+    latency_max_us: float = _column("largest latency", 0.0)
+
+    client_user_s: float = _column("CPU time of the client in user mode, in the measured time", 0.0)
+    client_kernel_s: float = _column("CPU time of the client in the kernel", 0.0)
+    proxy_user_s: float = _column("CPU time of the proxy in user mode", 0.0)
+    proxy_kernel_s: float = _column("CPU time of the proxy in the kernel", 0.0)
+    cache_user_s: float = _column("CPU time of the cache in user mode", 0.0)
+    cache_kernel_s: float = _column("CPU time of the cache in the kernel", 0.0)
+    cpu_us_per_request: float = _column("CPU time of proxy and cache, user and kernel, for each request", 0.0)
+    client_busy: float = _column("share of the time that the busiest client process ran; near 1 it is the limit", 0.0)
+    client_switches: int = _column("context switches of the client, voluntary and not", 0)
+    proxy_switches: int = _column("context switches of the proxy", 0)
+    cache_switches: int = _column("context switches of the cache", 0)
+    client_peak_rss_bytes: int = _column("peak resident memory, summed over processes (shared pages count in each)", 0)
+    proxy_peak_rss_bytes: int = _column("the same of the proxy", 0)
+    cache_peak_rss_bytes: int = _column("the same of the cache", 0)
+    swept: int = _column("IPC objects that had to be swept after the trial; 0 is the only good number", 0)
+
+    host: str = _column("name of the machine")
+    cpu: str = _column("model of the processor")
+    cpus: int = _column("processors that the run may use", 0)
+    kernel: str = _column("release of the kernel")
+    python: str = _column("version of Python")
+    harness: str = _column("version of the harness")
+    commit: str = _column("git commit of the harness, `+dirty` where files differ; empty outside a checkout")
+
+
+COLUMNS = [column.name for column in fields(Trial)]
+_TYPES = get_type_hints(Trial)
+
+
+def append(path: str, trial: Trial) -> None:
+    """Add a row to a file of trials, and the header where it is new; durable on return, fsync(2)."""
+    new = not os.path.exists(path)
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    if new:
+        writer.writerow(COLUMNS)
+    writer.writerow(f"{value:.9g}" if isinstance(value, float) else value for value in astuple(trial))
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        file.write(rows.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def read(path: str) -> Iterator[Trial]:
+    """The rows of a file of trials. Raises ValueError with the line that is not a row of this schema."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        if next(rows, None) != COLUMNS:
+            raise ValueError(f"{path}:1: not the columns of schema {SCHEMA}; read it with the version that wrote it")
+        for row in rows:
+            try:
+                values = {name: _TYPES[name](text) for name, text in zip(COLUMNS, row, strict=True)}
+            except ValueError as error:
+                raise ValueError(f"{path}:{rows.line_num}: {error}") from None
+            yield Trial(**values)
+
+
+def dictionary() -> str:
+    """The columns as a Markdown table: the heart of docs/results.md."""
+    rows = [f"| `{one.name}` | {_TYPES[one.name].__name__} | {one.metadata['text']} |" for one in fields(Trial)]
+    return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])

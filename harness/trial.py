@@ -1,0 +1,274 @@
+"""One trial: start the programs afresh, load, measure, stop, sweep, and return a record.
+
+While the load runs this process sleeps. CPU times are read at the go-ahead and at the end of the load: the total of
+a process from its CPU clock (ns), parted into user and kernel by the ticks of /proc/<pid>/stat, which on most
+kernels are samples: in short trials the parts are less sure than their sum.
+"""
+
+import json
+import os
+import platform
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import IO, NamedTuple
+
+import harness
+from harness import registry, rendezvous
+from harness.results import Trial
+from harness.roles.load import OUTCOMES
+
+_START = 30.0  # seconds for the programs to be ready
+_END = 4.0  # seconds for a program to end after SIGTERM
+_REQUEST = 10.0  # seconds for a request of the load
+_NULL = "null"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one trial runs. Transports as `name[:option=value,...]`; chunk None: the transport's own."""
+
+    command: str = "posix_mq"
+    data: str = "posix_shm"
+    file_size: int = 1024
+    files: int = 4
+    clients: int = 8
+    client_processes: int = 2
+    sink: str = "discard"
+    proxy_threads: int = 1
+    proxy_processes: int = 4
+    lanes: int = 4
+    chunk: int | None = None
+    cache_threads: int = 1
+    cache_processes: int = 4
+    timeout: float = 5.0
+    warmup: float = 0.2
+    seconds: float = 1.0
+
+
+class TrialError(Exception):
+    """Why a trial has no result, in one line."""
+
+
+def run(spec: Spec, trial: Trial) -> Trial:
+    """Run one trial and fill in `trial`, whose identity (experiment, number, block) the caller has set.
+
+    A trial that fails is a record too: status `failed` and the reason.
+    """
+    trial.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
+    _describe_spec(spec, trial)
+    _describe_host(trial)
+    name = f"trial-{os.getpid()}-{trial.trial}"
+    try:
+        with ExitStack() as undo:
+            home = rendezvous.Home(name, "trial")
+            undo.callback(home.close)
+            _measure(spec, trial, name, home.directory, undo)
+        trial.status = "ok"
+        if trial.ok != trial.requests:
+            bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
+            trial.status, trial.reason = "failed", f"not every reply was OK: {bad}"
+    except (TrialError, OSError, ValueError) as error:
+        trial.status, trial.reason = "failed", " ".join(str(error).split())
+    finally:
+        trial.swept = len(rendezvous.sweep(name))
+    return trial
+
+
+def _measure(spec: Spec, trial: Trial, name: str, directory: str, undo: ExitStack) -> None:
+    _make_files(spec, directory)
+    common = ["--name", name, "--timeout", str(spec.timeout), "--until-eof"]
+    chunk = [] if spec.chunk is None else ["-z", str(spec.chunk)]
+    cache_ = _Program(
+        "simplecached", directory, undo, "-c", f"{directory}/files", "-t", str(spec.cache_threads),
+        "--processes", str(spec.cache_processes), "--command", spec.command, *common,
+    )  # fmt: skip
+    proxy = _Program(
+        "webproxy", directory, undo, "-p", "0", "-t", str(spec.proxy_threads),
+        "--processes", str(spec.proxy_processes), "-n", str(spec.lanes), "--data", spec.data, *chunk, *common,
+    )  # fmt: skip
+    cache_.expect("simplecached: ready", _START)
+    port = proxy.expect("webproxy: listening on", _START).split()[3].rstrip(",").rpartition(":")[2]
+    client = _Program(
+        "gfclient", directory, undo, "-p", port, "-t", str(spec.clients), "--processes", str(spec.client_processes),
+        "-w", f"{directory}/workload.txt", "--seconds", str(spec.seconds), "--warmup", str(spec.warmup),
+        "--timeout", str(_REQUEST), "--verify", f"{directory}/files", "--gate", "--json",
+        *(["--discard"] if spec.sink == "discard" else []),
+    )  # fmt: skip
+    client.expect("warm", _START + spec.warmup)
+    before = {role: _usage(program.pid) for role, program in (("proxy", proxy), ("cache", cache_))}
+    client.say("go")
+    client.expect("done", spec.seconds + _REQUEST + 5)
+    after = {role: _usage(program.pid) for role, program in (("proxy", proxy), ("cache", cache_))}
+    _fill(trial, client.expect("{", _START), before, after)
+
+
+class _Program:
+    """A program of the harness in a fresh process, ended by `undo`; it ends by itself should this process be killed."""
+
+    def __init__(self, name: str, directory: str, undo: ExitStack, *arguments: str) -> None:
+        self._name = name
+        self._log = f"{directory}/{name}.log"
+        with open(self._log, "wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness", name, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                process_group=0,  # Ctrl-C is for the runner, which ends its programs in order
+            )
+        undo.callback(self._end)
+        self.pid = self._process.pid
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in: IO[bytes] = self._process.stdin
+        self._out: IO[bytes] = self._process.stdout
+        self._unread = b""
+
+    def say(self, line: str) -> None:
+        self._in.write(f"{line}\n".encode())
+        self._in.flush()
+
+    def expect(self, beginning: str, seconds: float) -> str:
+        """The next line of its output, which begins like this. Raises TrialError."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._unread:
+            if not select.select([self._out], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TrialError(f"{self._name} did not say {beginning!r} within {seconds:g} s; {self._last_words()}")
+            piece = os.read(self._out.fileno(), 1 << 16)
+            if not piece:
+                raise TrialError(f"{self._name} ended too early; {self._last_words()}")
+            self._unread += piece
+        line, _, self._unread = self._unread.partition(b"\n")
+        if not line.startswith(beginning.encode()):
+            raise TrialError(f"{self._name} said {line.decode(errors='replace')!r} instead of {beginning!r}")
+        return line.decode()
+
+    def _last_words(self) -> str:
+        with open(self._log, errors="replace") as log:
+            lines = log.read().splitlines()
+        return f"its last words: {lines[-1]}" if lines else "it said nothing"
+
+    def _end(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with suppress(BrokenPipeError):
+            self._in.close()
+        self._out.close()
+
+
+def _make_files(spec: Spec, directory: str) -> None:
+    """The files to be asked for, and the workload. Random bytes, but zeros where the transport invents zeros."""
+    os.mkdir(f"{directory}/files")
+    zeros = registry.data_transport(spec.data).name == _NULL
+    with open(f"{directory}/workload.txt", "w") as workload:
+        for number in range(spec.files):
+            workload.write(f"/{number}\n")
+            with open(f"{directory}/files/{number}", "wb") as file:
+                file.write(bytes(spec.file_size) if zeros else os.urandom(spec.file_size))
+
+
+class _Usage(NamedTuple):
+    total_ns: int
+    user_ticks: int
+    kernel_ticks: int
+    switches: int
+    peak_rss_bytes: int
+
+
+def _usage(pid: int) -> _Usage:
+    """What a program's processes (`pid` and its children) have used since they began, proc(5)."""
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        pids = [pid, *map(int, children.read().split())]
+    return _Usage(*map(sum, zip(*map(_usage_of_process, pids), strict=True)))
+
+
+def _usage_of_process(pid: int) -> _Usage:
+    # The CPU clock of another process, clock_getcpuclockid(3): kernel clock ids are built like this.
+    total = time.clock_gettime_ns(~pid << 3 | 2)
+    with open(f"/proc/{pid}/stat") as stat:
+        user, kernel = map(int, stat.read().rpartition(")")[2].split()[11:13])
+    switches = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        status = _status(f"/proc/{pid}/task/{task}/status")
+        switches += int(status["voluntary_ctxt_switches"]) + int(status["nonvoluntary_ctxt_switches"])
+    peak = int(_status(f"/proc/{pid}/status")["VmHWM"].split()[0]) * 1024
+    return _Usage(total, user, kernel, switches, peak)
+
+
+def _status(path: str) -> dict[str, str]:
+    with open(path) as status:
+        return dict(line.rstrip("\n").split(":", 1) for line in status)
+
+
+def _fill(trial: Trial, report: str, before: dict[str, _Usage], after: dict[str, _Usage]) -> None:
+    result = json.loads(report)
+    for outcome in OUTCOMES:
+        setattr(trial, outcome.lower(), result[outcome])
+    for same in ("requests", "requests_per_s", "content_bytes", "latency_max_us"):
+        setattr(trial, same, result[same])
+    for percentile in ("50", "90", "99", "99.9"):
+        setattr(trial, f"latency_p{percentile.replace('.', '_')}_us", result[f"latency_p{percentile}_us"])
+    trial.seconds_s = result["seconds"]
+    trial.content_bytes_per_s = result["content_bytes"] / result["seconds"]
+    trial.client_user_s, trial.client_kernel_s = result["user_s"], result["kernel_s"]
+    trial.client_busy, trial.client_switches = result["busy"], result["switches"]
+    trial.client_peak_rss_bytes = result["peak_rss_bytes"]
+    total = 0.0
+    for role in ("proxy", "cache"):
+        used = _Usage(*(end - begin for begin, end in zip(before[role], after[role], strict=True)))
+        seconds = used.total_ns / 1e9
+        total += seconds
+        user = seconds * used.user_ticks / max(1, used.user_ticks + used.kernel_ticks)
+        setattr(trial, f"{role}_user_s", user)
+        setattr(trial, f"{role}_kernel_s", seconds - user)
+        setattr(trial, f"{role}_switches", used.switches)
+        setattr(trial, f"{role}_peak_rss_bytes", after[role].peak_rss_bytes)
+    trial.cpu_us_per_request = total * 1e6 / max(1, trial.requests)
+
+
+def _describe_spec(spec: Spec, trial: Trial) -> None:
+    for same in ("command", "data", "files", "clients", "client_processes", "sink", "proxy_threads",
+                 "proxy_processes", "lanes", "cache_threads", "cache_processes"):  # fmt: skip
+        setattr(trial, same, getattr(spec, same))
+    trial.file_size_bytes, trial.timeout_s, trial.warmup_s = spec.file_size, spec.timeout, spec.warmup
+    data = registry.data_transport(spec.data, spec.chunk)
+    trial.command_effective = registry.describe(registry.command_transport(spec.command))
+    trial.data_effective = registry.describe(data)
+    trial.cache_end, trial.proxy_end = registry.shape(data)
+
+
+def _describe_host(trial: Trial) -> None:
+    trial.host, trial.kernel, trial.python = platform.node(), platform.release(), platform.python_version()
+    trial.cpu, trial.cpus = _cpu_model(), len(os.sched_getaffinity(0))
+    trial.harness, trial.commit = harness.__version__, _commit()
+
+
+@cache
+def _cpu_model() -> str:
+    with open("/proc/cpuinfo") as info:
+        return next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
+
+
+@cache
+def _commit() -> str:
+    """The commit of the checkout that this package lies in, empty where it lies in none."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not os.path.exists(f"{root}/.git"):
+        return ""
+    try:
+        command = ["git", "-C", root, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+dirty"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
