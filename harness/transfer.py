@@ -2,10 +2,10 @@
 
 The content is never copied here: the cache reads the file into the memory that the transport lends, and the proxy
 sends from the memory that the transport hands out. What shape an end has is looked at once, when it is opened.
+Header and content may be written by several calls: the client's socket is corked, so they share segments.
 """
 
 import os
-import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -142,28 +142,17 @@ class SocketRelay:
         return status, self._length
 
     def pass_on(self, sink: int, header: bytes) -> None:
-        if self._length:
-            send_more(sink, header)
-            self._receiver.deliver(sink, self._length)
-            self._receiver.give_back()
-            return
-        self._receiver.give_back()
         try:
             os.write(sink, header)
         except OSError as error:
+            self._receiver.give_back()
             raise ClientGone(str(error)) from error
+        if self._length:
+            self._receiver.deliver(sink, self._length)
+        self._receiver.give_back()
 
     def close(self) -> None:
         self._receiver.close()
-
-
-def send_more(sink: int, header: bytes) -> None:
-    """Hand `header` to a TCP socket that will get its content next, so that both leave in one segment: send(2)."""
-    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=sink)
-    try:
-        client.sendall(header, socket.MSG_MORE)
-    finally:
-        client.detach()
 
 
 def _write_rest(sink: int, header: bytes, piece: memoryview, written: int) -> None:

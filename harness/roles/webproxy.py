@@ -11,7 +11,6 @@ from harness.roles import program
 from harness.roles.catalogue import Directory, Locals, open_source
 from harness.roles.gfserver import Backend, Handler, Server, listen, write_refusal
 from harness.roles.lanes import CacheBackend, wait_for_cache
-from harness.transfer import send_more
 
 DEFAULT_DATA = "posix_shm"
 
@@ -40,10 +39,7 @@ class DirectBackend:
             write_refusal(client, getfile.FILE_NOT_FOUND)
             return
         length = os.fstat(fd).st_size
-        if not length:
-            os.write(client, getfile.ok_header(0))
-            return
-        send_more(client, getfile.ok_header(length))
+        os.write(client, getfile.ok_header(length))
         sent = 0
         while sent < length and (moved := os.sendfile(client, fd, sent, length - sent)):
             sent += moved
