@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -174,16 +175,15 @@ def _ask(
         tally, latencies = region[:TALLY_WORDS], region[TALLY_WORDS:]
         if args.warmup:
             sinks = [_compare(args, load.Sink()) for _ in slots]
-            warm = time.monotonic() + args.warmup
-            load.Loader(target, sinks, paths, tally, latencies).run(iter(range(index, sys.maxsize, processes)), warm)
+            requests = iter(range(index, sys.maxsize, processes))
+            load.Loader(target, sinks, paths, tally, latencies).run(requests, _after(args.warmup))
             if tally[load.OK] != tally[COUNT]:
                 bad = ", ".join(f"{count} {outcome}" for outcome, count in zip(OUTCOMES, tally, strict=False) if count)
                 raise OSError(f"warm-up: not every reply was OK: {bad}")
         loader = load.Loader(target, [_sink(args, slot) for slot in slots], paths, tally, latencies)
         os.write(tell, b"+")
         if os.read(gate, 1):
-            until = time.monotonic() + args.seconds if args.seconds else float("inf")
-            loader.run(iter(range(index, args.requests or sys.maxsize, processes)), until)
+            loader.run(iter(range(index, args.requests or sys.maxsize, processes)), _after(args.seconds))
             os.write(tell, b"+")
             code = 0
     except OSError as error:
@@ -191,8 +191,14 @@ def _ask(
         program.say(str(error))
     except KeyboardInterrupt:
         pass
+    except BaseException:  # noqa: BLE001  a defect of ours, told in full
+        traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _after(seconds: float | None) -> int:
+    return sys.maxsize if seconds is None else time.monotonic_ns() + int(seconds * 1e9)
 
 
 def _sink(args: argparse.Namespace, slot: str) -> load.Sink:

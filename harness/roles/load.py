@@ -244,21 +244,20 @@ class Loader:
         self._workload = [(path, getfile.encode_request(path)) for path in paths]
         self._tally, self._latencies = tally, latencies
 
-    def run(self, indices: Iterator[int], until: float) -> None:
+    def run(self, indices: Iterator[int], until: int) -> None:
         """Ask for the paths of `indices` (into the workload, modulo its length) until they or the time end.
 
-        until: seconds, on the clock of time.monotonic().
+        until: ns, on the clock of time.monotonic_ns().
         """
         workload, latencies, counts = self._workload, self._latencies, [0] * len(OUTCOMES)
         before = resource.getrusage(resource.RUSAGE_SELF)
         active: dict[int, Slot] = {}
         recorded = content = end = check = 0
-        deadline = int(until * 1e9)
         ready = list(self._slots)
         try:
             while True:
                 for slot in ready:
-                    while (now := time.monotonic_ns()) < deadline and (index := next(indices, -1)) >= 0:
+                    while (now := time.monotonic_ns()) < until and (index := next(indices, -1)) >= 0:
                         fd = slot.start(*workload[index % len(workload)])
                         if fd >= 0:
                             active[fd] = slot

@@ -1,0 +1,305 @@
+"""The whole pipeline, with real processes: intact content, fair lanes, bad clients, killed peers, clean ends."""
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+from conftest import Connection, eventually, get
+
+from harness import registry
+
+CHUNK = 4096
+# Around the edges of a chunk with and without the head that the first one bears.
+SIZES = [0, 1, CHUNK - 65, CHUNK - 64, CHUNK - 63, CHUNK - 1, CHUNK, CHUNK + 1, 100_000]
+PAIRS = [(command, data) for command in sorted(registry.load().command) for data in sorted(registry.load().data)]
+
+
+@pytest.mark.parametrize(("command", "data"), PAIRS)
+def test_every_pair_of_transports_serves_files_of_awkward_sizes_intact(pipeline, command, data):
+    for size in SIZES:
+        pipeline.write(str(size), bytes(size) if data == "null" else os.urandom(size))
+    big = pipeline.write("big", bytes(16 << 20) if data == "null" else os.urandom(16 << 20))
+    pipeline.cache("--command", command, "--processes", 2)
+    small_chunks = pipeline.proxy("--command", command, "--data", data, "-z", CHUNK)
+    code, output = pipeline.client(
+        small_chunks, [f"/{size}" for size in SIZES], "-r", 200, "-t", 8, "--verify", pipeline.files
+    )
+    assert code == 0, output
+    own_chunks = pipeline.proxy("--command", command, "--data", data)
+    code, output = pipeline.client(own_chunks, [big], "-r", 8, "-t", 4, "--verify", pipeline.files)
+    assert code == 0, output
+
+
+def test_fifty_clients_on_four_lanes_are_all_served_and_none_starves(pipeline):
+    path = pipeline.write("file", os.urandom(100_000))
+    pipeline.cache()
+    proxy = pipeline.proxy("-t", 50, "-n", 4)
+    code, output = pipeline.client(proxy, [path], "-r", 2000, "-t", 50, "--verify", pipeline.files)
+    assert code == 0, output
+    assert "OK 2000" in output
+    assert proxy.errors == ""  # nobody gave up waiting for a lane
+
+
+def test_bad_clients_cost_no_other_client_anything_and_free_their_worker_in_time(pipeline):
+    path = pipeline.write("file", os.urandom(16 << 20))
+    pipeline.cache("--timeout", 1)
+    proxy = pipeline.proxy("-t", 3, "-n", 3, "--timeout", 1)
+    with Connection(proxy.port), Connection(proxy.port) as half, Connection(proxy.port) as vanishing:
+        half.send(b"GETFILE GET /fi")
+        vanishing.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
+        begun = time.monotonic()
+        # All three workers are held up: by silence, by half a header, and by a body that is not read.
+        assert get(proxy.port, path).endswith(pipeline.files.joinpath("file").read_bytes())
+        assert time.monotonic() - begun < 5
+    with Connection(proxy.port) as leaving:
+        leaving.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
+    code, output = pipeline.client(proxy, [path], "-r", 6, "-t", 3, "--verify", pipeline.files)
+    assert code == 0, output
+
+
+def test_a_slowly_dripping_header_does_not_hold_a_worker_beyond_the_timeout(pipeline):
+    path = pipeline.write("file", b"content")
+    pipeline.cache()
+    proxy = pipeline.proxy("-t", 1, "--timeout", 0.6)
+    with Connection(proxy.port) as dripping:
+        dripping.send(b"G")
+        begun = time.monotonic()
+        with Connection(proxy.port) as patient:
+            patient.send(f"GETFILE GET {path}\r\n\r\n".encode())
+            patient.socket.settimeout(0.1)
+            reply = b""
+            for byte in b"ETFILE GET /file-with-a-name-that-takes-its-time":
+                try:
+                    dripping.send(bytes([byte]))
+                    reply = patient.socket.recv(100)
+                    break
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    patient.socket.settimeout(20)
+                    reply = patient.socket.recv(100)
+                    break
+        assert reply == b"GETFILE OK 7\r\n\r\ncontent"
+        assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "reply"),
+    [
+        (b"GETFILE GET /missing\r\n\r\n", b"GETFILE FILE_NOT_FOUND\r\n\r\n"),
+        (b"GETFILE GET /directory\r\n\r\n", b"GETFILE FILE_NOT_FOUND\r\n\r\n"),
+        (b"GETFILE GET /../outside\r\n\r\n", b"GETFILE FILE_NOT_FOUND\r\n\r\n"),
+        (b"GETFILE GET /directory/../../outside\r\n\r\n", b"GETFILE FILE_NOT_FOUND\r\n\r\n"),
+        (b"GETFILE GET /link-out\r\n\r\n", b"GETFILE FILE_NOT_FOUND\r\n\r\n"),
+        (b"GETFILE GET /directory/link-up/outside\r\n\r\n", b"GETFILE FILE_NOT_FOUND\r\n\r\n"),
+        (b"GETFILE GET /fifo\r\n\r\n", b"GETFILE FILE_NOT_FOUND\r\n\r\n"),
+        (b"GETFILE GET /" + b"a" * 300 + b"\r\n\r\n", b"GETFILE FILE_NOT_FOUND\r\n\r\n"),
+        (b"GETFILE GET /" + b"a/" * 400 + b"\r\n\r\n", b"GETFILE ERROR\r\n\r\n"),  # does not fit a command
+        (b"GETFILE GET /link-in\r\n\r\n", b"GETFILE OK 6\r\n\r\ninside"),
+        (b"GETFILE GET /directory/deep\r\n\r\n", b"GETFILE OK 4\r\n\r\ndeep"),
+        (b"GETFILE GET /a\0b\r\n\r\n", b"GETFILE INVALID\r\n\r\n"),
+        (b"GETFILE GET /a\x01b\r\n\r\n", b"GETFILE INVALID\r\n\r\n"),
+        (b"GETFILE GET /\xff\xfe\r\n\r\n", b"GETFILE INVALID\r\n\r\n"),
+        (b"GETFILE PUT /inside\r\n\r\n", b"GETFILE INVALID\r\n\r\n"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GETFILE INVALID\r\n\r\n"),
+        (b"GETFILE GET /" + b"a" * 100_000, b"GETFILE INVALID\r\n\r\n"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_and_nothing_outside_the_root_is_touched(pipeline, request_bytes, reply):
+    (pipeline.directory / "outside").write_text("secret")
+    pipeline.write("inside", b"inside")
+    (pipeline.files / "directory").mkdir()
+    pipeline.write("directory/deep", b"deep")
+    (pipeline.files / "link-out").symlink_to("../outside")
+    (pipeline.files / "link-in").symlink_to("inside")
+    (pipeline.files / "directory/link-up").symlink_to("../..")
+    os.mkfifo(pipeline.files / "fifo")
+    pipeline.cache()
+    proxy = pipeline.proxy()
+    with Connection(proxy.port) as connection:
+        assert connection.send(request_bytes).rest() == reply
+
+
+def test_header_and_content_leave_in_one_segment(pipeline):
+    path = pipeline.write("file", os.urandom(1024))
+    pipeline.cache()
+    for arguments in (("--data", "posix_shm"), ("--data", "sendfile"), ("--direct", pipeline.files)):
+        proxy = pipeline.proxy(*arguments)
+        with Connection(proxy.port) as connection:
+            assert len(connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).rest()) == 1024 + 19
+            # tcpi_data_segs_in of struct tcp_info, tcp(7)
+            info = connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+            assert int.from_bytes(info[152:156], "little") == 1, arguments
+
+
+def test_a_cache_killed_in_a_transfer_cuts_the_reply_and_its_successor_serves_the_next_one(pipeline):
+    content = os.urandom(64 << 20)
+    path = pipeline.write("file", content)
+    small = pipeline.write("small", b"content")
+    for data in ("posix_shm", "fifo"):
+        cache = pipeline.cache("--timeout", 1)
+        proxy = pipeline.proxy("--data", data, "--timeout", 1)
+        with Connection(proxy.port) as connection:
+            received = connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
+            workers = cache.children()
+            for pid in (cache.pid, *workers):
+                os.kill(pid, signal.SIGKILL)
+            cache.wait()
+            received += connection.rest()
+        assert received.startswith(b"GETFILE OK 67108864\r\n\r\n")
+        assert len(received) < len(content)
+        assert content.startswith(received.partition(b"\r\n\r\n")[2])
+        assert get(proxy.port, small) == b"GETFILE ERROR\r\n\r\n"  # nobody is there
+        successor = pipeline.cache()
+        assert get(proxy.port, small).endswith(b"content")
+        assert proxy.stop() == 0
+        assert successor.stop() == 0
+
+
+def test_the_workers_of_a_killed_cache_end_too_and_its_name_is_free_again(pipeline):
+    cache = pipeline.cache("--processes", 2)
+    workers = cache.children()
+    cache.kill()
+    assert eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
+    pipeline.cache()
+
+
+def test_a_killed_proxy_leaves_the_cache_serving_others_and_its_port_to_a_new_one(pipeline):
+    path = pipeline.write("file", os.urandom(16 << 20))
+    pipeline.cache("--timeout", 1)
+    other = pipeline.proxy("--data", "fifo")
+    for data in ("posix_shm", "fifo", "sendfile"):
+        proxy = pipeline.proxy("--data", data, "--timeout", 1)
+        with Connection(proxy.port) as connection:
+            connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
+            workers = proxy.children()
+            for pid in (proxy.pid, *workers):
+                os.kill(pid, signal.SIGKILL)
+            proxy.wait()
+        code, output = pipeline.client(other, [path], "-r", 4, "--verify", pipeline.files)
+        assert code == 0, output
+        successor = pipeline.proxy("--data", data, port=proxy.port)
+        code, output = pipeline.client(successor, [path], "-r", 4, "--verify", pipeline.files)
+        assert code == 0, output
+        assert successor.stop() == 0
+    assert clean(pipeline) != "nothing to remove\n"
+    assert clean(pipeline) == "nothing to remove\n"
+
+
+def clean(pipeline):
+    program = pipeline.start("clean")
+    output = program.process.stdout.read().decode()
+    assert program.wait() == 0
+    return output
+
+
+def test_clean_removes_what_killed_programs_left_and_nothing_of_the_living(pipeline, base):
+    path = pipeline.write("file", b"content")
+    pipeline.cache("--name", "alive")
+    proxy = pipeline.proxy("--name", "alive")
+    dead_cache = pipeline.cache("--name", "dead")
+    dead_proxy = pipeline.proxy("--name", "dead", "-n", 2)
+    for program in (dead_cache, dead_proxy):
+        for pid in (program.pid, *program.children()):
+            os.kill(pid, signal.SIGKILL)
+        program.wait()
+    removed = clean(pipeline).splitlines()
+    assert sum("shared memory" in line for line in removed) == 2
+    assert sum("semaphore" in line for line in removed) == 4
+    assert sum("queue" in line for line in removed) == 1
+    assert os.listdir(base) == ["alive"]
+    assert get(proxy.port, path).endswith(b"content")
+
+
+def test_a_file_truncated_while_it_is_sent_gives_a_short_body_and_the_lane_is_retired(pipeline):
+    content = os.urandom(64 << 20)
+    for data in ("posix_shm", "fifo", "sendfile"):
+        path = pipeline.write("file", content)
+        cache = pipeline.cache("--timeout", 1)
+        proxy = pipeline.proxy("--data", data, "-t", 1, "-n", 1, "--timeout", 1)
+        with Connection(proxy.port) as connection:
+            received = connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
+            os.truncate(pipeline.files / "file", 32 << 20)
+            received += connection.rest()
+        assert received.startswith(b"GETFILE OK 67108864\r\n\r\n")
+        body = received.partition(b"\r\n\r\n")[2]
+        assert len(body) < len(content)
+        assert content.startswith(body)
+        assert get(proxy.port, path).endswith(content[: 32 << 20])
+        assert proxy.stop() == 0
+        assert cache.stop() == 0
+
+
+def test_proxies_with_different_data_transports_share_one_cache(pipeline):
+    path = pipeline.write("file", os.urandom(100_000))
+    pipeline.cache()
+    for proxy in [pipeline.proxy("--data", data) for data in ("posix_shm", "fifo", "sendfile")]:
+        code, output = pipeline.client(proxy, [path], "-r", 50, "--verify", pipeline.files)
+        assert code == 0, output
+
+
+def test_the_proxy_may_start_first_says_that_it_waits_and_gives_up_after_a_stated_time(pipeline):
+    path = pipeline.write("file", b"content")
+    proxy = pipeline.start("webproxy", "-p", 0, "--wait", 20)
+    assert eventually(lambda: "waiting for a cache at rendezvous 'default', for 20 s" in proxy.errors)
+    pipeline.cache("--command", "fifo")
+    port = int(proxy.line().split()[3].rstrip(",").rpartition(":")[2])
+    assert get(port, path).endswith(b"content")
+    hopeless = pipeline.start("webproxy", "-p", 0, "--name", "nobody", "--wait", 0.2)
+    assert hopeless.wait() == 1
+    assert "no cache at rendezvous 'nobody' after 0.2 s: start" in hopeless.errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_both_programs_within_two_seconds_with_requests_under_way(pipeline, base, number):
+    path = pipeline.write("file", os.urandom(64 << 20))
+    cache = pipeline.cache("--processes", 2, "--timeout", 30)
+    proxy = pipeline.proxy("--processes", 2, "--timeout", 30)
+    with Connection(proxy.port) as connection, Connection(proxy.port):
+        connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
+        for program in (proxy, cache):
+            begun = time.monotonic()
+            assert program.stop(number) == 0
+            assert time.monotonic() - begun < 2.2
+            assert program.errors == ""
+        assert len(connection.rest()) < 64 << 20
+    assert not os.path.exists(base)
+
+
+def test_a_request_under_way_is_finished_when_its_proxy_is_asked_to_end(pipeline):
+    content = os.urandom(64 << 20)
+    path = pipeline.write("file", content)
+    pipeline.cache()
+    proxy = pipeline.proxy()
+    with Connection(proxy.port) as connection:
+        received = connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
+        proxy.process.terminate()
+        received += connection.rest()
+        assert received.endswith(content[-1000:])
+        assert len(received) == len(content) + len(b"GETFILE OK 67108864\r\n\r\n")
+    assert proxy.wait() == 0
+
+
+def test_a_worker_process_that_dies_ends_its_program_with_the_reason_and_leaves_nothing(pipeline, base):
+    cache = pipeline.cache("--processes", 2)
+    proxy = pipeline.proxy("--processes", 2)
+    for program in (proxy, cache):
+        os.kill(program.children()[0], signal.SIGKILL)
+        assert program.wait() == 1
+        assert "was ended by SIGKILL" in program.errors
+    assert not os.path.exists(base)
+
+
+def test_a_program_started_by_another_ends_when_that_one_does(pipeline):
+    reading, writing = os.pipe()
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "harness", "simplecached", "-c", str(pipeline.files), "--until-eof"]
+    with subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE) as cache:
+        os.close(reading)
+        cache.stdout.readline()
+        os.close(writing)
+        assert cache.wait(10) == 0
