@@ -97,14 +97,15 @@ class Scope:
 
     def _record(self, line: str) -> None:
         if self.ledger:
-            with open(f"{self.directory}/{LEDGER}", "a", opener=_private) as ledger:
+            with open(f"{self.directory}/{LEDGER}", "a", opener=private_file) as ledger:
                 ledger.write(line + "\n")
 
 
 LEDGER = "names"
 
 
-def _private(path: str, flags: int) -> int:
+def private_file(path: str, flags: int) -> int:
+    """An opener for open() whose files are the owner's alone, mode 0600."""
     return os.open(path, flags, 0o600)
 
 

@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from harness.api import LEDGER, Scope
+from harness.api import LEDGER, Scope, private_file
 
 BASE_VARIABLE = "TRANSPORT_HARNESS_DIR"
 DEFAULT = "default"
@@ -87,7 +87,8 @@ class Home:
                 if is_taken(self.directory):
                     raise Taken(errno.EADDRINUSE, "another one is running", self.directory)
                 sweep_home(self.directory)
-            os.makedirs(self.directory, mode=0o700)
+            os.makedirs(os.path.dirname(self.directory), mode=0o700, exist_ok=True)  # the mode is that of the last only
+            os.mkdir(self.directory, mode=0o700)
             self._lock = os.open(f"{self.directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)  # waits for nothing but those who just look
 
@@ -124,7 +125,7 @@ def foreign_scope(rendezvous: str, program: str, part: str, timeout: float) -> S
 
 def write_note(path: str, timeout: float, transport: str) -> None:
     """Publish what the other side must know of a channel or lane, whole or not at all: rename(2)."""
-    with open(f"{path}.new", "w") as note:
+    with open(f"{path}.new", "w", opener=private_file) as note:
         note.write(f"{timeout!r} {transport}\n")
     os.rename(f"{path}.new", path)
 

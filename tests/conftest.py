@@ -105,11 +105,11 @@ class Pipeline:
         program.port = int(program.line().split()[3].rstrip(",").rpartition(":")[2])
         return program
 
-    def client(self, proxy, paths, *arguments):
+    def client(self, port, paths, *arguments):
         """Run gfclient to its end: (exit code, output)."""
         workload = self.directory / f"{secrets.token_hex(4)}.txt"
         workload.write_text("\n".join(paths) + "\n")
-        program = self.start("gfclient", "-p", proxy.port, "-w", workload, *arguments)
+        program = self.start("gfclient", "-p", port, "-w", workload, *arguments)
         output = program.process.stdout.read().decode()
         code = program.wait(60)
         return code, output + program.errors

@@ -23,12 +23,11 @@ def test_every_pair_of_transports_serves_files_of_awkward_sizes_intact(pipeline,
     big = pipeline.write("big", bytes(16 << 20) if data == "null" else os.urandom(16 << 20))
     pipeline.cache("--command", command, "--processes", 2)
     small_chunks = pipeline.proxy("--command", command, "--data", data, "-z", CHUNK)
-    code, output = pipeline.client(
-        small_chunks, [f"/{size}" for size in SIZES], "-r", 200, "-t", 8, "--verify", pipeline.files
-    )
+    paths = [f"/{size}" for size in SIZES]
+    code, output = pipeline.client(small_chunks.port, paths, "-r", 200, "-t", 8, "--verify", pipeline.files)
     assert code == 0, output
     own_chunks = pipeline.proxy("--command", command, "--data", data)
-    code, output = pipeline.client(own_chunks, [big], "-r", 8, "-t", 4, "--verify", pipeline.files)
+    code, output = pipeline.client(own_chunks.port, [big], "-r", 8, "-t", 4, "--verify", pipeline.files)
     assert code == 0, output
 
 
@@ -36,7 +35,7 @@ def test_fifty_clients_on_four_lanes_are_all_served_and_none_starves(pipeline):
     path = pipeline.write("file", os.urandom(100_000))
     pipeline.cache()
     proxy = pipeline.proxy("-t", 50, "-n", 4)
-    code, output = pipeline.client(proxy, [path], "-r", 2000, "-t", 50, "--verify", pipeline.files)
+    code, output = pipeline.client(proxy.port, [path], "-r", 2000, "-t", 50, "--verify", pipeline.files)
     assert code == 0, output
     assert "OK 2000" in output
     assert proxy.errors == ""  # nobody gave up waiting for a lane
@@ -55,7 +54,7 @@ def test_bad_clients_cost_no_other_client_anything_and_free_their_worker_in_time
         assert time.monotonic() - begun < 5
     with Connection(proxy.port) as leaving:
         leaving.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
-    code, output = pipeline.client(proxy, [path], "-r", 6, "-t", 3, "--verify", pipeline.files)
+    code, output = pipeline.client(proxy.port, [path], "-r", 6, "-t", 3, "--verify", pipeline.files)
     assert code == 0, output
 
 
@@ -178,10 +177,10 @@ def test_a_killed_proxy_leaves_the_cache_serving_others_and_its_port_to_a_new_on
             for pid in (proxy.pid, *workers):
                 os.kill(pid, signal.SIGKILL)
             proxy.wait()
-        code, output = pipeline.client(other, [path], "-r", 4, "--verify", pipeline.files)
+        code, output = pipeline.client(other.port, [path], "-r", 4, "--verify", pipeline.files)
         assert code == 0, output
         successor = pipeline.proxy("--data", data, port=proxy.port)
-        code, output = pipeline.client(successor, [path], "-r", 4, "--verify", pipeline.files)
+        code, output = pipeline.client(successor.port, [path], "-r", 4, "--verify", pipeline.files)
         assert code == 0, output
         assert successor.stop() == 0
     assert clean(pipeline) != "nothing to remove\n"
@@ -236,7 +235,7 @@ def test_proxies_with_different_data_transports_share_one_cache(pipeline):
     path = pipeline.write("file", os.urandom(100_000))
     pipeline.cache()
     for proxy in [pipeline.proxy("--data", data) for data in ("posix_shm", "fifo", "sendfile")]:
-        code, output = pipeline.client(proxy, [path], "-r", 50, "--verify", pipeline.files)
+        code, output = pipeline.client(proxy.port, [path], "-r", 50, "--verify", pipeline.files)
         assert code == 0, output
 
 

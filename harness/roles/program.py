@@ -22,6 +22,7 @@ from harness import registry, rendezvous
 GRACE = 1.5  # seconds that requests in flight have left after SIGTERM; with the rest of the ending it stays under 2
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _PARENT_CHECK = 0.5  # seconds
+_STARTED = "+"  # what a child tells when it serves; anything else is why it cannot
 
 
 class Workers(Protocol):
@@ -79,7 +80,10 @@ def _watch(ends: list[int], started: int, children: dict[int, int], ready: Calla
                 raise Failure(_how_it_ended(children[fd]))
             if fd != started:
                 continue
-            waiting -= len(os.read(started, waiting))
+            for told in os.read(started, 1 << 16).decode(errors="replace").splitlines():
+                if told != _STARTED:
+                    raise Failure(told)
+                waiting -= 1
             if not waiting:
                 poll.unregister(started)
                 ready()
@@ -112,15 +116,14 @@ def _serve(serve: Callable[[int], Workers], index: int, parent: int, tell_starte
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
         workers = serve(index)
-        os.write(tell_started, b"+")
-        os.close(tell_started)
+        os.write(tell_started, f"{_STARTED}\n".encode())
         while signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK) is None:
             if os.getppid() != parent:
                 break
         workers.stop(GRACE)
         code = 0
-    except (OSError, ValueError, EOFError) as error:
-        say(str(error))
+    except (OSError, ValueError) as error:
+        os.write(tell_started, (" ".join(str(error).split()) + "\n").encode()[: select.PIPE_BUF])
     except BaseException:  # noqa: BLE001  a defect of ours, told in full
         traceback.print_exc()
     finally:

@@ -1,0 +1,84 @@
+"""The house: a room imports only from lower floors; what is offered is documented."""
+
+import ast
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from harness import results
+
+ROOT = Path(__file__).parent.parent
+# Each room and the rooms of the project that it may import from.
+ROOMS = {
+    "harness": [],
+    "harness.protocol": ["harness.protocol"],
+    "harness.api": ["harness.protocol"],
+    "harness.results": [],
+    "harness.rendezvous": ["harness.api"],
+    "harness.registry": ["harness.api"],
+    "harness.transfer": ["harness.api", "harness.protocol"],
+    "harness.roles": ["harness.roles", "harness.api", "harness.protocol", "harness.registry", "harness.rendezvous",
+                      "harness.transfer"],
+    "harness.trial": ["harness.roles", "harness.registry", "harness.rendezvous", "harness.results", "harness"],
+    "harness.experiment": ["harness.experiment", "harness.trial", "harness.results", "harness.registry",
+                           "harness.api", "harness.analysis", "harness.roles"],
+    "harness.analysis": ["harness.analysis", "harness.results"],
+    "harness.clean": ["harness.rendezvous", "harness.roles"],
+    "harness.cli": ["harness"],
+    "harness.__main__": ["harness.cli"],
+    "transports": ["harness.api"],
+}  # fmt: skip
+PURE = {"harness.protocol": {"os", "socket", "threading", "select", "time"}}
+
+
+def room_of(module):
+    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len)
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            is_module = [(ROOT / name.replace(".", "/")).exists() or (ROOT / f"{name.replace('.', '/')}.py").exists()
+                         for name in names]  # fmt: skip
+            yield from (name if module else node.module for name, module in zip(names, is_module, strict=True))
+
+
+MODULES = sorted(path for package in ("harness", "transports") for path in (ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_from_the_rooms_below_it(path):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    room = room_of(module)
+    for imported in imports_of(path):
+        if imported.split(".")[0] in {"harness", "transports"}:
+            assert room_of(imported) in ROOMS[room], f"{module} imports {imported}"
+        assert imported not in PURE.get(room, ()), f"{module} imports {imported}"
+
+
+def test_every_column_is_documented_as_the_code_has_it():
+    assert results.dictionary() in (ROOT / "docs/results.md").read_text()
+
+
+def test_every_option_of_the_built_in_transports_is_in_its_docstring():
+    import dataclasses
+
+    from harness import registry
+
+    for transport in (*registry.load().command.values(), *registry.load().data.values()):
+        for field in dataclasses.fields(transport):
+            assert re.search(rf"\b{field.name}: ", transport.__doc__), f"{transport.__name__}.{field.name}"
+
+
+def test_the_readme_names_the_two_commands_and_make_knows_them():
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for command in ("make study", "make test"):
+        assert re.search(rf"^    {command}\b", readme, re.M)
+        assert re.search(rf"^{command.split()[1]}:", makefile, re.M)
+    assert "make test" in (ROOT / ".ci/run").read_text()
+    assert os.access(ROOT / ".ci/run", os.X_OK)

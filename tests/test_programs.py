@@ -1,0 +1,316 @@
+"""The programs as commands: arguments, sources, one-line errors, exit codes, what they import."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+
+import pytest
+from conftest import Connection, get
+
+from harness import registry
+
+PROGRAMS = ("simplecached", "webproxy", "gfclient", "run", "clean")
+HEAVY = ("asyncio", "ctypes", "hypothesis", "numpy", "pydantic", "rich", "ruamel.yaml", "scipy", "unittest")
+
+
+def harness(*arguments, **options):
+    command = [sys.executable, "-m", "harness", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def test_help_names_every_command_and_every_command_has_help():
+    overview = harness("--help")
+    assert overview.returncode == 0
+    for program in PROGRAMS:
+        assert f"  {program} " in overview.stdout
+        own = harness(program, "--help")
+        assert own.returncode == 0
+        assert own.stdout.startswith(f"usage: harness {program}")
+    assert harness("--version").stdout.startswith("harness 0.")
+
+
+@pytest.mark.parametrize("program", ["simplecached", "webproxy", "gfclient"])
+def test_the_programs_of_a_trial_import_nothing_heavy(program):
+    check = (
+        f"import harness.roles.{program}, harness.registry, sys; harness.registry.load(); "
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", check], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "usage: harness COMMAND"),
+        (["simplecache"], 2, "no command 'simplecache'"),
+        (["simplecached"], 2, "required: -c"),
+        (["simplecached", "-c", "/nowhere"], 1, "/nowhere"),
+        (["simplecached", "-c", ".", "-t", "0"], 2, "argument -t: must be 1 or more"),
+        (["simplecached", "-c", ".", "--command", "posix_mp"], 2, "did you mean posix_mq?"),
+        (["simplecached", "-c", ".", "--name", "../evil"], 2, "use 1 to 32 letters"),
+        (["webproxy", "-p", "65536"], 2, "65536 is over 65535"),
+        (["webproxy", "-p", "0", "--data", "posix_smh"], 2, "did you mean posix_shm?"),
+        (["webproxy", "-p", "0", "--data", "posix_shm:depth=0"], 2, "depth at least 1"),
+        (["webproxy", "-p", "0", "-z", "64"], 2, "chunk must be over 64 bytes"),
+        (["webproxy", "-p", "0", "-z", "big"], 2, "not a size"),
+        (["webproxy", "-p", "0", "-n", "1", "--processes", "2"], 2, "each of the 2 processes needs a lane"),
+        (["webproxy", "-p", "0", "--timeout", "0"], 2, "not a number of seconds over 0"),
+        (["webproxy", "-p", "0", "--host", "192.0.2.1"], 1, "cannot listen on 192.0.2.1:0"),
+        (["gfclient", "-w", "/nowhere", "-r", "1"], 1, "/nowhere"),
+        (["run", "/nowhere.yaml"], 1, "/nowhere.yaml"),
+        (["clean", "--name", "a/b"], 2, "use 1 to 32 letters"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_no_traceback(base, arguments, code, message):
+    result = harness(*arguments)
+    assert result.returncode == code
+    assert message in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_a_file_of_keys_serves_just_these_with_or_without_a_last_newline(pipeline):
+    first, second = pipeline.directory / "a file", pipeline.directory / "second"
+    first.write_bytes(b"first")
+    second.write_bytes(b"second")
+    keys = pipeline.directory / "locals.txt"
+    for end in ("", "\n"):
+        keys.write_text(f"/one {first}\n/two\t{second}{end}")
+        cache = pipeline.cache(source=keys)
+        proxy = pipeline.proxy()
+        assert get(proxy.port, "/one") == b"GETFILE OK 5\r\n\r\nfirst"
+        assert get(proxy.port, "/two") == b"GETFILE OK 6\r\n\r\nsecond"
+        assert get(proxy.port, "/three") == b"GETFILE FILE_NOT_FOUND\r\n\r\n"
+        assert get(proxy.port, str(first).replace(" ", "")) == b"GETFILE FILE_NOT_FOUND\r\n\r\n"
+        assert (proxy.stop(), cache.stop()) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("/one {file}\n/two /nowhere\n", "locals.txt:2: /nowhere: No such file"),
+        ("/one {file}\n/one {file}\n", "locals.txt:2: the key /one is there twice"),
+        ("/one\n", "locals.txt:1: write `/key path`"),
+        ("one {file}\n", "locals.txt:1: write `/key path`"),
+        ("/dir /tmp\n", "locals.txt:1: /tmp: not a regular file"),
+    ],
+)
+def test_a_file_of_keys_that_cannot_be_served_whole_refuses_the_start(pipeline, lines, message):
+    file = pipeline.write("file", b"content")
+    (pipeline.directory / "locals.txt").write_text(lines.format(file=pipeline.directory / f"files{file}"))
+    program = pipeline.start("simplecached", "-c", pipeline.directory / "locals.txt")
+    assert program.wait() in {1, 2}
+    assert message in program.errors
+    assert len(program.errors.splitlines()) == 1
+
+
+def test_files_that_appear_later_are_found_and_each_is_opened_once(pipeline):
+    cache = pipeline.cache()
+    proxy = pipeline.proxy()
+    assert get(proxy.port, "/late") == b"GETFILE FILE_NOT_FOUND\r\n\r\n"
+    path = pipeline.write("late", b"here")
+    for _ in range(10):
+        assert get(proxy.port, path) == b"GETFILE OK 4\r\n\r\nhere"
+    (worker,) = cache.children()
+    opened = [os.readlink(f"/proc/{worker}/fd/{fd}") for fd in os.listdir(f"/proc/{worker}/fd")]
+    assert opened.count(str(pipeline.files / "late")) == 1
+
+
+def test_a_delay_of_each_lookup_is_kept(pipeline):
+    path = pipeline.write("file", b"content")
+    pipeline.cache("-d", 200_000)
+    _, output = pipeline.client(pipeline.proxy().port, [path], "-r", 2, "-t", 1)
+    assert float(output.partition("p50 ")[2].split()[0]) > 200_000
+
+
+def test_two_caches_at_one_rendezvous_are_refused_and_so_is_another_command_channel(pipeline):
+    pipeline.cache()
+    second = pipeline.start("simplecached", "-c", pipeline.files)
+    assert second.wait() == 1
+    assert "another cache runs at rendezvous 'default': stop it, or use another --name" in second.errors
+    proxy = pipeline.start("webproxy", "-p", 0, "--command", "fifo")
+    assert proxy.wait() == 1
+    assert "takes commands over posix_mq, not fifo" in proxy.errors
+
+
+def test_names_are_the_owners_alone(pipeline, base):
+    pipeline.cache("--command", "fifo")
+    pipeline.proxy("--data", "posix_shm")
+    for directory, _, files in os.walk(base):
+        assert os.stat(directory).st_mode & 0o777 == 0o700
+        for file in files:
+            assert os.stat(f"{directory}/{file}").st_mode & 0o077 == 0, file
+    ours = [name for name in os.listdir("/dev/shm") if f"th-{os.getuid()}-default-proxy" in name]
+    assert len(ours) == 6  # two lanes of memory and two semaphores
+    assert all(os.stat(f"/dev/shm/{name}").st_mode & 0o777 == 0o600 for name in ours)
+
+
+def test_a_base_directory_that_others_may_enter_is_refused(base):
+    os.mkdir(base, 0o755)
+    result = harness("clean")
+    os.rmdir(base)
+    assert result.returncode == 1
+    assert "must be yours alone" in result.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else; who is not root tests it anyway")
+def test_an_ordinary_user_with_default_limits_can_run_every_pair():
+    script = """
+        ulimit -q 819200
+        mkdir files && head -c 100000 /dev/urandom > files/file && echo /file > workload.txt
+        serve() {
+            "$@" & programs="$programs $!"
+        }
+        for command in $COMMANDS; do
+            programs=
+            serve $HARNESS simplecached -c files -t 2 --command $command
+            for data in $DATA; do
+                serve $HARNESS webproxy -p 0 -n 2 -t 4 --data $data > $data.out
+                for i in $(seq 200); do grep -q listening $data.out && break; sleep 0.1; done
+                port=$(sed 's/.*127.0.0.1:\\([0-9]*\\).*/\\1/' $data.out)
+                $HARNESS gfclient -p $port -r 100 -w workload.txt --verify files || exit 1
+            done
+            kill $programs
+            wait
+        done
+        ! test -e base
+    """
+    # An ordinary user in all but one thing: the checkout and the interpreter may lie where others cannot read.
+    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all,+dac_read_search",
+              "--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"]  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        os.chown(directory, 65534, 65534)
+        environment = os.environ | {
+            "HARNESS": f"{sys.executable} -m harness",
+            "COMMANDS": " ".join(registry.load().command),
+            "DATA": " ".join(set(registry.load().data) - {"null"}),
+            "TRANSPORT_HARNESS_DIR": f"{directory}/base",
+        }
+        result = subprocess.run(
+            [*become, "bash", "-euc", script], env=environment, cwd=directory,
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("OK 100") == len(registry.load().command) * (len(registry.load().data) - 1)
+
+
+def test_the_client_keeps_files_under_their_paths_whole_and_counts_what_came(pipeline):
+    (pipeline.files / "deep").mkdir()
+    contents = {pipeline.write(name, os.urandom(size)): size for name, size in (("a", 0), ("deep/b", 3_000_000))}
+    pipeline.cache()
+    proxy = pipeline.proxy()
+    kept = pipeline.directory / "kept"
+    code, output = pipeline.client(proxy.port, [*contents, "/missing"], "-r", 9, "-t", 2, "-o", kept)
+    assert code == 1
+    assert "OK 6  FILE_NOT_FOUND 3  ERROR 0  INVALID 0  short 0  wrong 0  failed 0" in output
+    for path in contents:
+        assert (kept / path[1:]).read_bytes() == (pipeline.files / path[1:]).read_bytes()
+    assert sorted(str(file.relative_to(kept)) for file in kept.rglob("*") if file.is_file()) == ["a", "deep/b"]
+    code, output = pipeline.client(proxy.port, list(contents), "-r", 20, "--discard")
+    assert code == 0
+    assert "OK 20" in output
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (b"GETFILE OK 4\r\n\r\nhere", "OK"),
+        (b"GETFILE OK 0\r\n\r\n", "OK"),
+        (b"GETFILE FILE_NOT_FOUND\r\n\r\n", "FILE_NOT_FOUND"),
+        (b"GETFILE ERROR\r\n\r\n", "ERROR"),
+        (b"GETFILE INVALID\r\n\r\n", "INVALID"),
+        (b"GETFILE OK 5\r\n\r\nhere", "short"),
+        (b"GETFILE OK 3\r\n\r\nhere", "wrong"),
+        (b"GETFILE OK 0\r\n\r\nx", "wrong"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "wrong"),
+        (b"", "failed"),
+        (b"GETFILE O", "failed"),
+    ],
+)
+@pytest.mark.parametrize("sink", [[], ["--discard"]])
+def test_the_client_tells_replies_apart_in_whole_and_in_pieces(pipeline, reply, kind, sink):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        for pieces in ([reply], [reply[i : i + 1] for i in range(len(reply))]):
+            client, _ = listener.accept()
+            with client:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                client.recv(4096)
+                for piece in pieces:
+                    client.sendall(piece)
+                client.shutdown(socket.SHUT_WR)
+                client.recv(1)
+
+    server = threading.Thread(target=serve)
+    with listener:
+        server.start()
+        code, output = pipeline.client(listener.getsockname()[1], ["/x"], "-r", 2, "-t", 1, *sink)
+        server.join(10)
+    assert f"{kind} 2" in output
+    assert code == (0 if kind == "OK" else 1)
+
+
+def test_the_client_finds_wrong_content_and_gives_up_on_a_silent_server(pipeline):
+    path = pipeline.write("file", b"content")
+    pipeline.cache()
+    proxy = pipeline.proxy()
+    other = pipeline.directory / "other"
+    other.mkdir()
+    (other / "file").write_bytes(b"CONTENT")
+    code, output = pipeline.client(proxy.port, [path], "-r", 4, "--verify", other)
+    assert (code, "wrong 4" in output) == (1, True)
+    (other / "file").write_bytes(b"content and more")
+    code, output = pipeline.client(proxy.port, [path], "-r", 4, "--verify", other)
+    assert (code, "wrong 4" in output) == (1, True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        code, output = pipeline.client(listener.getsockname()[1], [path], "-r", 2, "--timeout", 0.3)
+        assert (code, "failed 2" in output) == (1, True)
+    code, output = pipeline.client(1, [path], "-r", 2)
+    assert (code, "failed 2" in output) == (1, True)
+
+
+def test_an_interrupted_client_leaves_no_half_written_file(pipeline):
+    path = pipeline.write("file", os.urandom(1 << 20))
+    pipeline.cache()
+    proxy = pipeline.proxy()
+    workload = pipeline.directory / "workload.txt"
+    workload.write_text(f"{path}\n")
+    kept = pipeline.directory / "kept"
+    client = pipeline.start("gfclient", "-p", proxy.port, "-w", workload, "--seconds", 60, "--warmup", 0.1, "--gate",
+                            "-o", kept)  # fmt: skip
+    assert client.wait() == 1  # standard input has ended: no go-ahead will come
+    busy = pipeline.start("gfclient", "-p", proxy.port, "-w", workload, "--seconds", 60, "-t", 8, "-o", kept)
+    while not kept.exists():
+        pass
+    assert busy.stop() == 130
+    assert [file.name for file in kept.iterdir() if file.name != "file"] == []
+
+
+@pytest.mark.parametrize(
+    ("workload", "arguments", "message"),
+    [
+        ("/ok\nnot-a-path\n", [], ":2: 'not-a-path'"),
+        ("\n\n", [], "no paths in it"),
+        ("/../x\n", ["-o", "kept"], "/../x: cannot keep this below kept"),
+        ("/x\n", ["--verify", "/nowhere"], "/nowhere/x: no such file to compare with"),
+    ],
+)
+def test_a_bad_workload_is_refused_with_its_line(pipeline, workload, arguments, message):
+    file = pipeline.directory / "workload.txt"
+    file.write_text(workload)
+    client = pipeline.start("gfclient", "-w", file, "-r", 1, *arguments)
+    assert client.wait() == 2
+    assert message in client.errors
+    assert len(client.errors.splitlines()) == 1
+
+
+def test_a_connection_that_stays_open_after_its_request_is_answered_and_closed(pipeline):
+    path = pipeline.write("file", b"content")
+    pipeline.cache()
+    proxy = pipeline.proxy("-t", 1)
+    with Connection(proxy.port) as connection:
+        assert connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).rest() == b"GETFILE OK 7\r\n\r\ncontent"
+        assert get(proxy.port, path).endswith(b"content")
