@@ -31,7 +31,8 @@ class Trial:
     status: str = _column("`ok`, or `failed`: then `reason` says why, and no figure may be used")
     reason: str = _column("why the trial failed")
 
-    command: str = _column("command transport as asked for")
+    source: str = _column("`cache`, or `direct`: the proxy serves files by itself with sendfile, the floor")
+    command: str = _column("command transport as asked for; it and what follows of lanes and cache: not for `direct`")
     data: str = _column("data transport as asked for")
     command_effective: str = _column("command transport with all its options")
     data_effective: str = _column("data transport with all its options")
@@ -44,6 +45,7 @@ class Trial:
     sink: str = _column("what the client does with content: `discard` (the kernel drops it, MSG_TRUNC) or `copy`")
     proxy_threads: int = _column("worker threads of each proxy process", 0)
     proxy_processes: int = _column("worker processes of the proxy", 0)
+    congestion: str = _column("TCP congestion control of the proxy's sockets")
     lanes: int = _column("lanes of the proxy, in all its processes", 0)
     cache_threads: int = _column("worker threads of each cache process", 0)
     cache_processes: int = _column("worker processes of the cache", 0)
@@ -93,6 +95,11 @@ class Trial:
     commit: str = _column("git commit of the harness, `+dirty` where files differ; empty outside a checkout")
 
 
+# What a trial was set to; trials that are alike in these are of one cell.
+FACTORS = (
+    "source", "command", "data", "file_size_bytes", "files", "clients", "client_processes", "sink", "proxy_threads",
+    "proxy_processes", "congestion", "lanes", "cache_threads", "cache_processes", "timeout_s", "warmup_s",
+)  # fmt: skip
 COLUMNS = [column.name for column in fields(Trial)]
 _TYPES = get_type_hints(Trial)
 

@@ -22,6 +22,7 @@ from typing import IO, NamedTuple
 import harness
 from harness import registry, rendezvous
 from harness.results import Trial
+from harness.roles.gfserver import CONGESTION, SYSTEM
 from harness.roles.load import OUTCOMES
 
 _START = 30.0  # seconds for the programs to be ready
@@ -32,8 +33,13 @@ _NULL = "null"
 
 @dataclass(frozen=True)
 class Spec:
-    """What one trial runs. Transports as `name[:option=value,...]`; chunk None: the transport's own."""
+    """What one trial runs. Transports as `name[:option=value,...]`; chunk None: the transport's own.
 
+    source: `cache`, or `direct`: the proxy serves the files by itself with sendfile(2), the floor; it then has no
+    cache, no lanes and no transports.
+    """
+
+    source: str = "cache"
     command: str = "posix_mq"
     data: str = "posix_shm"
     file_size: int = 1024
@@ -45,6 +51,7 @@ class Spec:
     proxy_processes: int = 4
     lanes: int = 4
     chunk: int | None = None
+    congestion: str = CONGESTION
     cache_threads: int = 1
     cache_processes: int = 4
     timeout: float = 5.0
@@ -84,16 +91,22 @@ def run(spec: Spec, trial: Trial) -> Trial:
 def _measure(spec: Spec, trial: Trial, name: str, directory: str, undo: ExitStack) -> None:
     _make_files(spec, directory)
     common = ["--name", name, "--timeout", str(spec.timeout), "--until-eof"]
-    chunk = [] if spec.chunk is None else ["-z", str(spec.chunk)]
-    cache_ = _Program(
-        "simplecached", directory, undo, "-c", f"{directory}/files", "-t", str(spec.cache_threads),
-        "--processes", str(spec.cache_processes), "--command", spec.command, *common,
+    servers = {}
+    if spec.source == "direct":
+        backend = ["--direct", f"{directory}/files"]
+    else:
+        backend = ["-n", str(spec.lanes), "--data", spec.data]
+        backend += [] if spec.chunk is None else ["-z", str(spec.chunk)]
+        servers["cache"] = _Program(
+            "simplecached", directory, undo, "-c", f"{directory}/files", "-t", str(spec.cache_threads),
+            "--processes", str(spec.cache_processes), "--command", spec.command, *common,
+        )  # fmt: skip
+    servers["proxy"] = proxy = _Program(
+        "webproxy", directory, undo, "-p", "0", "-t", str(spec.proxy_threads), "--processes",
+        str(spec.proxy_processes), "--congestion", spec.congestion, *backend, *common,
     )  # fmt: skip
-    proxy = _Program(
-        "webproxy", directory, undo, "-p", "0", "-t", str(spec.proxy_threads),
-        "--processes", str(spec.proxy_processes), "-n", str(spec.lanes), "--data", spec.data, *chunk, *common,
-    )  # fmt: skip
-    cache_.expect("simplecached: ready", _START)
+    if "cache" in servers:
+        servers["cache"].expect("simplecached: ready", _START)
     port = proxy.expect("webproxy: listening on", _START).split()[3].rstrip(",").rpartition(":")[2]
     client = _Program(
         "gfclient", directory, undo, "-p", port, "-t", str(spec.clients), "--processes", str(spec.client_processes),
@@ -102,10 +115,10 @@ def _measure(spec: Spec, trial: Trial, name: str, directory: str, undo: ExitStac
         *(["--discard"] if spec.sink == "discard" else []),
     )  # fmt: skip
     client.expect("warm", _START + spec.warmup)
-    before = {role: _usage(program.pid) for role, program in (("proxy", proxy), ("cache", cache_))}
+    before = {role: _usage(program.pid) for role, program in servers.items()}
     client.say("go")
     client.expect("done", spec.seconds + _REQUEST + 5)
-    after = {role: _usage(program.pid) for role, program in (("proxy", proxy), ("cache", cache_))}
+    after = {role: _usage(program.pid) for role, program in servers.items()}
     _fill(trial, client.expect("{", _START), before, after)
 
 
@@ -171,7 +184,7 @@ class _Program:
 def _make_files(spec: Spec, directory: str) -> None:
     """The files to be asked for, and the workload. Random bytes, but zeros where the transport invents zeros."""
     os.mkdir(f"{directory}/files")
-    zeros = registry.data_transport(spec.data).name == _NULL
+    zeros = spec.source == "cache" and registry.data_transport(spec.data).name == _NULL
     with open(f"{directory}/workload.txt", "w") as workload:
         for number in range(spec.files):
             workload.write(f"/{number}\n")
@@ -226,8 +239,8 @@ def _fill(trial: Trial, report: str, before: dict[str, _Usage], after: dict[str,
     trial.client_busy, trial.client_switches = result["busy"], result["switches"]
     trial.client_peak_rss_bytes = result["peak_rss_bytes"]
     total = 0.0
-    for role in ("proxy", "cache"):
-        used = _Usage(*(end - begin for begin, end in zip(before[role], after[role], strict=True)))
+    for role, begun in before.items():
+        used = _Usage(*(end - begin for begin, end in zip(begun, after[role], strict=True)))
         seconds = used.total_ns / 1e9
         total += seconds
         user = seconds * used.user_ticks / max(1, used.user_ticks + used.kernel_ticks)
@@ -239,10 +252,15 @@ def _fill(trial: Trial, report: str, before: dict[str, _Usage], after: dict[str,
 
 
 def _describe_spec(spec: Spec, trial: Trial) -> None:
-    for same in ("command", "data", "files", "clients", "client_processes", "sink", "proxy_threads",
-                 "proxy_processes", "lanes", "cache_threads", "cache_processes"):  # fmt: skip
+    trial.congestion = _system_congestion() if spec.congestion == SYSTEM else spec.congestion
+    for same in ("source", "files", "clients", "client_processes", "sink", "proxy_threads",
+                 "proxy_processes", ):  # fmt: skip
         setattr(trial, same, getattr(spec, same))
     trial.file_size_bytes, trial.timeout_s, trial.warmup_s = spec.file_size, spec.timeout, spec.warmup
+    if spec.source == "direct":
+        return
+    for same in ("command", "data", "lanes", "cache_threads", "cache_processes"):
+        setattr(trial, same, getattr(spec, same))
     data = registry.data_transport(spec.data, spec.chunk)
     trial.command_effective = registry.describe(registry.command_transport(spec.command))
     trial.data_effective = registry.describe(data)
@@ -253,6 +271,11 @@ def _describe_host(trial: Trial) -> None:
     trial.host, trial.kernel, trial.python = platform.node(), platform.release(), platform.python_version()
     trial.cpu, trial.cpus = _cpu_model(), len(os.sched_getaffinity(0))
     trial.harness, trial.commit = harness.__version__, _commit()
+
+
+def _system_congestion() -> str:
+    with open("/proc/sys/net/ipv4/tcp_congestion_control") as name:
+        return name.read().strip()
 
 
 @cache

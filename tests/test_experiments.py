@@ -180,7 +180,7 @@ def test_the_ranking_is_by_throughput_within_each_file_size_and_leaves_failures_
         [row("slow", 1, 50), row("fast", 1, 100), row("slow", 2, 25), row("fast", 2, 50),
          row("fast", 3, 9000, status="failed"), row("big", 1, 10, 4096)]
     )  # fmt: skip
-    assert [(one.data, one.file_size_bytes, one.trials) for one in ranked] == [
+    assert [(dict(one.factors)["data"], one.file_size_bytes, one.trials) for one in ranked] == [
         ("fast", 1024, 2), ("slow", 1024, 2), ("big", 4096, 1)
     ]  # fmt: skip
     assert [one.ratio for one in ranked] == [1.0, 0.5, 1.0]

@@ -28,7 +28,7 @@ class PosixShm(DataTransport):
 
     name = "posix_shm"
     chunk: int = 1 << 18
-    depth: int = 2
+    depth: int = 4
 
     def __post_init__(self) -> None:
         if self.chunk <= HEAD_BYTES or self.depth < 1:

@@ -35,7 +35,7 @@ _TRANSPORTS: dict[str, Callable[[str], Any]] = {
     "data": registry.data_transport,
 }
 _SIZES = {"file_size", "chunk"}
-_SINKS = ("discard", "copy")
+_CHOICES = {"sink": ("discard", "copy"), "source": ("cache", "direct")}
 _KINDS = {field.name: field.type for field in fields(Spec)}
 _KEYS = ("question", "factors", "settings", "repeats", "seed")
 
@@ -161,15 +161,17 @@ def _convert(key: str, value: Any) -> Any:
         text = "null" if value is None else str(value)
         _TRANSPORTS[key](text)
         return text
-    if key == "sink":
-        if value not in _SINKS:
-            raise ValueError(_unknown("sink", value, _SINKS))
+    if key in _CHOICES:
+        if value not in _CHOICES[key]:
+            raise ValueError(_unknown(key, value, _CHOICES[key]))
         return value
     if key in _SIZES:
         size = registry.parse_size(str(value))
         if key == "chunk" and size <= HEAD_BYTES:
             raise ValueError(f"must be over {HEAD_BYTES} bytes")
         return size
+    if _KINDS[key] is str:
+        return str(value)
     if _KINDS[key] is float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
             raise ValueError(f"{value!r} is not a number of seconds over 0")

@@ -21,6 +21,11 @@ from harness.roles.program import say
 # Writes the whole reply to (client's socket, path) and lets the socket open; raises nothing that a client can cause.
 Handler = Callable[[int, bytes], None]
 
+# BBR paces with a timer a packet, which on a virtual machine costs more than all copies of a large file do; Reno is
+# everywhere, allowed to everybody, and paces nothing (docs/decisions/0003-congestion-control.md).
+CONGESTION = "reno"
+SYSTEM = "system"
+
 _LINGER = 1.0  # seconds for a refused client to read its refusal
 _BACKLOG = 4096
 
@@ -35,8 +40,11 @@ class Backend(Protocol):
         """Remove the names this process made; requests may still be in flight."""
 
 
-def listen(host: str, port: int, timeout: float) -> socket.socket:
-    """A listening TCP socket (port 0 picks one) whose clients are given `timeout` seconds for each read and write."""
+def listen(host: str, port: int, timeout: float, congestion: str) -> socket.socket:
+    """A listening TCP socket (port 0 picks one) whose clients are given `timeout` seconds for each read and write.
+
+    congestion: TCP's congestion control for them, tcp(7) TCP_CONGESTION; SYSTEM leaves the machine's default.
+    """
     try:
         listener = socket.create_server((host, port), backlog=_BACKLOG)
     except OSError as error:
@@ -45,6 +53,13 @@ def listen(host: str, port: int, timeout: float) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    if congestion != SYSTEM:
+        try:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+        except OSError:
+            with open("/proc/sys/net/ipv4/tcp_allowed_congestion_control") as allowed:
+                there = allowed.read().strip()
+            raise ValueError(f"no congestion control {congestion!r} here; there is {there}") from None
     return listener
 
 

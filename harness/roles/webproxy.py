@@ -9,7 +9,7 @@ from harness import registry
 from harness.protocol import getfile
 from harness.roles import program
 from harness.roles.catalogue import Directory, Locals, open_source
-from harness.roles.gfserver import Backend, Handler, Server, listen, write_refusal
+from harness.roles.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen, write_refusal
 from harness.roles.lanes import CacheBackend, wait_for_cache
 
 DEFAULT_DATA = "posix_shm"
@@ -60,6 +60,8 @@ def arguments() -> argparse.ArgumentParser:
         help="lanes, dealt out to the processes (default: one for each worker)")
     add("-z", dest="chunk", type=program.size, default=None, metavar="CHUNK_BYTES",
         help="bytes that a lane moves at a time, such as 65536 or 64KiB (default: the transport's)")
+    add("--congestion", default=CONGESTION, metavar="NAME",
+        help=f"TCP congestion control towards clients; `{SYSTEM}` leaves the machine's default (%(default)s)")
     add("--data", default=DEFAULT_DATA, metavar="NAME[:opt=val,...]", help="data transport (%(default)s)")
     add("--command", default=None, metavar="NAME[:opt=val,...]",
         help="command transport that the cache must have (default: whichever it has)")
@@ -83,7 +85,7 @@ def _run(args: argparse.Namespace) -> None:
     data = registry.data_transport(args.data, args.chunk)
     command = registry.command_transport(args.command) if args.command else None
     with ExitStack() as undo:
-        listener = undo.enter_context(listen(args.host, args.port, args.timeout))
+        listener = undo.enter_context(listen(args.host, args.port, args.timeout, args.congestion))
         backend: Callable[[int], Backend]
         if args.direct is not None:
             catalogue = open_source(args.direct)
