@@ -130,12 +130,16 @@ class _Crew:
         gate, self._gate = os.pipe2(os.O_CLOEXEC)
         self._pids: list[int] = []
         gc.freeze()
+        # The processes look for signals now and then: an interruption could come anywhere, also between the making
+        # and the noting of a file.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         for index, region in enumerate(regions):
             pid = os.fork()
             if not pid:
                 os.close(self._gate)
                 _ask(args, target, paths, region, index, len(regions), tell, gate)
             self._pids.append(pid)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(tell)
         os.close(gate)
 
@@ -169,18 +173,22 @@ def _ask(
     gate: int,
 ) -> None:
     code = 1
+    parent = os.getppid()
+
+    def abandoned() -> bool:
+        return signal.SIGTERM in signal.sigpending() or os.getppid() != parent
+
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on as SIGTERM
         slots = [f"{os.getpid()}-{slot}" for slot in range(index, args.threads, processes)]
         tally, latencies = region[:TALLY_WORDS], region[TALLY_WORDS:]
         if args.warmup:
             sinks = [_compare(args, load.Sink()) for _ in slots]
             requests = iter(range(index, sys.maxsize, processes))
-            load.Loader(target, sinks, paths, tally, latencies).run(requests, _after(args.warmup))
+            load.Loader(target, sinks, paths, tally, latencies, abandoned).run(requests, _after(args.warmup))
             if tally[load.OK] != tally[COUNT]:
                 bad = ", ".join(f"{count} {outcome}" for outcome, count in zip(OUTCOMES, tally, strict=False) if count)
                 raise OSError(f"warm-up: not every reply was OK: {bad}")
-        loader = load.Loader(target, [_sink(args, slot) for slot in slots], paths, tally, latencies)
+        loader = load.Loader(target, [_sink(args, slot) for slot in slots], paths, tally, latencies, abandoned)
         os.write(tell, b"+")
         if os.read(gate, 1):
             loader.run(iter(range(index, args.requests or sys.maxsize, processes)), _after(args.seconds))
@@ -189,8 +197,6 @@ def _ask(
     except OSError as error:
         os.write(tell, b"-")
         program.say(str(error))
-    except KeyboardInterrupt:
-        pass
     except BaseException:  # noqa: BLE001  a defect of ours, told in full
         traceback.print_exc()
     finally:

@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from _socket import socket as RawSocket  # noqa: N812  without the 2 us of the class that wraps it
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from harness.protocol import getfile
@@ -232,11 +232,19 @@ class Loader:
 
     tally: TALLY_WORDS 64-bit words, written when run() ends: a count for each of OUTCOMES, then those named above.
     latencies: ns of each request, in the order of their ends; room for all that may be asked for.
+    abandoned: asked a few times a second whether to stop at once.
     """
 
     def __init__(
-        self, target: Target, sinks: list[Sink], paths: list[str], tally: memoryview, latencies: memoryview
+        self,
+        target: Target,
+        sinks: list[Sink],
+        paths: list[str],
+        tally: memoryview,
+        latencies: memoryview,
+        abandoned: Callable[[], bool],
     ) -> None:
+        self._abandoned = abandoned
         self._epoll = select.epoll()
         # MSG_TRUNC wants a buffer whose size is the count; nothing is ever written to it then.
         buffer = memoryview(bytearray(_READ))
@@ -273,6 +281,8 @@ class Loader:
                         ready.append(active.pop(fd))
                 if (now := time.monotonic_ns()) > check:
                     check = now + int(_EXPIRY_CHECK * 1e9)
+                    if self._abandoned():
+                        break
                     ready += [active.pop(fd) for fd, slot in list(active.items()) if slot.expired(now)]
                 for slot in ready:
                     counts[slot.outcome] += 1
