@@ -34,6 +34,7 @@ point of the group `transport_harness`:
 """
 
 import os
+import select
 import zlib
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
@@ -57,6 +58,7 @@ __all__ = [
     "Sender",
     "SocketReceiver",
     "hookimpl",
+    "send_file",
 ]
 
 hookspec = pluggy.HookspecMarker("transport_harness")
@@ -185,7 +187,9 @@ class SocketReceiver(End):
     def deliver(self, sink: int, count: int) -> None:
         """Move the `count` bytes of content to the descriptor of a connected blocking socket.
 
-        Raises EOFError where the content ends early, OSError where the sink or the lane fails.
+        Raises EOFError where the content ends early, ConnectionError where the client is gone and give_back will
+        bring the lane to rest all the same, TimeoutError where the client stalled, other OSError where the lane
+        fails. A blocking call that moves less than it could has met the sink's SO_SNDTIMEO, socket(7).
         """
 
     @abstractmethod
@@ -230,6 +234,31 @@ class DataTransport(ABC):
     @abstractmethod
     def sender(self, scope: Scope) -> Sender | FileSender:
         """Open a cache worker's end, in any process of the same user; a lane may have several, used in turn."""
+
+
+def send_file(sink: int, fd: int, offset: int, count: int, timeout: float) -> None:
+    """sendfile(2) all `count` bytes of `fd` from `offset` to a socket: for zero-copy ends that have a file.
+
+    The socket is made non-blocking and stays so. One blocking sendfile(2) would wait for SO_SNDTIMEO several times
+    over, once for each part of its inner loop.
+
+    Raises EOFError where the file ends early, TimeoutError where the socket takes nothing for `timeout` seconds,
+    ConnectionError where its peer is gone.
+    """
+    os.set_blocking(sink, False)
+    end = offset + count
+    while offset < end:
+        try:
+            moved = os.sendfile(sink, fd, offset, end - offset)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(sink, select.POLLOUT)
+            if not poll.poll(timeout * 1000):
+                raise TimeoutError("the client stalled") from None
+            continue
+        if not moved:
+            raise EOFError(f"the file ended {end - offset} bytes early")
+        offset += moved
 
 
 class Hooks:

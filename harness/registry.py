@@ -1,11 +1,12 @@
 """Finds the transports: built-in ones and strangers' come through the same entry points, group `transport_harness`.
 
-Plugins are loaded one by one (pluggy's own loading stops at the first that fails to import); a failure is kept for
-`harness plugins` and for the message when somebody asks for what it would have provided.
+Plugins are loaded one by one (pluggy's own loading stops at the first that fails to import); a failure is kept for the
+message when somebody asks for what is not there.
 """
 
 import dataclasses
 import difflib
+import re
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal, NamedTuple, get_type_hints
@@ -15,6 +16,7 @@ import pluggy
 from harness import api
 
 GROUP = "transport_harness"
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 Kind = Literal["command", "data"]
 AnyTransport = api.CommandTransport | api.DataTransport
 
@@ -33,38 +35,59 @@ class UnknownTransport(ValueError):
 
 @cache
 def load() -> Registry:
-    """All installed transports. Raises ValueError where two plugins use one name or a plugin is none."""
+    """All installed transports. Raises ValueError where two plugins use one name."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(api.Hooks)
     failed: dict[str, str] = {}
     for entry in entry_points(group=GROUP):
         try:
             manager.register(entry.load(), entry.name)
+            manager.check_pending()
         except Exception as error:  # noqa: BLE001  whatever a stranger's module raises
             failed[entry.name] = f"{type(error).__name__}: {error}"
+            if manager.has_plugin(entry.name):
+                manager.unregister(name=entry.name)
     return collect(manager, failed)
 
 
 def collect(manager: pluggy.PluginManager, failed: dict[str, str]) -> Registry:
-    """The name tables of the plugins in `manager`. Raises ValueError for a doubled name."""
-    manager.check_pending()
-    return Registry(
-        _by_name(manager.hook.command_transports(), api.CommandTransport),
-        _by_name(manager.hook.data_transports(), api.DataTransport),
-        failed,
+    """The name tables of the plugins in `manager`, each called by itself; a failure is added to `failed`.
+
+    Raises ValueError for a doubled name.
+    """
+    registry = Registry({}, {}, failed)
+    kinds: tuple[tuple[pluggy.HookCaller, type, dict[str, Any]], ...] = (
+        (manager.hook.command_transports, api.CommandTransport, registry.command),
+        (manager.hook.data_transports, api.DataTransport, registry.data),
     )
+    for hook, base, table in kinds:
+        for plugin in hook.get_hookimpls():
+            function: Any = plugin.function
+            try:
+                offered = {_name_of(transport, base): transport for transport in function()}
+            except Exception as error:  # noqa: BLE001
+                failed[plugin.plugin_name] = f"{type(error).__name__}: {error}"
+                continue
+            for name, transport in offered.items():
+                if name in table:
+                    raise ValueError(f"two plugins offer {name!r}: {table[name]!r} and {transport!r}; uninstall one")
+                table[name] = transport
+    return Registry(dict(sorted(registry.command.items())), dict(sorted(registry.data.items())), failed)
 
 
-def _by_name(offered: list[list[Any]], base: Any) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for transport in (one for many in offered for one in many):
-        if not (isinstance(transport, type) and issubclass(transport, base) and dataclasses.is_dataclass(transport)):
-            raise ValueError(f"a plugin offers {transport!r}, which is no dataclass of {base.__name__}")
-        name: str = transport.name  # type: ignore[attr-defined]
-        if name in table:
-            raise ValueError(f"two plugins offer {name!r}: {table[name]!r} and {transport!r}")
-        table[name] = transport
-    return dict(sorted(table.items()))
+def _name_of(transport: Any, base: type) -> str:
+    """The name of a transport class. Raises TypeError where it is none."""
+    if not (dataclasses.is_dataclass(transport) and isinstance(transport, type) and issubclass(transport, base)):
+        raise TypeError(f"{transport!r} is no dataclass of {base.__name__}")
+    for option in dataclasses.fields(transport):
+        if type(option.default) not in {bool, int, float, str}:
+            raise TypeError(f"{transport!r}: option {option.name} needs a default that is a bool, int, float or str")
+    name = getattr(transport, "name", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise TypeError(f"{transport!r}: its name {name!r} is not letters, digits, '_' and '-'")
+    if base is api.DataTransport:
+        shape(transport)  # type: ignore[arg-type]
+    return name
 
 
 def command_transport(text: str) -> api.CommandTransport:
@@ -106,21 +129,27 @@ def describe(transport: AnyTransport) -> str:
     return f"{transport.name}:{options}" if options else transport.name
 
 
-def shape(transport: api.DataTransport) -> tuple[str, str]:
-    """What the cache's and the proxy's end of a lane do with content: `copy` or `zero-copy`, from their types."""
-    ends = (transport.sender, api.FileSender), (transport.receiver, api.SocketReceiver)
-    cache_end, proxy_end = (
-        "zero-copy" if issubclass(get_type_hints(verb)["return"], zero_copy) else "copy" for verb, zero_copy in ends
+def shape(transport: api.DataTransport | type[api.DataTransport]) -> tuple[str, str]:
+    """What the cache's and the proxy's end of a lane do with content: `copy` or `zero-copy`.
+
+    That is told by the annotations of sender() and receiver(). Raises TypeError where they do not say it.
+    """
+    return (
+        _shape_of(transport.sender, api.Sender, api.FileSender),
+        _shape_of(transport.receiver, api.Receiver, api.SocketReceiver),
     )
-    return cache_end, proxy_end
+
+
+def _shape_of(verb: Any, copying: type, zero_copy: type) -> str:
+    end = get_type_hints(verb).get("return")
+    if isinstance(end, type) and issubclass(end, copying | zero_copy):
+        return "copy" if issubclass(end, copying) else "zero-copy"
+    raise TypeError(f"{verb.__qualname__}() must be annotated with {copying.__name__} or {zero_copy.__name__}")
 
 
 def _build(kind: Kind, table: dict[str, type[Any]], name: str, options: dict[str, str]) -> Any:
     if name not in table:
-        reason = load().failed.get(name)
-        raise UnknownTransport(
-            f"{name}: its plugin failed to load: {reason}" if reason else _unknown(f"{kind} transport", name, table)
-        )
+        raise UnknownTransport(_unknown(f"{kind} transport", name, table))
     fields = {field.name: field for field in dataclasses.fields(table[name])}
     values = {}
     for option, value in options.items():
@@ -154,4 +183,5 @@ def parse_size(text: str) -> int:
 def _unknown(what: str, name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(sorted(known)) or 'none'}"
-    return f"{name}: no such {what}; {hint}"
+    failed = "".join(f"; plugin {plugin} failed to load: {reason}" for plugin, reason in load().failed.items())
+    return f"{name}: no such {what}; {hint}{failed}"

@@ -1,13 +1,15 @@
 """Where programs find each other, and what they leave behind: private directories, owner locks, sweeping.
 
-    <base>/<rendezvous>/<program>/      a Home: one running program (a proxy's name bears its pid)
+    <base>/<rendezvous>/<program>/      a Home: one running program
         lock                            flock(2) held by every process of the program, so it ends with the last
+        serving                         the same, but a cache lets go of it first when it is asked to end
+        left                            what transports should have removed and did not, noted as it was found
         channel                         written once the command channel is ready: timeout and transport
         <scope>/                        one channel or lane: `names` (the ledger), FIFOs, sockets
         <scope>/lane                    timeout and data transport of a lane, for the cache
 
-<base> is /tmp/transport-harness-<uid>, or $TRANSPORT_HARNESS_DIR. Everything is mode 0700 or 0600. A flock on <base>
-itself keeps the making of homes and the sweeping of dead ones apart.
+<base> is transport-harness-<uid> in /tmp, or in $TRANSPORT_HARNESS_DIR. Everything is mode 0700 or 0600. A flock on
+<base> itself keeps the making of homes and the sweeping of dead ones apart.
 """
 
 import errno
@@ -26,6 +28,7 @@ from harness.api import LEDGER, Scope, private_file
 
 BASE_VARIABLE = "TRANSPORT_HARNESS_DIR"
 DEFAULT = "default"
+LOCK, SERVING, LEFT = "lock", "serving", "left"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 _LOCK_SECONDS = 10.0
 _SOCKET_PATH_ROOM = 40  # of the 107 bytes of sun_path, unix(7): program, scope and the plugin's own part
@@ -37,7 +40,7 @@ class Taken(OSError):
 
 def base_directory() -> str:
     """The directory of all rendezvous of this user."""
-    return os.path.abspath(os.environ.get(BASE_VARIABLE) or f"/tmp/transport-harness-{os.getuid()}")  # noqa: S108
+    return os.path.abspath(f"{os.environ.get(BASE_VARIABLE) or '/tmp'}/transport-harness-{os.getuid()}")  # noqa: S108
 
 
 def rendezvous_directory(rendezvous: str) -> str:
@@ -50,10 +53,10 @@ def rendezvous_directory(rendezvous: str) -> str:
     return directory
 
 
-def is_taken(home: str) -> bool:
-    """Whether the program that made `home` is alive."""
+def is_taken(home: str, name: str = LOCK) -> bool:
+    """Whether a process of the program that made `home` is alive; with SERVING, whether it serves."""
     try:
-        with open_lock(home) as lock:
+        with open_lock(home, name) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not see each other
     except BlockingIOError:
         return True
@@ -62,13 +65,13 @@ def is_taken(home: str) -> bool:
     return False
 
 
-def open_lock(home: str) -> io.FileIO:
-    """The lock file of a home. Raises FileNotFoundError."""
-    return open(f"{home}/lock", "rb", buffering=0)
+def open_lock(home: str, name: str) -> io.FileIO:
+    """A lock file of a home. Raises FileNotFoundError."""
+    return open(f"{home}/{name}", "rb", buffering=0)
 
 
 def wait_until_free(lock: io.FileIO) -> None:
-    """Return when the last process of the program that holds `lock` has ended, however it did; there is no timeout."""
+    """Return when nobody holds `lock` any more, because it was let go or its last process has ended. No timeout."""
     fcntl.flock(lock, fcntl.LOCK_SH)
 
 
@@ -86,11 +89,19 @@ class Home:
             if os.path.isdir(self.directory):
                 if is_taken(self.directory):
                     raise Taken(errno.EADDRINUSE, "another one is running", self.directory)
-                sweep_home(self.directory)
+                sweep_home(self.directory)  # what is found belonged to a killed one
             os.makedirs(os.path.dirname(self.directory), mode=0o700, exist_ok=True)  # the mode is that of the last only
             os.mkdir(self.directory, mode=0o700)
-            self._lock = os.open(f"{self.directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)  # waits for nothing but those who just look
+            self._lock = self.hold(LOCK)
+
+    def hold(self, name: str) -> int:
+        """Make and hold a lock file, together with all forks to come, until unhold() or the end of the last.
+
+        Returns its descriptor.
+        """
+        lock = os.open(f"{self.directory}/{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for nothing but those who just look
+        return lock
 
     def scope(self, part: str, timeout: float) -> Scope:
         """Make the directory of a scope that this program provisions."""
@@ -109,6 +120,11 @@ class Home:
             os.close(self._lock)
             _remove_empty(os.path.dirname(self.directory))
         return found
+
+
+def unhold(lock: int) -> None:
+    """Let go of a lock for all processes that share it: the lock is that of the open file, flock(2)."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def scope_label(home_label: str, home: str, part: str) -> str:
@@ -138,32 +154,40 @@ def read_note(path: str) -> tuple[float, str]:
 
 
 def remove_scope(scope: Scope) -> None:
-    """Remove the directory of a scope whose transport has removed its own names."""
-    shutil.rmtree(scope.directory, ignore_errors=True)
+    """Remove the directory of a scope whose transport has removed its own names; note what it has not."""
+    if found := _sweep_scope(scope.directory):
+        with open(f"{os.path.dirname(scope.directory)}/{LEFT}", "a", opener=private_file) as left:
+            left.write("".join(f"{name}\n" for name in found))
 
 
 def sweep_home(home: str) -> list[str]:
-    """Remove everything that a home's ledgers name, and the home. Returns what IPC objects were still there."""
+    """Remove everything that a home's ledgers name, and the home. Returns what IPC objects were found left."""
     found: list[str] = []
-    for directory, _, files in os.walk(home):
-        if LEDGER in files:
-            with open(f"{directory}/{LEDGER}") as ledger:
-                for kind, name in (line.split() for line in ledger if line.endswith("\n")):
-                    found += _remove_posix(name) if kind == "posix" else _remove_sysv(int(name))
-        if directory != home:
-            found += (
-                f"{directory}/{name}"
-                for name in files
-                if stat.S_IFMT(os.lstat(f"{directory}/{name}").st_mode) in {stat.S_IFIFO, stat.S_IFSOCK}
-            )
+    with suppress(FileNotFoundError), open(f"{home}/{LEFT}") as left:
+        found += left.read().splitlines()
+    for scope in os.scandir(home):
+        if scope.is_dir(follow_symlinks=False):
+            found += _sweep_scope(scope.path)
     shutil.rmtree(home)
+    return found
+
+
+def _sweep_scope(directory: str) -> list[str]:
+    found: list[str] = []
+    with suppress(FileNotFoundError), open(f"{directory}/{LEDGER}") as ledger:
+        for kind, name in (line.split() for line in ledger if line.endswith("\n")):
+            found += _remove_posix(name) if kind == "posix" else _remove_sysv(int(name))
+    for entry in os.scandir(directory):
+        if stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) in {stat.S_IFIFO, stat.S_IFSOCK}:
+            found.append(entry.path)
+    shutil.rmtree(directory)
     return found
 
 
 def sweep(rendezvous: str | None = None) -> list[str]:
     """Remove what dead programs of this user left, at one rendezvous or all. Returns the IPC objects found.
 
-    Homes whose owner lives are not touched.
+    Homes whose owner lives are not touched, nor what is no home: a directory with a lock file that we made.
     """
     if rendezvous is not None:
         rendezvous_directory(rendezvous)  # refuses a bad name
@@ -173,11 +197,12 @@ def sweep(rendezvous: str | None = None) -> list[str]:
     with _locked_base() as base:
         for name in [rendezvous] if rendezvous is not None else os.listdir(base):
             directory = f"{base}/{name}"
-            if not os.path.isdir(directory):
-                continue
-            for program in os.listdir(directory):
-                if not is_taken(f"{directory}/{program}"):
-                    found += sweep_home(f"{directory}/{program}")
+            for program in os.listdir(directory) if os.path.isdir(directory) else ():
+                home = f"{directory}/{program}"
+                if not os.path.isfile(f"{home}/{LOCK}"):
+                    _remove_empty(home)  # its maker was killed before it could lock it
+                elif not is_taken(home):
+                    found += sweep_home(home)
             _remove_empty(directory)
     return found
 
@@ -188,7 +213,8 @@ def _locked_base() -> Iterator[str]:
     base = base_directory()
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
-        os.makedirs(base, mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(base, mode=0o700)
         try:
             fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -47,10 +47,12 @@ class Trial:
     proxy_processes: int = _column("worker processes of the proxy", 0)
     congestion: str = _column("TCP congestion control of the proxy's sockets")
     lanes: int = _column("lanes of the proxy, in all its processes", 0)
+    chunk_bytes: int = _column("bytes that a lane moves at a time, as asked for; 0: the transport's own", 0)
     cache_threads: int = _column("worker threads of each cache process", 0)
     cache_processes: int = _column("worker processes of the cache", 0)
     timeout_s: float = _column("bound on every wait for a peer", 0.0)
     warmup_s: float = _column("requests before those that count; their content is compared with the files", 0.0)
+    load_s: float = _column("how long the load was asked to run", 0.0)
 
     requests: int = _column("requests that ended in the measured time, well or not", 0)
     ok: int = _column("replies `OK` with all their content", 0)
@@ -60,10 +62,10 @@ class Trial:
     short: int = _column("replies `OK` whose content ended early", 0)
     wrong: int = _column("other content than announced, or no GETFILE reply", 0)
     failed: int = _column("connection refused, reset or silent: no reply", 0)
-    seconds_s: float = _column("measured time: from the go-ahead to the last byte of the last reply", 0.0)
-    requests_per_s: float = _column("requests / seconds_s", 0.0)
+    measured_s: float = _column("measured time: from the go-ahead to the last byte of the last reply", 0.0)
+    requests_per_s: float = _column("requests / measured_s", 0.0)
     content_bytes: int = _column("bytes of content that arrived", 0)
-    content_bytes_per_s: float = _column("content_bytes / seconds_s", 0.0)
+    content_bytes_per_s: float = _column("content_bytes / measured_s", 0.0)
     latency_p50_us: float = _column("median latency: from before the connection is made to the last byte", 0.0)
     latency_p90_us: float = _column("90th percentile of latency, nearest rank", 0.0)
     latency_p99_us: float = _column("99th percentile", 0.0)
@@ -98,7 +100,8 @@ class Trial:
 # What a trial was set to; trials that are alike in these are of one cell.
 FACTORS = (
     "source", "command", "data", "file_size_bytes", "files", "clients", "client_processes", "sink", "proxy_threads",
-    "proxy_processes", "congestion", "lanes", "cache_threads", "cache_processes", "timeout_s", "warmup_s",
+    "proxy_processes", "congestion", "lanes", "chunk_bytes", "cache_threads", "cache_processes", "timeout_s",
+    "warmup_s", "load_s",
 )  # fmt: skip
 COLUMNS = [column.name for column in fields(Trial)]
 _TYPES = get_type_hints(Trial)

@@ -96,13 +96,13 @@ class CopyingRelay:
         receiver, length = self._receiver, self._length
         piece, self._content = self._content, memoryview(b"")
         sent = len(piece)
+        if sent > length:
+            raise ValueError(f"{sent} bytes of content, {length} announced")
         gone = ""  # not the exception: its traceback would keep this frame, and with it a view of the lane's memory
         try:
-            # Header and first content leave in one segment, and nearly always in one call.
-            written = os.writev(sink, (header, piece)) if sent <= length else 0
-            if written < len(header) + sent:
-                _write_rest(sink, header, piece, written)
-        except OSError as error:
+            # Header and first content leave in one call.
+            _check_written(os.writev(sink, (header, piece)), len(header) + sent)
+        except ConnectionError as error:
             gone = str(error)
         piece.release()  # no view outlives its turn, not even in a traceback: it would keep the lane mapped
         receiver.give_back()
@@ -111,10 +111,8 @@ class CopyingRelay:
             sent += len(piece)
             if not gone and sent <= length:
                 try:
-                    written = os.write(sink, piece)
-                    if written < len(piece):
-                        _write_rest(sink, b"", piece, written)
-                except OSError as error:
+                    _check_written(os.write(sink, piece), len(piece))
+                except ConnectionError as error:
                     gone = str(error)
             piece.release()
             receiver.give_back()
@@ -142,23 +140,22 @@ class SocketRelay:
         return status, self._length
 
     def pass_on(self, sink: int, header: bytes) -> None:
+        gone = ""
         try:
-            os.write(sink, header)
-        except OSError as error:
-            self._receiver.give_back()
-            raise ClientGone(str(error)) from error
-        if self._length:
-            self._receiver.deliver(sink, self._length)
+            _check_written(os.write(sink, header), len(header))
+            if self._length:
+                self._receiver.deliver(sink, self._length)
+        except ConnectionError as error:
+            gone = str(error)
         self._receiver.give_back()
+        if gone:
+            raise ClientGone(gone)
 
     def close(self) -> None:
         self._receiver.close()
 
 
-def _write_rest(sink: int, header: bytes, piece: memoryview, written: int) -> None:
-    """What a full socket buffer left over. SO_SNDTIMEO bounds each write; BlockingIOError: nothing moved in time."""
-    while written < len(header):
-        written += os.write(sink, header[written:])
-    written -= len(header)
-    while written < len(piece):
-        written += os.write(sink, piece[written:])
+def _check_written(written: int, count: int) -> None:
+    """A blocking socket takes all, unless its SO_SNDTIMEO passes first, socket(7): then the client has stalled."""
+    if written < count:
+        raise TimeoutError("the client stalled")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
 from typing import IO, NamedTuple
@@ -33,7 +33,7 @@ _NULL = "null"
 
 @dataclass(frozen=True)
 class Spec:
-    """What one trial runs. Transports as `name[:option=value,...]`; chunk None: the transport's own.
+    """What one trial runs. Transports as `name[:option=value,...]`; chunk: bytes, 0 for the transport's own.
 
     source: `cache`, or `direct`: the proxy serves the files by itself with sendfile(2), the floor; it then has no
     cache, no lanes and no transports.
@@ -50,7 +50,7 @@ class Spec:
     proxy_threads: int = 1
     proxy_processes: int = 4
     lanes: int = 4
-    chunk: int | None = None
+    chunk: int = 0
     congestion: str = CONGESTION
     cache_threads: int = 1
     cache_processes: int = 4
@@ -73,6 +73,7 @@ def run(spec: Spec, trial: Trial) -> Trial:
     _describe_host(trial)
     name = f"trial-{os.getpid()}-{trial.trial}"
     try:
+        _describe_transports(spec, trial)
         with ExitStack() as undo:
             home = rendezvous.Home(name, "trial")
             undo.callback(home.close)
@@ -84,8 +85,18 @@ def run(spec: Spec, trial: Trial) -> Trial:
     except (TrialError, OSError, ValueError) as error:
         trial.status, trial.reason = "failed", " ".join(str(error).split())
     finally:
-        trial.swept = len(rendezvous.sweep(name))
+        trial.swept = _sweep(name)
     return trial
+
+
+def _sweep(name: str) -> int:
+    """Sweep the rendezvous, also where the last of its killed processes are yet to end. Returns what was found."""
+    found = len(rendezvous.sweep(name))
+    deadline = time.monotonic() + 1
+    while os.path.exists(rendezvous.rendezvous_directory(name)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        found += len(rendezvous.sweep(name))
+    return found
 
 
 def _measure(spec: Spec, trial: Trial, name: str, directory: str, undo: ExitStack) -> None:
@@ -96,7 +107,7 @@ def _measure(spec: Spec, trial: Trial, name: str, directory: str, undo: ExitStac
         backend = ["--direct", f"{directory}/files"]
     else:
         backend = ["-n", str(spec.lanes), "--data", spec.data]
-        backend += [] if spec.chunk is None else ["-z", str(spec.chunk)]
+        backend += ["-z", str(spec.chunk)] if spec.chunk else []
         servers["cache"] = _Program(
             "simplecached", directory, undo, "-c", f"{directory}/files", "-t", str(spec.cache_threads),
             "--processes", str(spec.cache_processes), "--command", spec.command, *common,
@@ -119,7 +130,9 @@ def _measure(spec: Spec, trial: Trial, name: str, directory: str, undo: ExitStac
     client.say("go")
     client.expect("done", spec.seconds + _REQUEST + 5)
     after = {role: _usage(program.pid) for role, program in servers.items()}
-    _fill(trial, client.expect("{", _START), before, after)
+    report = client.expect("{", _START)
+    client.wait()
+    _fill(trial, report, before, after)
 
 
 class _Program:
@@ -166,19 +179,28 @@ class _Program:
     def _last_words(self) -> str:
         with open(self._log, errors="replace") as log:
             lines = log.read().splitlines()
-        return f"its last words: {lines[-1]}" if lines else "it said nothing"
+        return f"its last words: {' / '.join(lines[-2:])}" if lines else "it said nothing"
 
-    def _end(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+    def wait(self) -> None:
+        """Wait until it has ended by itself. Raises TrialError where it does not."""
         try:
             self._process.wait(_END)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            raise TrialError(f"{self._name} did not end; {self._last_words()}") from None
+
+    def _end(self) -> None:
+        """End it, with its workers. Raises TrialError where it does not end by itself, or badly."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_END)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
         with suppress(BrokenPipeError):
             self._in.close()
         self._out.close()
+        if self._process.returncode and sys.exc_info()[0] is None:
+            raise TrialError(f"{self._name} ended with exit code {self._process.returncode}; {self._last_words()}")
 
 
 def _make_files(spec: Spec, directory: str) -> None:
@@ -233,7 +255,7 @@ def _fill(trial: Trial, report: str, before: dict[str, _Usage], after: dict[str,
         setattr(trial, same, result[same])
     for percentile in ("50", "90", "99", "99.9"):
         setattr(trial, f"latency_p{percentile.replace('.', '_')}_us", result[f"latency_p{percentile}_us"])
-    trial.seconds_s = result["seconds"]
+    trial.measured_s = result["seconds"]
     trial.content_bytes_per_s = result["content_bytes"] / result["seconds"]
     trial.client_user_s, trial.client_kernel_s = result["user_s"], result["kernel_s"]
     trial.client_busy, trial.client_switches = result["busy"], result["switches"]
@@ -251,31 +273,35 @@ def _fill(trial: Trial, report: str, before: dict[str, _Usage], after: dict[str,
     trial.cpu_us_per_request = total * 1e6 / max(1, trial.requests)
 
 
+# The columns of factors whose names bear a unit there.
+_COLUMNS = {
+    "file_size": "file_size_bytes", "chunk": "chunk_bytes", "timeout": "timeout_s", "warmup": "warmup_s",
+    "seconds": "load_s",
+}  # fmt: skip
+_OF_THE_CACHE = {"command", "data", "chunk", "lanes", "cache_threads", "cache_processes"}
+
+
 def _describe_spec(spec: Spec, trial: Trial) -> None:
-    trial.congestion = _system_congestion() if spec.congestion == SYSTEM else spec.congestion
-    for same in ("source", "files", "clients", "client_processes", "sink", "proxy_threads",
-                 "proxy_processes", ):  # fmt: skip
-        setattr(trial, same, getattr(spec, same))
-    trial.file_size_bytes, trial.timeout_s, trial.warmup_s = spec.file_size, spec.timeout, spec.warmup
-    if spec.source == "direct":
-        return
-    for same in ("command", "data", "lanes", "cache_threads", "cache_processes"):
-        setattr(trial, same, getattr(spec, same))
-    data = registry.data_transport(spec.data, spec.chunk)
-    trial.command_effective = registry.describe(registry.command_transport(spec.command))
-    trial.data_effective = registry.describe(data)
-    trial.cache_end, trial.proxy_end = registry.shape(data)
+    for factor in fields(Spec):
+        if spec.source == "cache" or factor.name not in _OF_THE_CACHE:
+            setattr(trial, _COLUMNS.get(factor.name, factor.name), getattr(spec, factor.name))
+    if spec.congestion == SYSTEM:
+        with open("/proc/sys/net/ipv4/tcp_congestion_control") as name:
+            trial.congestion = name.read().strip()
+
+
+def _describe_transports(spec: Spec, trial: Trial) -> None:
+    if spec.source == "cache":
+        data = registry.data_transport(spec.data, spec.chunk or None)
+        trial.command_effective = registry.describe(registry.command_transport(spec.command))
+        trial.data_effective = registry.describe(data)
+        trial.cache_end, trial.proxy_end = registry.shape(data)
 
 
 def _describe_host(trial: Trial) -> None:
     trial.host, trial.kernel, trial.python = platform.node(), platform.release(), platform.python_version()
     trial.cpu, trial.cpus = _cpu_model(), len(os.sched_getaffinity(0))
     trial.harness, trial.commit = harness.__version__, _commit()
-
-
-def _system_congestion() -> str:
-    with open("/proc/sys/net/ipv4/tcp_congestion_control") as name:
-        return name.read().strip()
 
 
 @cache

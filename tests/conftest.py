@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -18,13 +19,28 @@ from harness import rendezvous
 @pytest.fixture
 def base(monkeypatch):
     """The directory of this test's rendezvous; empty and removed when the test has ended, or it fails."""
-    base = f"/tmp/th-test-{secrets.token_hex(4)}"
-    monkeypatch.setenv(rendezvous.BASE_VARIABLE, base)
-    yield base
+    directory = tempfile.mkdtemp(prefix="th-test-", dir="/tmp")
+    monkeypatch.setenv(rendezvous.BASE_VARIABLE, directory)
+    yield rendezvous.base_directory()
     left = rendezvous.sweep()
-    there = os.path.exists(base)
-    shutil.rmtree(base, ignore_errors=True)
-    assert (left, there) == ([], False), "something was left behind"
+    there = os.listdir(directory)
+    shutil.rmtree(directory)
+    assert (left, there) == ([], []), "something was left behind"
+
+
+@pytest.fixture
+def plugins(tmp_path, monkeypatch):
+    """Installs modules as plugins, for processes that start from here: plugins(name, source)."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def install(name, source, entry=None):
+        (tmp_path / f"{name}.py").write_text(source)
+        metadata = tmp_path / f"{name}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[transport_harness]\n{entry or name} = {name}\n")
+
+    return install
 
 
 @pytest.fixture

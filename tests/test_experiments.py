@@ -1,6 +1,7 @@
 """Experiment files, the run, and the rows that it keeps."""
 
 import csv
+import dataclasses
 import os
 import signal
 import subprocess
@@ -156,6 +157,66 @@ def test_a_trial_that_cannot_work_is_a_failed_row_with_the_reason(base):
     assert row.swept == 0
 
 
+def test_every_setting_of_a_trial_is_a_factor_of_its_row():
+    spec = trial.Spec(congestion="system", chunk=4096)
+    row = results.Trial()
+    trial._describe_spec(spec, row)
+    columns = [trial._COLUMNS.get(field.name, field.name) for field in dataclasses.fields(trial.Spec)]
+    assert sorted(columns) == sorted(results.FACTORS)
+    assert row.chunk_bytes == 4096
+    assert row.congestion != "system"
+
+
+def test_cells_that_differ_in_any_factor_are_not_pooled():
+    rows = [results.Trial(data="d", block=1, requests_per_s=1, status="ok", chunk_bytes=chunk) for chunk in (0, 4096)]
+    assert [one.trials for one in summary.rank(rows)] == [1, 1]
+
+
+def test_percentiles_are_nearest_rank():
+    from harness.roles.gfclient import _percentile
+
+    assert [_percentile(list(range(1, 1001)), p) for p in (50, 90, 99, 99.9)] == [500, 900, 990, 999]
+    assert [_percentile([7], p) for p in (50, 99.9)] == [7, 7]
+    assert _percentile([], 50) == 0
+    assert _percentile(list(range(1, 41001)), 99.9) == 40959
+
+
+LEAKY = """
+from contextlib import contextmanager
+from dataclasses import dataclass
+import posix_ipc
+from harness.api import DataTransport, hookimpl
+from transports.posix_shm import PosixShm
+
+@dataclass(frozen=True)
+class Leaky(PosixShm):
+    name = "leaky"
+
+    @contextmanager
+    def provision(self, scope):
+        posix_ipc.Semaphore(scope.posix_name("forgotten"), posix_ipc.O_CREX).close()
+        with super().provision(scope):
+            yield
+
+@hookimpl
+def data_transports():
+    return [Leaky]
+"""
+
+
+def test_a_transport_that_leaks_makes_its_trial_fail_and_what_it_leaked_is_removed(base, plugins):
+    plugins("leaky", LEAKY)
+    row = trial.run(trial.Spec(data="posix_shm", seconds=0.1), results.Trial(trial=1))
+    assert row.status == "ok", row.reason
+    command = [sys.executable, "-c", "from harness import trial, results\n"
+               "row = trial.run(trial.Spec(data='leaky', seconds=0.1, lanes=4), results.Trial(trial=2))\n"
+               "print(row.status, row.reason)"]  # fmt: skip
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert told.startswith("failed webproxy ended with exit code 1"), told
+    assert "removed 4 objects that were left behind" in told
+    assert not [name for name in os.listdir("/dev/shm") if "forgotten" in name]
+
+
 def test_rows_are_read_back_as_they_were_written(tmp_path):
     path = str(tmp_path / "trials.csv")
     rows = [results.Trial(trial=number, reason='a "quoted", reason', requests_per_s=1.5) for number in (1, 2)]
@@ -191,5 +252,5 @@ def test_throughput_is_the_time_that_passed_and_not_a_sleep(base):
     begun = time.monotonic()
     row = trial.run(trial.Spec(seconds=0.5, warmup=0.05, clients=2, client_processes=1), results.Trial(trial=1))
     assert row.status == "ok", row.reason
-    assert 0.45 < row.seconds_s < time.monotonic() - begun
-    assert row.requests_per_s == pytest.approx(row.requests / row.seconds_s, rel=1e-6)
+    assert 0.45 < row.measured_s < time.monotonic() - begun
+    assert row.requests_per_s == pytest.approx(row.requests / row.measured_s, rel=1e-6)

@@ -82,3 +82,15 @@ def test_the_readme_names_the_two_commands_and_make_knows_them():
         assert re.search(rf"^{command.split()[1]}:", makefile, re.M)
     assert "make test" in (ROOT / ".ci/run").read_text()
     assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+KEPT = [path for path in sorted((ROOT / "results").glob("*/trials.csv")) if not re.search(r"-\d+T\d+Z/", str(path))]
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.parent.name)
+def test_kept_results_are_of_this_schema_and_good(path):
+    rows = list(results.read(str(path)))
+    assert rows
+    assert {row.status for row in rows} == {"ok"}
+    assert {row.swept for row in rows} == {0}
+    assert not any(row.commit.endswith("+dirty") for row in rows)

@@ -1,6 +1,8 @@
 """The programs as commands: arguments, sources, one-line errors, exit codes, what they import."""
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import tempfile
 import threading
 
 import pytest
-from conftest import Connection, get
+from conftest import Connection, eventually, get
 
 from harness import registry
 
@@ -135,6 +137,32 @@ def test_two_caches_at_one_rendezvous_are_refused_and_so_is_another_command_chan
     assert "takes commands over posix_mq, not fifo" in proxy.errors
 
 
+def test_nohup_is_respected_and_a_signal_ends_a_waiting_proxy_well(pipeline):
+    nohup = [*["setsid", "nohup"], sys.executable, "-m", "harness", "simplecached", "-c", str(pipeline.files)]
+    with subprocess.Popen(nohup, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as cache:
+        cache.stdout.readline()
+        cache.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            cache.wait(0.5)
+        cache.terminate()
+        assert cache.wait(10) == 0
+    waiting = pipeline.start("webproxy", "-p", 0)
+    assert eventually(lambda: "waiting for a cache" in waiting.errors)
+    assert waiting.stop() == 0
+
+
+def test_paths_with_detours_are_no_files_and_cost_no_descriptors(pipeline):
+    path = pipeline.write("file", b"content")
+    cache = pipeline.cache()
+    proxy = pipeline.proxy()
+    assert get(proxy.port, path).endswith(b"content")
+    (worker,) = cache.children()
+    before = len(os.listdir(f"/proc/{worker}/fd"))
+    for detour in ("/./file", "//file", "/x/../file", "/file/", "/file/."):
+        assert get(proxy.port, detour) == b"GETFILE FILE_NOT_FOUND\r\n\r\n"
+    assert len(os.listdir(f"/proc/{worker}/fd")) == before
+
+
 def test_names_are_the_owners_alone(pipeline, base):
     pipeline.cache("--command", "fifo")
     pipeline.proxy("--data", "posix_shm")
@@ -145,6 +173,19 @@ def test_names_are_the_owners_alone(pipeline, base):
     ours = [name for name in os.listdir("/dev/shm") if f"th-{os.getuid()}-default-proxy" in name]
     assert len(ours) == 6  # two lanes of memory and two semaphores
     assert all(os.stat(f"/dev/shm/{name}").st_mode & 0o777 == 0o600 for name in ours)
+
+
+def test_clean_touches_nothing_that_is_not_ours(base):
+    thesis = f"{base}/projects/thesis"
+    os.makedirs(thesis)
+    os.chmod(base, 0o700)
+    with open(f"{thesis}/chapter-1", "w") as chapter:
+        chapter.write("three years of work")
+    result = harness("clean")
+    assert (result.returncode, result.stdout) == (0, "nothing to remove\n")
+    with open(f"{thesis}/chapter-1") as chapter:
+        assert chapter.read() == "three years of work"
+    shutil.rmtree(base)
 
 
 def test_a_base_directory_that_others_may_enter_is_refused(base):
@@ -175,13 +216,15 @@ def test_an_ordinary_user_with_default_limits_can_run_every_pair():
             kill $programs
             wait
         done
-        ! test -e base
+        ! test -e base/transport-harness-65534
     """
     # An ordinary user in all but one thing: the checkout and the interpreter may lie where others cannot read.
     become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all,+dac_read_search",
               "--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"]  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
-        os.chown(directory, 65534, 65534)
+        os.mkdir(f"{directory}/base")
+        for place in (directory, f"{directory}/base"):
+            os.chown(place, 65534, 65534)
         environment = os.environ | {
             "HARNESS": f"{sys.executable} -m harness",
             "COMMANDS": " ".join(registry.load().command),
@@ -229,8 +272,10 @@ def test_the_client_keeps_files_under_their_paths_whole_and_counts_what_came(pip
         (b"GETFILE O", "failed"),
     ],
 )
-@pytest.mark.parametrize("sink", [[], ["--discard"]])
+@pytest.mark.parametrize("sink", ["", "--discard", "-o kept", "--verify files", "--verify files -o kept"])
 def test_the_client_tells_replies_apart_in_whole_and_in_pieces(pipeline, reply, kind, sink):
+    path = pipeline.write("x", b"" if b" 0\r" in reply else b"here")
+    arguments = sink.replace("kept", f"{pipeline.directory}/kept").replace("files", str(pipeline.files)).split()
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve():
@@ -247,10 +292,12 @@ def test_the_client_tells_replies_apart_in_whole_and_in_pieces(pipeline, reply, 
     server = threading.Thread(target=serve)
     with listener:
         server.start()
-        code, output = pipeline.client(listener.getsockname()[1], ["/x"], "-r", 2, "-t", 1, *sink)
+        code, output = pipeline.client(listener.getsockname()[1], [path], "-r", 2, "-t", 1, *arguments)
         server.join(10)
     assert f"{kind} 2" in output
     assert code == (0 if kind == "OK" else 1)
+    kept = pipeline.directory / "kept"
+    assert (os.listdir(kept) if kept.exists() else []) == (["x"] if kind == "OK" and "kept" in sink else [])
 
 
 def test_the_client_finds_wrong_content_and_gives_up_on_a_silent_server(pipeline):
@@ -270,6 +317,32 @@ def test_the_client_finds_wrong_content_and_gives_up_on_a_silent_server(pipeline
         assert (code, "failed 2" in output) == (1, True)
     code, output = pipeline.client(1, [path], "-r", 2)
     assert (code, "failed 2" in output) == (1, True)
+
+
+def test_a_warm_up_longer_than_the_load_is_no_harm_and_a_bad_one_is_told(pipeline):
+    path = pipeline.write("file", b"content")
+    pipeline.cache()
+    proxy = pipeline.proxy()
+    code, output = pipeline.client(proxy.port, [path], "-r", 5, "--warmup", 0.3)
+    assert (code, "OK 5" in output) == (0, True)
+    code, output = pipeline.client(proxy.port, ["/missing"], "-r", 5, "--warmup", 0.1)
+    assert code == 1
+    assert "warm-up: not every reply was OK: " in output
+    assert "FILE_NOT_FOUND" in output
+
+
+def test_a_client_process_that_is_killed_ends_the_client(pipeline):
+    path = pipeline.write("file", b"content")
+    pipeline.cache()
+    workload = pipeline.directory / "workload.txt"
+    workload.write_text(f"{path}\n")
+    client = pipeline.start("gfclient", "-p", pipeline.proxy().port, "-w", workload, "--seconds", 60, "-t", 2,
+                            "--processes", 2)  # fmt: skip
+    assert eventually(lambda: len(client.children()) == 2)
+    os.kill(client.children()[1], signal.SIGKILL)
+    os.kill(client.children()[0], signal.SIGKILL)
+    assert client.wait() == 1
+    assert "a process ended before it could" in client.errors
 
 
 def test_an_interrupted_client_leaves_no_half_written_file(pipeline):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -51,3 +53,74 @@ def test_a_living_program_keeps_its_home_and_a_killed_one_is_swept(home):
     assert len(rendezvous.sweep("tests")) == 4  # memory, two semaphores, a queue
     assert rendezvous.sweep() == []
     assert os.path.isdir(home.directory)
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from harness.api import DataTransport, FileSender, Receiver, hookimpl
+
+@dataclass(frozen=True)
+class Mine(DataTransport):
+    name = "NAME"
+    OPTION
+    def provision(self, scope): ...
+    def receiver(self, scope) -> RECEIVER: ...
+    def sender(self, scope) -> FileSender: ...
+
+@hookimpl
+def HOOK():
+    return [Mine]
+"""
+
+
+def with_plugins():
+    """What a fresh process says of its transports."""
+    script = "from harness import registry; r = registry.load(); print(list(r.data)); print(r.failed)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    return result.stdout + result.stderr
+
+
+def plugin(name="mine", option="depth: int = 1", receiver="Receiver", hook="data_transports"):
+    source = PLUGIN.replace("NAME", name).replace("OPTION", option)
+    return source.replace("RECEIVER", receiver).replace("HOOK", hook)
+
+
+def test_a_strangers_transport_is_found_beside_the_built_in_ones(plugins):
+    plugins("stranger", plugin())
+    assert "'fifo', 'mine', 'null'" in with_plugins()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import nothing_like_this", "No module named 'nothing_like_this'"),
+        ("1 / 0", "ZeroDivisionError"),
+        (plugin(option="depth: int"), "option depth needs a default"),
+        (plugin(receiver="Receiver | FileSender"), "must be annotated with Receiver or SocketReceiver"),
+        (plugin(name="a:b"), "its name 'a:b' is not letters"),
+        (plugin(hook="data_transport"), "unknown hook 'data_transport'"),
+        (plugin().replace("return [Mine]", "return 1"), "TypeError"),
+        (plugin().replace("return [Mine]", "return [int]"), "is no dataclass of DataTransport"),
+    ],
+)
+def test_a_plugin_that_does_not_work_is_reported_and_costs_no_other_one_anything(plugins, source, reason):
+    plugins("stranger", source)
+    told = with_plugins()
+    assert "['fifo', 'null', 'posix_shm', 'sendfile']" in told
+    assert "{'stranger': " in told
+    assert reason in told
+    command = [sys.executable, "-m", "harness", "webproxy", "--data", "mine"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert asked.returncode == 2
+    assert "plugin stranger failed to load: " in asked.stderr
+
+
+def test_two_transports_of_one_name_are_refused(plugins):
+    plugins("stranger", plugin(name="fifo"))
+    assert "ValueError: two plugins offer 'fifo'" in with_plugins()
+
+
+def test_memory_that_there_is_no_room_for_is_refused_before_anything_starts(home):
+    transport = registry.data_transport("posix_shm:chunk=65536GiB,depth=1")
+    with pytest.raises(OSError, match="1 slots of"), transport.provision(home.scope("lane", 1.0)):
+        pass

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from harness import registry, transfer
+from harness import api, registry, transfer
 from harness.protocol import wire
 
 SIZES = [0, 1, 4031, 4032, 4033, 4096, 100_000, 3_000_001]
@@ -128,6 +128,40 @@ def test_a_reply_to_another_request_is_refused(data, home):
             relay.await_head(2)
         sender.close()
         relay.close()
+
+
+class Scripted(api.Receiver):
+    """Hands out what it was given."""
+
+    def __init__(self, *pieces):
+        self.pieces = list(pieces)
+
+    def take(self):
+        return memoryview(self.pieces.pop(0))
+
+    def give_back(self):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("cut", [10, wire.HEAD_BYTES, wire.HEAD_BYTES + 3, wire.HEAD_BYTES + 5])
+def test_more_content_than_announced_never_reaches_the_client(cut):
+    reply = wire.encode_head(1, wire.STATUS_OK, 5) + b"hello" + b"EXTRA-SECRET" * 20
+    relay = transfer.relay_over(Scripted(reply[:cut], reply[cut:]))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert relay.await_head(1) == (wire.STATUS_OK, 5)
+        try:
+            relay.pass_on(ours.fileno(), b"header")
+        except ValueError:
+            ours.close()
+            assert theirs.recv(1000) in {b"", b"header", b"headerhel"}
+        else:
+            assert theirs.recv(1000) == b"headerhello"
+            with pytest.raises(ValueError, match=r"not the head|is to request"):  # and the lane is retired
+                relay.await_head(2)
 
 
 def test_each_command_reaches_exactly_one_of_many_receivers_in_order_of_its_sender(command, home):

@@ -6,6 +6,7 @@ sem_overview(7). What this costs is what the harness itself costs.
 """
 
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -33,9 +34,13 @@ class Null(DataTransport):
             try:
                 posix_ipc.Semaphore(full, posix_ipc.O_CREX, mode=0o600, initial_value=0).close()
                 undo.callback(posix_ipc.unlink_semaphore, full)
-                posix_ipc.SharedMemory(memory, posix_ipc.O_CREX, mode=0o600, size=mmap.PAGESIZE).close_fd()
+                shared = posix_ipc.SharedMemory(memory, posix_ipc.O_CREX, mode=0o600, size=mmap.PAGESIZE)
                 undo.callback(posix_ipc.unlink_shared_memory, memory)
-            except posix_ipc.Error as error:
+                try:
+                    os.posix_fallocate(shared.fd, 0, mmap.PAGESIZE)
+                finally:
+                    shared.close_fd()
+            except (posix_ipc.Error, OSError) as error:
                 raise OSError(str(error)) from error
             yield
 

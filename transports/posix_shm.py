@@ -10,6 +10,7 @@ A killed peer is noticed by the timeout, which sem_timedwait(3) takes from the w
 """
 
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -46,9 +47,13 @@ class PosixShm(DataTransport):
                 posix_ipc.Semaphore(full, posix_ipc.O_CREX, mode=0o600, initial_value=0).close()
                 undo.callback(posix_ipc.unlink_semaphore, full)
                 size = self.ring_offset + self.depth * self.stride
-                posix_ipc.SharedMemory(memory, posix_ipc.O_CREX, mode=0o600, size=size).close_fd()
+                shared = posix_ipc.SharedMemory(memory, posix_ipc.O_CREX, mode=0o600, size=size)
                 undo.callback(posix_ipc.unlink_shared_memory, memory)
-            except posix_ipc.Error as error:
+                try:
+                    os.posix_fallocate(shared.fd, 0, size)  # else a full /dev/shm is a SIGBUS for whoever writes
+                finally:
+                    shared.close_fd()
+            except (posix_ipc.Error, OSError) as error:
                 raise OSError(f"{self.depth} slots of {self.chunk} bytes: {error}") from error
             yield
 

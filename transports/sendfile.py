@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from harness.api import HEAD_BYTES, DataTransport, FileSender, Scope, SocketReceiver, hookimpl
+from harness.api import HEAD_BYTES, DataTransport, FileSender, Scope, SocketReceiver, hookimpl, send_file
 
 _OFFSET = struct.Struct("<Q")
 _FD_BYTES = struct.calcsize("@i")
@@ -91,12 +91,7 @@ class FileReceiver(DatagramEnd, SocketReceiver):
         return data[:HEAD_BYTES]
 
     def deliver(self, sink: int, count: int) -> None:
-        offset, end = self._offset, self._offset + count
-        while offset < end:
-            moved = os.sendfile(sink, self._file, offset, end - offset)
-            if not moved:
-                raise EOFError("the file is shorter than it was")
-            offset += moved
+        send_file(sink, self._file, self._offset, count, self._timeout)
 
     def give_back(self) -> None:
         if self._file >= 0:

@@ -37,14 +37,14 @@ class Row(NamedTuple):
 
 def rank(trials: Iterable[Trial]) -> list[Row]:
     """The cells by file size, the fastest first, told apart by all factors that vary. Failed trials are left out."""
-    good = [trial for trial in trials if trial.status == "ok"]
+    good = [trial for trial in trials if trial.status == "ok" and trial.requests_per_s > 0]
     varying = [
         name for name in FACTORS if name in _ALWAYS or len({getattr(trial, name) for trial in good}) > 1
     ]
     fastest: dict[tuple[int, int], float] = {}
     cells: dict[tuple[tuple[str, object], ...], list[Trial]] = {}
     for trial in good:
-        if trial.data != _FLOOR:
+        if trial.source != "direct" and trial.data.partition(":")[0] != _FLOOR:
             key = trial.block, trial.file_size_bytes
             fastest[key] = max(trial.requests_per_s, fastest.get(key, 0.0))
         cells.setdefault(tuple((name, getattr(trial, name)) for name in varying), []).append(trial)

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-o", dest="output", metavar="DIR",
                         help="where results go (default: results/<name>-<UTC time>)")  # fmt: skip
     args = parser.parse_args(argv)
-    return program.main("run", lambda: _run(args.experiment, args.output))
+    return program.main("run", lambda: _run(args.experiment, args.output), stopped=130)
 
 
 def _run(file: str, output: str | None) -> int:

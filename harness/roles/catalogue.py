@@ -6,8 +6,10 @@ asked for, so files that appear later are found; a file that is replaced by anot
 
 import errno
 import os
+import re
 import stat
 
+_DETOUR = re.compile(rb"/\.{0,2}(?:/|$)")
 _NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
@@ -17,7 +19,10 @@ def open_source(source: str) -> "Directory | Locals":
 
 
 class Directory:
-    """The files below one directory, also through symbolic links, as long as these lead to files below it."""
+    """The files below one directory, also through symbolic links, as long as these lead to files below it.
+
+    A file has one path here: one with `//`, `/./` or `/../` in it leads to none.
+    """
 
     def __init__(self, root: str) -> None:
         self._root = os.path.realpath(root)
@@ -30,6 +35,8 @@ class Directory:
         return self._open(path) if fd is None else fd
 
     def _open(self, path: bytes) -> int | None:
+        if _DETOUR.search(path):
+            return None
         try:
             # O_PATH looks a name up without opening the file, open(2); where that led is judged first, race-free.
             pin = os.open(os.fsencode(self._root) + path, os.O_PATH | os.O_CLOEXEC)

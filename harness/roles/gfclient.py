@@ -5,7 +5,6 @@ import gc
 import json
 import mmap
 import os
-import select
 import signal
 import socket
 import sys
@@ -58,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.discard and args.verify and not args.warmup:
         parser.error("--verify needs the content that --discard drops, unless there is a --warmup to do it in")
-    return program.main("gfclient", lambda: _run(args))
+    return program.main("gfclient", lambda: _run(args), stopped=130)
 
 
 def read_workload(path: str) -> list[str]:
@@ -126,7 +125,7 @@ class _Crew:
     def __init__(
         self, args: argparse.Namespace, target: load.Target, paths: list[str], regions: list[memoryview]
     ) -> None:
-        self._reports, tell = os.pipe2(os.O_CLOEXEC)
+        self._reports: list[int] = []
         gate, self._gate = os.pipe2(os.O_CLOEXEC)
         self._pids: list[int] = []
         gc.freeze()
@@ -134,28 +133,29 @@ class _Crew:
         # and the noting of a file.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         for index, region in enumerate(regions):
+            report, tell = os.pipe2(os.O_CLOEXEC)
             pid = os.fork()
             if not pid:
                 os.close(self._gate)
                 _ask(args, target, paths, region, index, len(regions), tell, gate)
             self._pids.append(pid)
+            self._reports.append(report)
+            os.close(tell)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(tell)
         os.close(gate)
 
     def expect(self, what: str) -> None:
         """Wait for a byte of each process. Raises Failure where one ends without."""
-        for _ in self._pids:
-            select.select([self._reports], [], [])
-            if os.read(self._reports, 1) != b"+":
+        for report in self._reports:
+            if not os.read(report, 1):
                 raise program.Failure(f"a process ended before it could {what}")
 
     def go(self) -> None:
         os.write(self._gate, b"+" * len(self._pids))
 
     def end(self) -> None:
-        os.close(self._gate)
-        os.close(self._reports)
+        for fd in (self._gate, *self._reports):
+            os.close(fd)
         for pid in self._pids:
             os.kill(pid, signal.SIGTERM)
         for pid in self._pids:
@@ -195,7 +195,6 @@ def _ask(
             os.write(tell, b"+")
             code = 0
     except OSError as error:
-        os.write(tell, b"-")
         program.say(str(error))
     except BaseException:  # noqa: BLE001  a defect of ours, told in full
         traceback.print_exc()
@@ -222,7 +221,7 @@ def summarise(regions: list[memoryview], begun: int) -> dict[str, Any]:
     end = max(region[END] for region in regions)
     elapsed = max(end - begun, 1) / 1e9
     latencies = sorted(ns for region in regions for ns in region[TALLY_WORDS : TALLY_WORDS + region[COUNT]])
-    requests = len(latencies)
+    requests = sum(region[COUNT] for region in regions)
     busy = max(region[USER] + region[SYSTEM] for region in regions) / 1e9 / elapsed
     return {
         "requests": requests,
@@ -242,7 +241,8 @@ def summarise(regions: list[memoryview], begun: int) -> dict[str, Any]:
 
 def _percentile(ordered: list[int], percent: float) -> int:
     """The nearest-rank percentile: the smallest value that `percent` of all do not exceed; 0 where there are none."""
-    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)] if ordered else 0
+    rank = -(-len(ordered) * round(percent * 10) // 1000)
+    return ordered[max(0, rank - 1)] if ordered else 0
 
 
 def _describe(result: dict[str, Any]) -> str:

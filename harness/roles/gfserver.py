@@ -105,34 +105,40 @@ class Server:
             try:
                 if (path := self._read_request(client)) is not None:
                     handle(client, path)
-            except OSError:
-                pass  # the client went away, or said nothing in time
+            except (OSError, EOFError):
+                pass  # the client went away, or said nothing in time; or its file ended early
             except Exception as error:  # noqa: BLE001  a defect costs its request, not the worker
                 say(f"request failed: {type(error).__name__}: {error}")
             finally:
                 os.close(client)
 
     def _read_request(self, client: int) -> bytes | None:
+        deadline = time.monotonic() + self._timeout
         data = os.read(client, getfile.HEADER_LIMIT)
         try:
             path = getfile.parse_request(data)
             if path is None:  # it comes in pieces
-                path = self._read_on(client, data)
+                path = self._read_on(client, data, deadline)
         except getfile.Malformed:
             _refuse_and_linger(client)
             return None
         return path
 
-    def _read_on(self, client: int, data: bytes) -> bytes | None:
-        deadline = time.monotonic() + self._timeout
+    def _read_on(self, client: int, data: bytes, deadline: float) -> bytes | None:
         while (path := getfile.parse_request(data)) is None:
-            if not select.select([client], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not _readable(client, deadline):
                 raise TimeoutError
             more = os.read(client, getfile.HEADER_LIMIT)
             if not more:
                 return None
             data += more
         return path
+
+
+def _readable(fd: int, deadline: float) -> bool:
+    poll = select.poll()  # not select(2), which ends at descriptor 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
 
 def write_refusal(client: int, status: str) -> None:
@@ -148,7 +154,7 @@ def _refuse_and_linger(client: int) -> None:
     try:
         connection.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + _LINGER
-        while select.select([client], [], [], max(0.0, deadline - time.monotonic()))[0] and os.read(client, 1 << 16):
+        while _readable(client, deadline) and os.read(client, 1 << 16):
             pass
     finally:
         connection.detach()

@@ -48,11 +48,11 @@ class Lane:
             scope = self._home.scope(f"{self._slot}.{next(self._generations)}", self._timeout)
             undo.callback(rendezvous.remove_scope, scope)
             undo.enter_context(self._transport.provision(scope))
-            self.relay = transfer.relay_over(self._transport.receiver(scope))
+            relay = transfer.relay_over(self._transport.receiver(scope))
             rendezvous.write_note(f"{scope.directory}/{LANE}", self._timeout, registry.describe(self._transport))
             self.name = os.fsencode(f"{os.path.basename(self._home.directory)}/{os.path.basename(scope.directory)}")
-            self._names = undo.pop_all()
-        return self.relay
+            self._names, self.relay = undo.pop_all(), relay
+        return relay
 
     def retire(self) -> None:
         """Close the lane and remove its names, so that no late writer reaches the request that comes next."""
@@ -139,7 +139,7 @@ class CacheLink:
         home = f"{rendezvous.rendezvous_directory(self._rendezvous)}/{CACHE}"
         while True:
             try:
-                with rendezvous.open_lock(home) as lock:
+                with rendezvous.open_lock(home, rendezvous.SERVING) as lock:
                     self._set(find_channel(self._rendezvous))
                     rendezvous.wait_until_free(lock)
                     say("the cache has gone; waiting for another")
@@ -151,7 +151,7 @@ class CacheLink:
 def find_channel(name: str) -> Channel:
     """The command channel of the cache at a rendezvous. Raises FileNotFoundError where none is ready."""
     home = f"{rendezvous.rendezvous_directory(name)}/{CACHE}"
-    if not rendezvous.is_taken(home):
+    if not rendezvous.is_taken(home, rendezvous.SERVING):
         raise FileNotFoundError(f"no cache at rendezvous {name!r}")
     timeout, transport = rendezvous.read_note(f"{home}/{CHANNEL}")
     return Channel(registry.command_transport(transport), rendezvous.foreign_scope(name, CACHE, COMMANDS, timeout))
@@ -241,7 +241,7 @@ class _CacheHandler:
             return
         except transfer.ClientGone:
             return
-        except (OSError, EOFError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
             wrong = f"{os.fsdecode(path)}: {type(error).__name__}: {error}"
         say(wrong)
         if sent:

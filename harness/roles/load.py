@@ -119,18 +119,16 @@ class Slot:
     def __init__(self, target: Target, sink: Sink, epoll: select.epoll, buffer: memoryview) -> None:
         self._target, self._sink, self._epoll, self._buffer = target, sink, epoll, buffer
         self._discard = isinstance(sink, Discard)
-        self._request = b""
-        self._path = ""
+        self._opened = False  # whether the sink waits for its close
 
     def start(self, path: str, request: bytes) -> int:
         """Connect and send the request. Returns the descriptor, -1 where that failed at once."""
         self.begun = time.monotonic_ns()
         self.ended = 0  # when the last byte of content came
         self.outcome = FAILED
-        self._path, self._request = path, request
-        self._header = b""
-        self._left = -1  # bytes of content still to come; -1 before the header is complete
         self.content = 0
+        self._length = -1  # of the content; -1 before the header is complete
+        self._path, self._request, self._header = path, request, b""
         self._socket = RawSocket(self._target.family, _NEW)
         try:
             if self._socket.connect_ex(self._target.address) not in _CONNECTING:
@@ -151,77 +149,66 @@ class Slot:
     def advance(self) -> bool:
         """Take what has come. Returns whether the request has ended."""
         try:
-            if self._left < 0:
-                if self._request:
-                    self._socket.send(self._request)
-                    self._request = b""
-                    self._epoll.modify(self._socket, select.EPOLLIN)
-                    return False
-                return self._read_header()
+            if self._request:
+                self._socket.send(self._request)
+                self._request = b""
+                self._epoll.modify(self._socket, select.EPOLLIN)
+                return False
+            if self._length < 0:
+                return self._take_header(self._socket.recv(_FIRST_READ))
             if self._discard:
-                count = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
-                right = True
-            else:
-                count = self._socket.recv_into(self._buffer)
-                right = self._sink.write(self._buffer[:count])
-            return self._took(count, right)
+                return self._take(self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC), None)
+            count = self._socket.recv_into(self._buffer)
+            return self._take(count, self._buffer[:count])
         except BlockingIOError:
             return False
         except (ConnectionError, TimeoutError):  # not OSError: a sink that cannot write ends the program
-            return self.give_up()
+            return self.finish()
 
     def expired(self, now: int) -> bool:
         """Whether the request is out of time and was given up."""
-        return now - self.begun > self._target.timeout * 1e9 and self.give_up()
+        return now - self.begun > self._target.timeout * 1e9 and self.finish()
 
-    def give_up(self) -> bool:
-        """End the request where it is."""
-        return self._finish(cut=True)
-
-    def _read_header(self) -> bool:
-        data = self._socket.recv(_FIRST_READ)
+    def _take_header(self, data: bytes) -> bool:
         if not data:
-            return self.give_up()
+            return self.finish()
         data = self._header + data
         try:
             reply = getfile.parse_reply(data)
         except getfile.Malformed:
             self.outcome = WRONG
-            return self.give_up()
+            return self.finish()
         if reply is None:
             self._header = data
             return False
-        self.outcome = OUTCOMES.index(reply.status)
-        self._left = reply.length
+        self.outcome, self._length = OUTCOMES.index(reply.status), reply.length
         if self.outcome == OK:
             self._sink.open(self._path)
-        count = len(data) - reply.header_bytes
-        right = self._sink.write(memoryview(data)[reply.header_bytes :]) if count else True
+            self._opened = True
         if not reply.length:
             self.ended = time.monotonic_ns()
-        return self._took(count, right) if count else False
+        content = memoryview(data)[reply.header_bytes :]
+        return self._take(len(content), content) if content else False
 
-    def _took(self, count: int, right: bool) -> bool:
+    def _take(self, count: int, piece: memoryview | None) -> bool:
         if not count:
-            return self._finish(cut=self._left > 0)
+            return self.finish()
         self.content += count
-        self._left -= count
-        if self._left <= 0:
-            if self._left < 0 or not right:
-                self.outcome = WRONG
-                return self.give_up()
-            self.ended = time.monotonic_ns()  # what follows is the end of the connection, and must be nothing else
-        elif not right:
+        if self.content > self._length or (piece is not None and not self._sink.write(piece)):
             self.outcome = WRONG
-            return self.give_up()
+            return self.finish()
+        if self.content == self._length:
+            self.ended = time.monotonic_ns()  # what follows is the end of the connection, and must be nothing else
         return False
 
-    def _finish(self, cut: bool) -> bool:
+    def finish(self) -> bool:
+        """End the request where it is. Returns True, for it has ended."""
         self._socket.close()
-        if self._left >= 0 and self.outcome in {OK, WRONG}:
-            if cut and self.outcome == OK:
-                self.outcome = SHORT
-            if not self._sink.close(complete=not cut) and self.outcome == OK:
+        if self.outcome == OK and self.content < self._length:
+            self.outcome = SHORT
+        if self._opened:
+            self._opened = False
+            if not self._sink.close(complete=self.outcome == OK):
                 self.outcome = WRONG
         self.ended = self.ended or time.monotonic_ns()
         return True
@@ -231,7 +218,7 @@ class Loader:
     """The slots of one process, and its tally.
 
     tally: TALLY_WORDS 64-bit words, written when run() ends: a count for each of OUTCOMES, then those named above.
-    latencies: ns of each request, in the order of their ends; room for all that may be asked for.
+    latencies: ns of each request, in the order of their ends; with more requests than room, of the last ones.
     abandoned: asked a few times a second whether to stop at once.
     """
 
@@ -258,27 +245,25 @@ class Loader:
         until: ns, on the clock of time.monotonic_ns().
         """
         workload, latencies, counts = self._workload, self._latencies, [0] * len(OUTCOMES)
+        room = len(latencies)
         before = resource.getrusage(resource.RUSAGE_SELF)
         active: dict[int, Slot] = {}
         recorded = content = end = check = 0
         ready = list(self._slots)
         try:
             while True:
+                refused = []
                 for slot in ready:
-                    while (now := time.monotonic_ns()) < until and (index := next(indices, -1)) >= 0:
-                        fd = slot.start(*workload[index % len(workload)])
-                        if fd >= 0:
+                    if time.monotonic_ns() < until and (index := next(indices, -1)) >= 0:
+                        if (fd := slot.start(*workload[index % len(workload)])) >= 0:
                             active[fd] = slot
-                            break
-                        latencies[recorded] = time.monotonic_ns() - now
-                        recorded += 1
-                        counts[FAILED] += 1
-                ready.clear()
-                if not active:
+                        else:
+                            slot.ended = time.monotonic_ns()
+                            refused.append(slot)
+                if not active and not refused:
                     break
-                for fd, _ in self._epoll.poll(_EXPIRY_CHECK):
-                    if active[fd].advance():
-                        ready.append(active.pop(fd))
+                events = self._epoll.poll(0 if refused else _EXPIRY_CHECK)
+                ready = refused + [active.pop(fd) for fd, _ in events if active[fd].advance()]
                 if (now := time.monotonic_ns()) > check:
                     check = now + int(_EXPIRY_CHECK * 1e9)
                     if self._abandoned():
@@ -287,12 +272,12 @@ class Loader:
                 for slot in ready:
                     counts[slot.outcome] += 1
                     content += slot.content
-                    latencies[recorded] = slot.ended - slot.begun
                     end = max(end, slot.ended)
+                    latencies[recorded % room] = slot.ended - slot.begun
                     recorded += 1
         finally:
             for slot in active.values():
-                slot.give_up()
+                slot.finish()
         after = resource.getrusage(resource.RUSAGE_SELF)
         words = (
             *counts,

@@ -2,12 +2,13 @@
 
 The parent makes and removes what the program owns and serves nobody; its children serve. So a child that crashes
 takes no cleaning up with it. SIGTERM or SIGINT ends the program; a child that ends by itself ends it as a failure.
-Children notice within a second that their parent was killed, and end.
+Children notice at once, or nearly, that their parent was killed, and end.
 """
 
 import argparse
 import gc
 import os
+import resource
 import select
 import signal
 import sys
@@ -21,7 +22,8 @@ from harness import registry, rendezvous
 
 GRACE = 1.5  # seconds that requests in flight have left after SIGTERM; with the rest of the ending it stays under 2
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-_PARENT_CHECK = 0.5  # seconds
+_HAND_OVER = 2.0  # seconds for the workers of a killed program to be gone
+_PARENT_CHECK = 0.25  # seconds
 _STARTED = "+"  # what a child tells when it serves; anything else is why it cannot
 
 
@@ -37,16 +39,20 @@ class Failure(Exception):
 
 
 def run(
-    processes: int, serve: Callable[[int], Workers], ready: Callable[[], None], until_eof: bool = False
+    processes: int,
+    serve: Callable[[int], Workers],
+    ready: Callable[[], None],
+    ending: Callable[[], None] = lambda: None,
+    until_eof: bool = False,
 ) -> None:
     """Run `serve(0)` ... `serve(processes - 1)`, each in a process of its own, until a signal asks to end.
 
-    `ready` is called once all of them serve. until_eof: end with standard input, too. Raises Failure where one of
-    the processes ends by itself.
+    `ready` is called once all of them serve, `ending` before they are asked to end. until_eof: end with standard
+    input, too. Raises Failure where one of the processes ends by itself, or badly.
     """
     signals, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    for number in _STOP:
+    for number in _heeded():
         signal.signal(number, lambda *_: None)  # from here on a signal only writes to `signals`
     started, tell_started = os.pipe2(os.O_CLOEXEC)
     gc.freeze()  # what is here now stays: the children need neither look at it nor copy its pages
@@ -60,11 +66,14 @@ def run(
     os.close(tell_started)
     try:
         _watch([signals, 0] if until_eof else [signals], started, children, ready)
+        ending()
     finally:
-        _end(children)
+        bad = _end(children)
         os.close(signals)
         os.close(told)
         os.close(started)
+    if bad:
+        raise Failure(bad)
 
 
 def _watch(ends: list[int], started: int, children: dict[int, int], ready: Callable[[], None]) -> None:
@@ -97,15 +106,19 @@ def _how_it_ended(pid: int) -> str:
     return f"worker process {pid} was ended by {signal.Signals(status.si_status).name}"
 
 
-def _end(children: dict[int, int]) -> None:
+def _end(children: dict[int, int]) -> str:
+    """End and reap them all. Returns how one ended that did not end well, or nothing."""
+    bad = ""
     for pidfd in children:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
     deadline = time.monotonic() + GRACE + 0.3
     for pidfd, pid in children.items():
         if not select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        if os.waitpid(pid, 0)[1]:
+            bad = bad or f"worker process {pid} did not end well"
         os.close(pidfd)
+    return bad
 
 
 def _serve(serve: Callable[[int], Workers], index: int, parent: int, tell_started: int) -> NoReturn:
@@ -119,7 +132,7 @@ def _serve(serve: Callable[[int], Workers], index: int, parent: int, tell_starte
         os.write(tell_started, f"{_STARTED}\n".encode())
         while signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK) is None:
             if os.getppid() != parent:
-                break
+                os._exit(1)  # it was killed; what it made, and so what this process made, is swept by the next one
         workers.stop(GRACE)
         code = 0
     except (OSError, ValueError) as error:
@@ -139,31 +152,49 @@ def say(text: str) -> None:
 _PROGRAM = ["harness"]
 
 
-def main(program: str, body: Callable[[], int | None]) -> int:
-    """Run a program's body: its exit code, with one line on standard error where it fails (1) or is misused (2)."""
+def main(program: str, body: Callable[[], int | None], stopped: int = 0) -> int:
+    """Run a program's body: its exit code, with one line on standard error where it fails (1) or is misused (2).
+
+    stopped: the exit code where a signal ends it.
+    """
     _PROGRAM[0] = program
-    for number in _STOP:
-        if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup(1) stays in force
-            signal.signal(number, signal.default_int_handler)
+    for number in _heeded():
+        signal.signal(number, signal.default_int_handler)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor for each file, lane and client
     try:
         return body() or 0
     except (Failure, OSError, ValueError) as error:
         say(str(error))
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
-        return 130
+        return stopped
+
+
+def _heeded() -> list[signal.Signals]:
+    """The signals that ask to end; nohup(1) keeps its word."""
+    return [number for number in _STOP if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def open_home(undo: ExitStack, name: str, part: str) -> rendezvous.Home:
-    """The program's own directory at a rendezvous, closed by `undo`. Raises Failure where another one has it."""
-    try:
-        home = rendezvous.Home(name, part)
-    except rendezvous.Taken:
-        raise Failure(f"another {part} runs at rendezvous {name!r}: stop it, or use another --name") from None
+    """The program's own directory at a rendezvous, closed by `undo`. Raises Failure where another one keeps it, and
+    at its closing where something had been left behind in it."""
+    deadline = time.monotonic() + _HAND_OVER
+    while True:
+        try:
+            home = rendezvous.Home(name, part)
+            break
+        except rendezvous.Taken:  # perhaps by the workers of a killed one, who have yet to notice
+            if time.monotonic() > deadline:
+                raise Failure(f"another {part} runs at rendezvous {name!r}: stop it, or use another --name") from None
+            time.sleep(0.02)
 
     def close() -> None:
         if found := home.close():
-            say(f"removed what a worker process left behind: {', '.join(found)}")
+            left = f"removed {len(found)} objects that were left behind: {', '.join(found)}"
+            if sys.exc_info()[0] is None:
+                raise Failure(left)
+            say(left)  # no news where the program fails anyway
 
     undo.callback(close)
     return home

@@ -18,6 +18,7 @@ from harness.roles.catalogue import Directory, Locals, open_source
 from harness.roles.lanes import CACHE, CHANNEL, COMMANDS, LANE
 
 DEFAULT_COMMAND = "posix_mq"
+_QUIET = 0.1  # seconds without a command after which none is on its way
 
 
 class CacheWorkers:
@@ -36,19 +37,23 @@ class CacheWorkers:
         self._delay = delay
         self._lanes = Lanes(rendezvous_name)
         self._stopping = False
+        self._last = 0.0  # when the latest command came, once it is stopping
         self._busy = [False] * threads
         receivers = [transport.receiver(scope) for _ in range(threads)]
         for index, receiver in enumerate(receivers):
             threading.Thread(target=self._work, args=(index, receiver), daemon=True).start()
 
     def stop(self, grace: float) -> None:
-        """Refuse what still comes; return when no reply is under way, or after `grace` seconds."""
+        """Refuse what still comes; return when nothing has come for a moment, or after `grace` seconds.
+
+        The proxies know by now that this cache is no more, but commands may be on their way.
+        """
         self._stopping = True
-        deadline = time.monotonic() + grace
-        quiet = 0
-        while quiet < 3 and time.monotonic() < deadline:
+        now = time.monotonic()
+        deadline, self._last = now + grace, now
+        while now < deadline and (any(self._busy) or now < self._last + _QUIET):
             time.sleep(0.01)
-            quiet = 0 if any(self._busy) else quiet + 1
+            now = time.monotonic()
 
     def _work(self, index: int, receiver: CommandReceiver) -> None:
         while True:
@@ -57,6 +62,8 @@ class CacheWorkers:
             except TimeoutError:
                 continue
             self._busy[index] = True
+            if self._stopping:
+                self._last = time.monotonic()
             try:
                 self._answer(record)
             except Exception as error:  # noqa: BLE001  a defect costs its request, not the worker
@@ -156,6 +163,7 @@ def _run(args: argparse.Namespace) -> None:
     catalogue = open_source(args.source)
     with ExitStack() as undo:
         home = program.open_home(undo, args.name, CACHE)
+        serving = home.hold(rendezvous.SERVING)
         scope = home.scope(COMMANDS, args.timeout)
         undo.enter_context(transport.provision(scope))
 
@@ -166,4 +174,4 @@ def _run(args: argparse.Namespace) -> None:
             rendezvous.write_note(f"{home.directory}/{CHANNEL}", args.timeout, registry.describe(transport))
             print(f"simplecached: ready at rendezvous {args.name!r} over {registry.describe(transport)}", flush=True)
 
-        program.run(args.processes, serve, ready, args.until_eof)
+        program.run(args.processes, serve, ready, lambda: rendezvous.unhold(serving), args.until_eof)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from harness import registry
+from harness.api import send_file
 from harness.protocol import getfile
 from harness.roles import program
 from harness.roles.catalogue import Directory, Locals, open_source
@@ -18,8 +19,9 @@ DEFAULT_DATA = "posix_shm"
 class DirectBackend:
     """Serves files by itself with sendfile(2): what every other figure is read against."""
 
-    def __init__(self, catalogue: Directory | Locals) -> None:
+    def __init__(self, catalogue: Directory | Locals, timeout: float) -> None:
         self._find = catalogue.find
+        self._timeout = timeout
 
     def handler(self) -> Handler:
         """The handler of any worker thread: there is nothing to own."""
@@ -40,9 +42,8 @@ class DirectBackend:
             return
         length = os.fstat(fd).st_size
         os.write(client, getfile.ok_header(length))
-        sent = 0
-        while sent < length and (moved := os.sendfile(client, fd, sent, length - sent)):
-            sent += moved
+        if length:
+            send_file(client, fd, 0, length, self._timeout)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -92,9 +93,9 @@ def _run(args: argparse.Namespace) -> None:
             what = f"{args.direct} by sendfile"
 
             def backend(_: int) -> Backend:
-                return DirectBackend(catalogue)
+                return DirectBackend(catalogue, args.timeout)
         else:
-            home = program.open_home(undo, args.name, f"proxy-{os.getpid()}")
+            home = program.open_home(undo, args.name, f"proxy-{os.getpid()}-{os.urandom(3).hex()}")
             wait_for_cache(args.name, args.wait, command)
             what = f"rendezvous {args.name!r} over {lanes} lanes of {registry.describe(data)}"
 
@@ -107,5 +108,5 @@ def _run(args: argparse.Namespace) -> None:
             args.processes,
             lambda process: Server(listener, args.threads, backend(process), args.timeout),
             lambda: print(f"webproxy: listening on {host}:{port}, serving {what}", flush=True),
-            args.until_eof,
+            until_eof=args.until_eof,
         )
