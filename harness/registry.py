@@ -1,7 +1,7 @@
 """Finds the transports: built-in ones and strangers' come through the same entry points, group `transport_harness`.
 
 Plugins are loaded one by one (pluggy's own loading stops at the first that fails to import); a failure is kept for the
-message when somebody asks for what is not there.
+message when somebody asks for what is not there, and for `harness plugins`.
 """
 
 import dataclasses
@@ -22,11 +22,12 @@ AnyTransport = api.CommandTransport | api.DataTransport
 
 
 class Registry(NamedTuple):
-    """Name to class for each kind, and the entry points that failed with the reason."""
+    """Name to class for each kind, the entry points that failed with the reason, and each class's distribution."""
 
     command: dict[str, type[api.CommandTransport]]
     data: dict[str, type[api.DataTransport]]
     failed: dict[str, str]
+    origins: dict[type, str]
 
 
 class UnknownTransport(ValueError):
@@ -39,7 +40,10 @@ def load() -> Registry:
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(api.Hooks)
     failed: dict[str, str] = {}
+    distributions = {}
     for entry in entry_points(group=GROUP):
+        if entry.dist is not None:
+            distributions[entry.name] = f"{entry.dist.name} {entry.dist.version}"
         try:
             manager.register(entry.load(), entry.name)
             manager.check_pending()
@@ -47,15 +51,15 @@ def load() -> Registry:
             failed[entry.name] = f"{type(error).__name__}: {error}"
             if manager.has_plugin(entry.name):
                 manager.unregister(name=entry.name)
-    return collect(manager, failed)
+    return _collect(manager, failed, distributions)
 
 
-def collect(manager: pluggy.PluginManager, failed: dict[str, str]) -> Registry:
+def _collect(manager: pluggy.PluginManager, failed: dict[str, str], distributions: dict[str, str]) -> Registry:
     """The name tables of the plugins in `manager`, each called by itself; a failure is added to `failed`.
 
     Raises ValueError for a doubled name.
     """
-    registry = Registry({}, {}, failed)
+    registry = Registry({}, {}, failed, {})
     kinds: tuple[tuple[pluggy.HookCaller, type, dict[str, Any]], ...] = (
         (manager.hook.command_transports, api.CommandTransport, registry.command),
         (manager.hook.data_transports, api.DataTransport, registry.data),
@@ -72,7 +76,9 @@ def collect(manager: pluggy.PluginManager, failed: dict[str, str]) -> Registry:
                 if name in table:
                     raise ValueError(f"two plugins offer {name!r}: {table[name]!r} and {transport!r}; uninstall one")
                 table[name] = transport
-    return Registry(dict(sorted(registry.command.items())), dict(sorted(registry.data.items())), failed)
+                registry.origins[transport] = distributions.get(plugin.plugin_name, "unknown")
+    command, data = (dict(sorted(table.items())) for _, _, table in kinds)
+    return registry._replace(command=command, data=data)
 
 
 def _name_of(transport: Any, base: type) -> str:
@@ -108,6 +114,12 @@ def data_transport(text: str, chunk: int | None = None) -> api.DataTransport:
         options.setdefault("chunk", str(chunk))
     built: api.DataTransport = _build("data", load().data, name, options)
     return built
+
+
+def defaults() -> list[AnyTransport]:
+    """Every installed transport, command transports first, with its default options."""
+    found = load()
+    return [*(kind() for kind in found.command.values()), *(kind() for kind in found.data.values())]
 
 
 def parse(text: str) -> tuple[str, dict[str, str]]:

@@ -109,15 +109,16 @@ class Home:
         return Scope(f"{self.directory}/{part}", scope_label(self._label, self.directory, part), timeout, ledger=True)
 
     def close(self) -> list[str]:
-        """Remove the home; returns the IPC objects that were still in it, of workers that could not remove them.
+        """Remove the home, once; returns the IPC objects that were still in it, of workers that could not remove them.
 
         Forks that inherited the home leave that to the process that made it.
         """
-        if os.getpid() != self._owner:
+        if os.getpid() != self._owner or self._lock < 0:
             return []
         with _locked_base():
             found = sweep_home(self.directory)
             os.close(self._lock)
+            self._lock = -1
             _remove_empty(os.path.dirname(self.directory))
         return found
 

@@ -1,0 +1,352 @@
+"""Every registered transport keeps its promises; and transports broken on purpose are caught by the check for it."""
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import posix_ipc
+import pytest
+
+from harness import registry, testkit
+from harness.api import HEAD_BYTES, FileSender, Scope
+from transports.fifo import FifoCommandReceiver, FifoCommands, FifoCommandSender, FifoData, FifoReceiver, FifoSender
+from transports.posix_mq import End, PosixMq
+from transports.posix_shm import PosixShm
+from transports.sendfile import DescriptorSender, Sendfile
+
+CHECKS = [
+    pytest.param(transport, name, id=f"{type(transport).__name__}-{testkit.sentence(name)}")
+    for transport in registry.defaults()
+    for name in sorted(dir(testkit.contract_for(transport)))
+    if name.startswith("test_")
+]
+
+
+@pytest.mark.parametrize(("transport", "check"), CHECKS)
+def test_the_transport_keeps_the_promise(transport, check):
+    getattr(testkit.contract_for(transport)(), check)()
+
+
+class TestThePytestFace(testkit.DataContract):
+    transport = PosixShm(chunk=4096, depth=1)
+
+
+# ---- broken on purpose; each names the check that has to catch it
+
+
+@dataclass(frozen=True)
+class Corrupting(FifoData):
+    caught_by = "bodies of every awkward size arrive intact"
+
+    class Sender(FifoSender):
+        def publish(self, count):
+            if count > 1000:
+                self._buffer[count - 1] ^= 1
+            super().publish(count)
+
+    def sender(self, scope) -> FifoSender:
+        return self.Sender(scope, self)
+
+
+@dataclass(frozen=True)
+class DroppingHeads(FifoData):
+    caught_by = "refusals and empty bodies arrive"
+    timeout = 0.3
+
+    class Sender(FifoSender):
+        def publish(self, count):
+            if count != HEAD_BYTES:
+                super().publish(count)
+
+    def sender(self, scope) -> FifoSender:
+        return self.Sender(scope, self)
+
+
+@dataclass(frozen=True)
+class GreetingWhenOpened(FifoData):
+    caught_by = "the next reply may come from another process"
+
+    def sender(self, scope) -> FifoSender:
+        sender = FifoSender(scope, self)
+        if os.path.exists(scope.path("greeted")):
+            os.write(sender._fd, b"hello again")
+        with open(scope.path("greeted"), "w"):
+            return sender
+
+
+@dataclass(frozen=True)
+class WaitingTooLong(FifoData):
+    caught_by = "waiting for a reply ends in time"
+
+    def receiver(self, scope) -> FifoReceiver:
+        return FifoReceiver(Scope(scope.directory, scope.label, scope.timeout * 10), self)
+
+
+@dataclass(frozen=True)
+class NeverFull(FifoData):
+    caught_by = "a lane that nobody empties pushes back in time"
+
+    class Sender(FifoSender):
+        def publish(self, count):
+            try:
+                super().publish(count)
+            except TimeoutError:
+                pass
+
+    def sender(self, scope) -> FifoSender:
+        return self.Sender(Scope(scope.directory, scope.label, 0.001), self)
+
+
+@dataclass(frozen=True)
+class LeakingANameOfTheScope(FifoData):
+    caught_by = "nothing is left behind when the scope is left"
+
+    @contextmanager
+    def provision(self, scope):
+        posix_ipc.Semaphore(scope.posix_name("forgotten"), posix_ipc.O_CREAT).close()
+        with super().provision(scope):
+            yield
+
+
+@dataclass(frozen=True)
+class LeakingADescriptor(FifoData):
+    caught_by = "nothing is left behind when the scope is left"
+
+    def sender(self, scope) -> FifoSender:
+        os.open("/dev/null", os.O_RDONLY)
+        return FifoSender(scope, self)
+
+
+@dataclass(frozen=True)
+class NamingByItself(FifoData):
+    caught_by = "what a killed owner leaves is found by a sweep"
+
+    @contextmanager
+    def provision(self, scope):
+        posix_ipc.Semaphore("/th-of-my-own", posix_ipc.O_CREAT).close()
+        try:
+            with super().provision(scope):
+                yield
+        finally:
+            posix_ipc.unlink_semaphore("/th-of-my-own")
+
+
+@dataclass(frozen=True)
+class ClosingOnce(FifoData):
+    caught_by = "ends close twice"
+
+    class Sender(FifoSender):
+        def close(self):
+            os.close(self._fd)
+
+    def sender(self, scope) -> FifoSender:
+        return self.Sender(scope, self)
+
+
+@dataclass(frozen=True)
+class OpeningAnything(FifoData):
+    caught_by = "opening an end before anybody provisioned is an error and not a wait"
+
+    class Sender(FifoSender):
+        def __init__(self):
+            pass
+
+        def close(self):
+            pass
+
+    def sender(self, scope) -> FifoSender:
+        return FifoSender(scope, self) if os.path.exists(scope.path("fifo")) else self.Sender()
+
+
+@dataclass(frozen=True)
+class LeavingHalfAfterACrash(FifoData):
+    caught_by = "a crash while provisioning leaves nothing behind"
+
+    @contextmanager
+    def provision(self, scope):
+        name = scope.posix_name(f"half-{os.path.exists(scope.path('fifo'))}")
+        posix_ipc.Semaphore(name, posix_ipc.O_CREAT).close()
+        with super().provision(scope):
+            yield
+        posix_ipc.unlink_semaphore(name)
+
+
+@dataclass(frozen=True)
+class SharingOneLane(FifoData):
+    caught_by = "lanes do not mix"
+    timeout = 0.5
+
+    def _shared(self, scope):
+        return Scope(os.path.dirname(scope.directory), scope.label, scope.timeout)
+
+    @contextmanager
+    def provision(self, scope):
+        fifo = self._shared(scope).path("fifo")
+        if not os.path.exists(fifo):
+            os.mkfifo(fifo)
+        yield
+
+    def receiver(self, scope) -> FifoReceiver:
+        return FifoReceiver(self._shared(scope), self)
+
+    def sender(self, scope) -> FifoSender:
+        return FifoSender(self._shared(scope), self)
+
+
+@dataclass(frozen=True)
+class Padding(Sendfile):
+    caught_by = "a file that shrinks ends the reply short and is told"
+
+    class Sender(DescriptorSender):
+        def send_file(self, head, fd, offset, count):
+            if count:
+                os.ftruncate(fd, count)
+            super().send_file(head, fd, offset, count)
+
+    def sender(self, scope) -> FileSender:
+        return self.Sender(scope)
+
+
+@dataclass(frozen=True)
+class CopyingInSecret(FifoData):
+    caught_by = "a zero copy end does not read the content"
+
+    class Sender(FileSender):
+        def __init__(self, scope, options):
+            self._end = FifoSender(scope, options)
+
+        def send_file(self, head, fd, offset, count):
+            data = head + os.pread(fd, count, offset) if count else head
+            if len(data) < HEAD_BYTES + count:
+                raise EOFError
+            while data:
+                data = data[self._end._write(data) :]
+
+        def close(self):
+            self._end.close()
+
+    def sender(self, scope) -> FileSender:
+        return self.Sender(scope, self)
+
+
+@dataclass(frozen=True)
+class Tearing(FifoCommands):
+    caught_by = "each record reaches exactly one of many receivers whole"
+
+    class Sender(FifoCommandSender):
+        def send(self, record):
+            self._write(record[:200])
+            time.sleep(0.0002)
+            self._write(record[200:])
+
+    def sender(self, scope) -> FifoCommandSender:
+        return self.Sender(scope, os.O_WRONLY)
+
+
+@dataclass(frozen=True)
+class LosingWhenFull(PosixMq):
+    caught_by = "a full channel pushes back in time and keeps what it holds"
+
+    class Sender(End):
+        def send(self, record):
+            try:
+                super().send(record)
+            except TimeoutError:
+                pass
+
+    def sender(self, scope) -> End:
+        return self.Sender(Scope(scope.directory, scope.label, 0.0001))
+
+
+@dataclass(frozen=True)
+class Reordering(PosixMq):
+    caught_by = "the records of one sender keep their order"
+
+    class Sender(End):
+        def send(self, record):
+            self._queue.send(record, self._timeout, priority=record[0] % 2)
+
+    def sender(self, scope) -> End:
+        return self.Sender(scope)
+
+
+@dataclass(frozen=True)
+class Doubling(PosixMq):
+    caught_by = "each record reaches exactly one of many receivers whole"
+
+    class Sender(End):
+        def send(self, record):
+            super().send(record)
+            if record[0] == 7:
+                super().send(record)
+
+    def sender(self, scope) -> End:
+        return self.Sender(scope)
+
+
+@dataclass(frozen=True)
+class WaitingUnderALock(FifoCommands):
+    caught_by = "a killed receiver takes no other one with it"
+
+    class Receiver(FifoCommandReceiver):
+        def __init__(self, scope):
+            super().__init__(scope)
+            self._lock = posix_ipc.Semaphore(scope.posix_name("lock"), posix_ipc.O_CREAT, initial_value=1)
+
+        def receive(self):
+            try:
+                self._lock.acquire(self._timeout)
+            except posix_ipc.BusyError:
+                raise TimeoutError from None
+            try:
+                return super().receive()
+            finally:
+                self._lock.release()
+
+        def close(self):
+            if self._fd >= 0:
+                self._lock.close()
+            super().close()
+
+    @contextmanager
+    def provision(self, scope):
+        with super().provision(scope):
+            try:
+                yield
+            finally:
+                posix_ipc.unlink_semaphore(scope.posix_name("lock"))
+
+    def receiver(self, scope) -> FifoCommandReceiver:
+        return self.Receiver(scope)
+
+
+BROKEN = [kind for kind in list(globals().values()) if isinstance(kind, type) and "caught_by" in vars(kind)]
+
+
+@pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
+def test_a_transport_that_is_broken_is_caught_by_the_check_for_it(kind):
+    contract = testkit.contract_for(kind())
+    contract.timeout = vars(kind).get("timeout", contract.timeout)
+    check = next(name for name in dir(contract) if testkit.sentence(name) == kind.caught_by)
+    try:
+        with pytest.raises(Exception):  # noqa: B017, PT011  a check fails in whatever way the transport breaks
+            getattr(contract(), check)()
+    finally:
+        for name in os.listdir("/dev/shm"):
+            if name.startswith("sem.th-") and ("half-" in name or "of-my-own" in name or "forgotten" in name):
+                os.unlink(f"/dev/shm/{name}")
+
+
+def test_there_are_broken_transports_enough_to_trust_the_kit():
+    assert len(BROKEN) >= 15
+    data, command = testkit.DataContract, testkit.CommandContract
+    sentences = {testkit.sentence(name) for kit in (data, command) for name in dir(kit) if name.startswith("test_")}
+    assert {kind.caught_by for kind in BROKEN} <= sentences
+
+
+def test_every_check_says_what_to_look_at():
+    for kit in (testkit.DataContract, testkit.CommandContract):
+        for name in dir(kit):
+            if name.startswith("test_"):
+                assert len(getattr(kit, name).__doc__) > 30, name
