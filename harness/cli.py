@@ -10,13 +10,14 @@ _COMMANDS = {
     "gfclient": ("harness.roles.gfclient", "ask for files, count and time the replies"),
     "run": ("harness.experiment.runner", "run an experiment file and keep its results"),
     "plugins": ("harness.plugins", "list the installed transports, and whether they work here"),
+    "new-transport": ("harness.new_transport", "write a package with a transport of your own to begin with"),
     "check": ("harness.check", "hold transports to what they promise"),
     "clean": ("harness.clean", "remove what killed programs left"),
 }
 
 
 def usage() -> str:
-    rows = "\n".join(f"  {name:14}{what}" for name, (_, what) in _COMMANDS.items())
+    rows = "\n".join(f"  {name:15}{what}" for name, (_, what) in _COMMANDS.items())
     return f"usage: harness COMMAND ...\n\n{rows}\n\n`harness COMMAND --help` says more."
 
 

@@ -28,6 +28,7 @@ ROOMS = {
     "harness.testkit": ["harness.api", "harness.protocol", "harness.rendezvous", "harness.transfer"],
     "harness.check": ["harness.testkit", "harness.registry", "harness.api", "harness.roles"],
     "harness.plugins": ["harness.registry", "harness.rendezvous", "harness.api", "harness.roles"],
+    "harness.new_transport": ["harness.roles"],
     "harness.clean": ["harness.rendezvous", "harness.roles"],
     "harness.cli": ["harness"],
     "harness.__main__": ["harness.cli"],

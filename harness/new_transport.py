@@ -1,0 +1,52 @@
+"""`harness new-transport`: writes an installable package with a working transport, for its author to change."""
+
+import argparse
+import keyword
+import os
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from string import Template
+
+from harness.roles import program
+
+_FILES = {
+    "pyproject.toml": "pyproject.toml.txt",
+    "README.md": "README.md.txt",
+    "harness_{module}.py": "{kind}.py.txt",
+    "tests/test_{module}.py": "test.py.txt",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the package. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="harness new-transport",
+        description="Write a package with a working transport, its tests on the conformance kit, and a README.",
+        epilog="Then: pip install -e DIR; harness check NAME; pytest DIR. The tutorial: docs/writing-a-transport.md.",
+    )
+    parser.add_argument("name", metavar="NAME", help="letters, digits, '_' and '-'")
+    parser.add_argument("directory", metavar="DIR", help="made, or empty")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--data", dest="kind", action="store_const", const="data", default="data", help="(default)")
+    kind.add_argument("--command", dest="kind", action="store_const", const="command")
+    args = parser.parse_args(argv)
+    return program.main("new-transport", lambda: _write(args.name, args.kind, args.directory))
+
+
+def _write(name: str, kind: str, directory: str) -> None:
+    module = name.replace("-", "_").lower()
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or keyword.iskeyword(module):
+        raise ValueError(f"{name!r} cannot be a transport's name: a letter, then letters, digits, '_' and '-'")
+    if os.path.exists(directory) and (not os.path.isdir(directory) or os.listdir(directory)):
+        raise ValueError(f"{directory}: is there and not empty; name a new directory")
+    class_name = "".join(part.capitalize() for part in re.split(r"[-_]", name))
+    values = {"name": name, "Name": class_name, "module": module, "kind": kind, "Kind": kind.capitalize()}
+    for target, template in _FILES.items():
+        path = f"{directory}/{target.format(**values)}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        text = (files("harness") / "templates" / template.format(**values)).read_text(encoding="utf-8")
+        with open(path, "x", encoding="utf-8") as file:
+            # $NameEnd is the class name and a word behind it.
+            file.write(Template(re.sub(r"\$(Name|Kind|module)", r"${\1}", text)).substitute(values))
+        print(path)
