@@ -135,7 +135,7 @@ class UnixData(DataTransport):
     """
 
     name = "unix"
-    chunk: int = 1 << 17
+    chunk: int = 1 << 18
     buffer: int = 200 << 10
 
     def __post_init__(self) -> None:
