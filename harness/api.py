@@ -43,7 +43,7 @@ from typing import ClassVar
 
 import pluggy
 
-from harness.protocol.wire import COMMAND_BYTES, HEAD_BYTES
+from harness.protocol.wire import COMMAND_BYTES, HEAD_BYTES, decode_head
 
 __all__ = [
     "COMMAND_BYTES",
@@ -57,6 +57,7 @@ __all__ = [
     "Scope",
     "Sender",
     "SocketReceiver",
+    "content_length",
     "hookimpl",
     "send_file",
 ]
@@ -234,6 +235,14 @@ class DataTransport(ABC):
     @abstractmethod
     def sender(self, scope: Scope) -> Sender | FileSender:
         """Open a cache worker's end, in any process of the same user; a lane may have several, used in turn."""
+
+
+def content_length(head: bytes | bytearray | memoryview) -> int:
+    """Bytes of content that follow the head of a reply: for ends that must know where a reply ends.
+
+    Raises ValueError where that is no head.
+    """
+    return decode_head(head)[2]
 
 
 def send_file(sink: int, fd: int, offset: int, count: int, timeout: float) -> None:

@@ -3,9 +3,11 @@
 import collections
 import hashlib
 import os
+import resource
 import signal
 import socket
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -206,3 +208,122 @@ def test_a_full_command_channel_pushes_back_in_time(command, home):
         assert wire.decode_command(receiver.receive()).request_id == 0
         sender.close()
         receiver.close()
+
+
+def test_command_receivers_of_several_processes_that_wait_in_vain_all_end_in_time(command, home):
+    scope = home.scope("commands", 0.3)
+
+    def wait():
+        receiver, begun = command.receiver(scope), time.monotonic()
+        with pytest.raises(TimeoutError):
+            receiver.receive()
+        receiver.close()
+        took.append(time.monotonic() - begun)
+
+    took = []
+    with command.provision(scope):
+        threads = [threading.Thread(target=wait) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        pids = [in_a_fork(wait) for _ in range(2)]
+        for thread in threads:
+            thread.join()
+        assert [ended_well(pid) for pid in pids] == [True, True]
+    assert len(took) == 4
+    assert min(took) > 0.29
+    assert max(took) < 0.8
+
+
+def test_a_sender_that_finds_no_room_gives_up_in_time(data, home):
+    scope = home.scope("lane", 0.2)
+    with data.provision(scope):
+        receiver, sender = data.receiver(scope), data.sender(scope)
+        if isinstance(sender, api.Sender):
+            begun = time.monotonic()
+            with pytest.raises(TimeoutError):
+                collections.deque((sender.publish(len(sender.loan())) for _ in range(1000)), 0)
+            assert time.monotonic() - begun < 2
+        sender.close()
+        receiver.close()
+
+
+def test_the_end_of_a_cache_between_replies_costs_its_successor_nothing(data, home):
+    scope = home.scope("lane", TIMEOUT)
+    with data.provision(scope):
+        relay = transfer.relay_over(data.receiver(scope))
+        for number in range(3):
+            pid = in_a_fork(
+                lambda number=number: transfer.answerer_over(data.sender(scope))(number, wire.STATUS_NOT_FOUND, -1, 0)
+            )
+            assert ended_well(pid)
+            assert relay.await_head(number) == (wire.STATUS_NOT_FOUND, 0)
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                relay.pass_on(ours.fileno(), b"refused")
+        relay.close()
+
+
+@pytest.mark.parametrize("name", ["posix_mq", "posix_shm", "sysv_mq", "unix"])
+def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
+    data = registry.data_transport(name)
+    scope = home.scope("lane", 20)
+    with data.provision(scope):
+        receiver, sender = data.receiver(scope), data.sender(scope)
+        sender.loan()[: wire.HEAD_BYTES] = wire.encode_head(1, wire.STATUS_OK, 1000)
+        sender.publish(100)
+        assert len(receiver.take()) == 100
+        receiver.give_back()
+        sender.loan()
+        sender.publish(0)
+        with pytest.raises(EOFError):
+            receiver.take()
+        sender.close()
+        receiver.close()
+
+
+def test_a_sender_killed_in_a_reply_ends_it_at_once_over_a_unix_socket(home):
+    data = registry.data_transport("unix")
+    scope = home.scope("lane", 20)
+
+    def send():
+        sender = data.sender(scope)
+        sender.loan()[: wire.HEAD_BYTES] = wire.encode_head(1, wire.STATUS_OK, 1000)
+        sender.publish(100)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with data.provision(scope):
+        receiver = data.receiver(scope)
+        pid = in_a_fork(send)
+        assert len(receiver.take()) == 100
+        with pytest.raises(EOFError):
+            receiver.take()
+        assert not ended_well(pid)
+        receiver.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("posix_mq:chunk=1GiB", "/proc/sys/fs/mqueue/msgsize_max"),
+        ("posix_mq:depth=1000000", "/proc/sys/fs/mqueue/msg_max"),
+        ("sysv_mq:chunk=1GiB", "/proc/sys/kernel/msgmax"),
+        ("unix:buffer=1000MiB", "/proc/sys/net/core/wmem_max"),
+    ],
+)
+def test_a_lane_over_a_limit_of_the_system_is_refused_with_the_limit(text, limit, home):
+    data = registry.data_transport(text)
+    scope = home.scope("lane", TIMEOUT)
+    with pytest.raises(OSError, match=limit), data.provision(scope):
+        pass
+
+
+def test_queues_that_the_user_may_not_have_are_refused_with_the_sum(home):
+    data = registry.data_transport("posix_mq:chunk=4096,depth=2")
+    before = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
+    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (8000, before[1]))
+    try:
+        said = "counts 8384 bytes, and of the 8000 .*`ulimit -q`"
+        with pytest.raises(OSError, match=said), data.provision(home.scope("lane", TIMEOUT)):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, before)
