@@ -259,7 +259,7 @@ def _remove_posix(name: str) -> list[str]:
 
 def _remove_sysv(kind: str, key: int) -> list[str]:
     holder = sysv_object(kind, key)
-    if not holder or holder["cuid"] != os.getuid():
+    if not holder or holder["cuid"] != os.geteuid():
         return []
     import sysv_ipc  # noqa: PLC0415
 
