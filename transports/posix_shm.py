@@ -27,7 +27,7 @@ _SPIN_SECONDS = 100e-6  # of spin-then-block: about twice what it takes to be wo
 class PosixShm(Ring, DataTransport):
     """chunk: bytes of a slot. depth: slots.
     wait: how an end waits. block: in the kernel. spin: looking at the semaphore until its timeout. spin-then-block:
-        looking for 100 us, then in the kernel.
+        looking for 100 us, then in the kernel. What they cost and win: docs/decisions/0006-spinning.md.
     """
 
     name = "posix_shm"
@@ -87,7 +87,8 @@ class BlockingSemaphore:
     def __init__(self, scope: Scope, part: str, wait: str) -> None:
         self._semaphore = posix_ipc.Semaphore(scope.posix_name(part))
         self._timeout = scope.timeout
-        self._spin_seconds = self._timeout if wait == "spin" else _SPIN_SECONDS
+        self._then_block = wait != "spin"
+        self._spin_seconds = _SPIN_SECONDS if self._then_block else scope.timeout
         self._late = f"no slot was {'freed' if part == 'free' else 'filled'} for {scope.timeout} s"
         self.release: Callable[[], None] = self._semaphore.release
         self.close: Callable[[], None] = self._semaphore.close
@@ -112,9 +113,9 @@ class SpinningSemaphore(BlockingSemaphore):
             deadline = time.monotonic() + self._spin_seconds
             while not semaphore.value:
                 if time.monotonic() >= deadline:
-                    if self._spin_seconds == self._timeout:
-                        raise TimeoutError(self._late)
-                    break
+                    if self._then_block:
+                        break
+                    raise TimeoutError(self._late)
                 os.sched_yield()  # to whom we wait for, where it has no core of its own; lets go of the GIL, too
         super().acquire()
 
