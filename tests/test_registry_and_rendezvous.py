@@ -18,6 +18,7 @@ from harness import api, registry, rendezvous
         ("posix_shm:depth=two", "not a whole number"),
         ("posix_shm:depth=0", "depth at least 1"),
         ("posix_shm:wait=never", "must be block, spin or spin-then-block"),
+        ("sysv_shm:depth=40000", "a semaphore counts to 32767"),
         ("posix_shm:depth", "write options as"),
     ],
 )

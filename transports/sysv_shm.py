@@ -25,6 +25,9 @@ import sysv_ipc
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
 from transports.ring import Parts, Ring, RingReceiver, RingSender
 
+# How semget(2) and shmget(2) say that one of the kernel's limits is met.
+_LIMITS = {("sem", OSError): "sem", ("shm", ValueError): "shmmax", ("shm", OSError): "shmall and shmmni"}
+
 
 @dataclass(frozen=True)
 class SysvShm(Ring, DataTransport):
@@ -32,23 +35,28 @@ class SysvShm(Ring, DataTransport):
 
     name = "sysv_shm"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.depth > sysv_ipc.SEMAPHORE_VALUE_MAX:
+            raise ValueError(f"depth={self.depth}: a semaphore counts to {sysv_ipc.SEMAPHORE_VALUE_MAX}")
+
     @contextmanager
     def provision(self, scope: Scope) -> Iterator[None]:
+        free, full = scope.sysv_key("sem", "free"), scope.sysv_key("sem", "full")
+        memory = scope.sysv_key("shm", "memory")
+        create: dict[str, int] = {"flags": sysv_ipc.IPC_CREX, "mode": 0o600}
         with ExitStack() as undo:
+            kind = "sem"
             try:
-                for part, value in (("free", self.depth), ("full", 0)):
-                    key = scope.sysv_key("sem", part)
-                    semaphore = sysv_ipc.Semaphore(key, sysv_ipc.IPC_CREX, mode=0o600, initial_value=value)
-                    undo.callback(_remove, semaphore)
-            except (sysv_ipc.Error, OSError, ValueError) as error:
-                raise OSError(f"no semaphore of {self.depth}: {error}; see /proc/sys/kernel/sem, proc(5)") from error
-            try:
-                key = scope.sysv_key("shm", "memory")
-                memory = sysv_ipc.SharedMemory(key, sysv_ipc.IPC_CREX, mode=0o600, size=self.size, init_character=b"\0")
-                undo.callback(_remove, memory)
-                memory.detach()
+                for key, value in ((free, self.depth), (full, 0)):
+                    made = sysv_ipc.Semaphore(key, **create, initial_value=value)
+                    undo.callback(_remove, made)
+                kind = "shm"
+                made = sysv_ipc.SharedMemory(memory, **create, size=self.size, init_character=b"\0")
+                undo.callback(_remove, made)
+                made.detach()
             except (sysv_ipc.Error, OSError, ValueError, MemoryError) as error:
-                limit = {ValueError: "shmmax", OSError: "shmall and shmmni"}.get(type(error))
+                limit = _LIMITS.get((kind, type(error)))
                 see = f"; see /proc/sys/kernel/{limit}, proc(5)" if limit else ""
                 raise OSError(f"{self.depth} slots of {self.chunk} bytes: {error}{see}") from error
             yield
