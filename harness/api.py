@@ -39,7 +39,7 @@ import zlib
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pluggy
 
@@ -57,11 +57,13 @@ __all__ = [
     "Scope",
     "Sender",
     "SocketReceiver",
+    "SysvKind",
     "content_length",
     "hookimpl",
     "send_file",
 ]
 
+SysvKind = Literal["shm", "sem", "msg"]
 hookspec = pluggy.HookspecMarker("transport_harness")
 hookimpl = pluggy.HookimplMarker("transport_harness")
 
@@ -92,11 +94,26 @@ class Scope:
         self._record(f"posix {name}")
         return name
 
-    def sysv_key(self, part: str) -> int:
-        """A key for shmget(2), semget(2) or msgget(2): positive, 31 bits, never IPC_PRIVATE."""
+    def sysv_key(self, kind: SysvKind, part: str) -> int:
+        """A key for shmget(2), semget(2) or msgget(2): positive, 31 bits, never IPC_PRIVATE.
+
+        Its first call by whoever provisions raises FileExistsError where a stranger's object has the key. So every
+        object whose key is in the ledger is younger than the entry: ours, whether or not the owner lived to say that
+        it was created. That leaves the stranger who takes the key between this call and the creation.
+        """
         key = zlib.crc32(f"{self.directory}/{part}".encode()) & 0x7FFFFFFF or 1
-        self._record(f"sysv {key}")
+        if self.ledger and f"{kind} {key}" not in self._recorded():
+            if holder := sysv_object(kind, key):
+                raise FileExistsError(f"SysV {kind} {key:#x} is somebody else's, id {holder['id']}; see ipcs(1)")
+            self._record(f"{kind} {key}")
         return key
+
+    def _recorded(self) -> list[str]:
+        try:
+            with open(f"{self.directory}/{LEDGER}") as ledger:
+                return ledger.read().splitlines()
+        except FileNotFoundError:
+            return []
 
     def _record(self, line: str) -> None:
         if self.ledger:
@@ -105,6 +122,14 @@ class Scope:
 
 
 LEDGER = "names"
+
+
+def sysv_object(kind: str, key: int) -> dict[str, int]:
+    """What /proc/sysvipc, proc(5), tells of the object that has a key: id, cuid and more; empty where none has."""
+    with open(f"/proc/sysvipc/{kind}") as table:
+        names = ["key", "id", *next(table).split()[2:]]
+        rows = (dict(zip(names, map(int, line.split()), strict=True)) for line in table)
+        return next((row for row in rows if row["key"] == key), {})
 
 
 def private_file(path: str, flags: int) -> int:

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from harness.api import LEDGER, Scope, private_file
+from harness.api import LEDGER, Scope, private_file, sysv_object
 
 BASE_VARIABLE = "TRANSPORT_HARNESS_DIR"
 DEFAULT = "default"
@@ -177,7 +177,7 @@ def _sweep_scope(directory: str) -> list[str]:
     found: list[str] = []
     with suppress(FileNotFoundError), open(f"{directory}/{LEDGER}") as ledger:
         for kind, name in (line.split() for line in ledger if line.endswith("\n")):
-            found += _remove_posix(name) if kind == "posix" else _remove_sysv(int(name))
+            found += _remove_posix(name) if kind == "posix" else _remove_sysv(kind, int(name))
     for entry in os.scandir(directory):
         if stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) in {stat.S_IFIFO, stat.S_IFSOCK}:
             found.append(entry.path)
@@ -258,16 +258,18 @@ def _remove_posix(name: str) -> list[str]:
     return found
 
 
-def _remove_sysv(key: int) -> list[str]:
+def _remove_sysv(kind: str, key: int) -> list[str]:
+    holder = sysv_object(kind, key)
+    if not holder or holder["cuid"] != os.geteuid():
+        return []
     import sysv_ipc  # noqa: PLC0415
 
-    found = []
-    for kind, attach in (
-        ("shared memory", sysv_ipc.SharedMemory),
-        ("semaphore", sysv_ipc.Semaphore),
-        ("queue", sysv_ipc.MessageQueue),
-    ):
-        with suppress(sysv_ipc.ExistentialError):
-            attach(key).remove()
-            found.append(f"SysV {kind} {key:#x}")
-    return found
+    remove, what = {
+        "shm": (sysv_ipc.remove_shared_memory, "shared memory"),
+        "sem": (sysv_ipc.remove_semaphore, "semaphore"),
+        "msg": (sysv_ipc.remove_message_queue, "queue"),
+    }[kind]
+    with suppress(sysv_ipc.ExistentialError):
+        remove(holder["id"])
+        return [f"SysV {what} {key:#x}"]
+    return []

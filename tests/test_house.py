@@ -32,7 +32,7 @@ ROOMS = {
     "harness.clean": ["harness.rendezvous", "harness.roles"],
     "harness.cli": ["harness"],
     "harness.__main__": ["harness.cli"],
-    "transports": ["harness.api"],
+    "transports": ["harness.api", "transports"],
 }  # fmt: skip
 PURE = {"harness.protocol": {"os", "socket", "threading", "select", "time"}}
 

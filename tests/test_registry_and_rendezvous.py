@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from harness import registry, rendezvous
+from harness import api, registry, rendezvous
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,8 @@ from harness import registry, rendezvous
         ("posix_shm:dept=2", "did you mean depth"),
         ("posix_shm:depth=two", "not a whole number"),
         ("posix_shm:depth=0", "depth at least 1"),
+        ("posix_shm:wait=never", "must be block, spin or spin-then-block"),
+        ("sysv_shm:depth=40000", "a semaphore counts to 32767"),
         ("posix_shm:depth", "write options as"),
     ],
 )
@@ -53,6 +55,45 @@ def test_a_living_program_keeps_its_home_and_a_killed_one_is_swept(home):
     assert len(rendezvous.sweep("tests")) == 4  # memory, two semaphores, a queue
     assert rendezvous.sweep() == []
     assert os.path.isdir(home.directory)
+
+
+def test_a_sweep_removes_a_killed_owners_sysv_objects_of_the_recorded_kind_and_no_others(base):
+    import sysv_ipc
+
+    pid = os.fork()
+    if pid == 0:
+        scope = rendezvous.Home("tests", "killed").scope("lane", 1.0)
+        lane = registry.data_transport("sysv_shm").provision(scope)
+        lane.__enter__()
+        sysv_ipc.MessageQueue(scope.sysv_key("msg", "queue"), sysv_ipc.IPC_CREX)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    scope = rendezvous.foreign_scope("tests", "killed", "lane", 1.0)
+    foreign = sysv_ipc.Semaphore(scope.sysv_key("sem", "queue"), sysv_ipc.IPC_CREX)
+    found = rendezvous.sweep()
+    foreign.remove()
+    assert [name.rpartition(" ")[0] for name in found] == [
+        "SysV semaphore", "SysV semaphore", "SysV shared memory", "SysV queue"
+    ]  # fmt: skip
+
+
+def test_a_strangers_object_that_has_our_key_is_refused_and_outlives_us(base):
+    import sysv_ipc
+
+    home = rendezvous.Home("tests", "owner")
+    scope = home.scope("lane", 1.0)
+    key = rendezvous.foreign_scope("tests", "owner", "lane", 1.0).sysv_key("shm", "memory")
+    foreign = sysv_ipc.SharedMemory(key, sysv_ipc.IPC_CREX, size=4096)
+    foreign.detach()
+    try:
+        with pytest.raises(OSError, match="is somebody else's"):
+            registry.data_transport("sysv_shm").provision(scope).__enter__()
+        rendezvous.remove_scope(scope)
+        assert home.close() == []
+        assert api.sysv_object("shm", key)["id"] == foreign.id
+    finally:
+        foreign.remove()
+    assert api.sysv_object("shm", key) == {}
 
 
 PLUGIN = """

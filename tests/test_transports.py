@@ -19,7 +19,7 @@ SIZES = [0, 1, 4031, 4032, 4033, 4096, 100_000, 3_000_001]
 TIMEOUT = 1.0
 
 
-@pytest.fixture(params=sorted(registry.load().data))
+@pytest.fixture(params=[*sorted(registry.load().data), "posix_shm:wait=spin", "posix_shm:wait=spin-then-block"])
 def data(request):
     return registry.data_transport(request.param, chunk=4096)
 

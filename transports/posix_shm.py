@@ -1,41 +1,42 @@
-"""POSIX shared memory with two POSIX semaphores, shm_overview(7) and sem_overview(7).
+"""POSIX shared memory with two POSIX semaphores, shm_overview(7) and sem_overview(7): transports/ring.py.
 
-One lane is a ring of `depth` slots of `chunk` bytes. The cache preads a file straight into the slot that it was
-lent, and the proxy sends straight from it: one copy in, one out, and a futex(2) only where an end has to wait.
-`free` counts slots that may be filled, `full` those that may be taken; depth 1 is the classic one-segment
-handshake. A reply ends without a handshake of its own: the next one waits for `free` like any other piece, so it
-cannot overwrite what is not read yet. The ring's positions live in the memory, each written by one end only.
+A byte goes preadv(2) -> a slot of the memory -> write(2) to the client. Passing a slot on is an atomic addition in
+user space, and a futex(2) only where an end has to wait or somebody waits for it. All pages are there before the
+first reply: posix_fallocate(3) makes them, MAP_POPULATE maps them at either end.
 
-A killed peer is noticed by the timeout, which sem_timedwait(3) takes from the wall clock.
+A killed peer is noticed by the timeout, which sem_timedwait(3) takes from the wall clock, and a spinning end from the
+monotonic one.
 """
 
 import mmap
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import posix_ipc
 
-from harness.api import HEAD_BYTES, DataTransport, Receiver, Scope, Sender, hookimpl
+from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
+from transports.ring import Parts, Ring, RingReceiver, RingSender
 
-# 64-bit words at the front of the memory: each end's position on a cache line of its own, then a length a slot.
-PUBLISHED, TAKEN, LENGTHS = 0, 8, 16
+_SPIN_SECONDS = 100e-6  # of spin-then-block: about twice what it takes to be woken on another core
 
 
 @dataclass(frozen=True)
-class PosixShm(DataTransport):
-    """chunk: bytes of a slot. depth: slots."""
+class PosixShm(Ring, DataTransport):
+    """chunk: bytes of a slot. depth: slots.
+    wait: how an end waits. block: in the kernel. spin: looking at the semaphore until its timeout. spin-then-block:
+        looking for 100 us, then in the kernel. What they cost and win: docs/decisions/0006-spinning.md.
+    """
 
     name = "posix_shm"
-    chunk: int = 1 << 18
-    depth: int = 4
+    wait: str = "block"
 
     def __post_init__(self) -> None:
-        if self.chunk <= HEAD_BYTES or self.depth < 1:
-            raise ValueError(
-                f"chunk={self.chunk}, depth={self.depth}: chunk must be over {HEAD_BYTES} bytes, depth at least 1"
-            )
+        super().__post_init__()
+        if self.wait not in {"block", "spin", "spin-then-block"}:
+            raise ValueError(f"wait={self.wait}: must be block, spin or spin-then-block")
 
     @contextmanager
     def provision(self, scope: Scope) -> Iterator[None]:
@@ -46,104 +47,77 @@ class PosixShm(DataTransport):
                 undo.callback(posix_ipc.unlink_semaphore, free)
                 posix_ipc.Semaphore(full, posix_ipc.O_CREX, mode=0o600, initial_value=0).close()
                 undo.callback(posix_ipc.unlink_semaphore, full)
-                size = self.ring_offset + self.depth * self.stride
-                shared = posix_ipc.SharedMemory(memory, posix_ipc.O_CREX, mode=0o600, size=size)
+                shared = posix_ipc.SharedMemory(memory, posix_ipc.O_CREX, mode=0o600, size=self.size)
                 undo.callback(posix_ipc.unlink_shared_memory, memory)
                 try:
-                    os.posix_fallocate(shared.fd, 0, size)  # else a full /dev/shm is a SIGBUS for whoever writes
+                    os.posix_fallocate(shared.fd, 0, self.size)  # else a full /dev/shm is a SIGBUS for whoever writes
                 finally:
                     shared.close_fd()
             except (posix_ipc.Error, OSError) as error:
                 raise OSError(f"{self.depth} slots of {self.chunk} bytes: {error}") from error
             yield
 
-    @property
-    def ring_offset(self) -> int:
-        return _whole_pages((LENGTHS + self.depth) * 8)
-
-    @property
-    def stride(self) -> int:
-        """Slots start on pages: where source and destination of a copy lie matters more than the space."""
-        return _whole_pages(self.chunk)
-
     def receiver(self, scope: Scope) -> Receiver:
-        return ShmReceiver(scope, self)
+        return RingReceiver(self, self._open(scope))
 
     def sender(self, scope: Scope) -> Sender:
-        return ShmSender(scope, self)
+        return RingSender(self, self._open(scope))
+
+    def _open(self, scope: Scope) -> Parts:
+        kind = BlockingSemaphore if self.wait == "block" else SpinningSemaphore
+        with ExitStack() as undo:
+            try:
+                free = kind(scope, "free", self.wait)
+                undo.callback(free.close)
+                full = kind(scope, "full", self.wait)
+                undo.callback(full.close)
+                shared = posix_ipc.SharedMemory(scope.posix_name("memory"))
+            except posix_ipc.ExistentialError as error:
+                raise FileNotFoundError(str(error)) from error
+            try:
+                # Every page is mapped before the first reply, else the first replies would pay for the faults.
+                memory = mmap.mmap(shared.fd, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            finally:
+                shared.close_fd()
+            undo.callback(memory.close)
+            return Parts(memoryview(memory), free, full, undo.pop_all())
 
 
-class ShmEnd:
-    def __init__(self, scope: Scope, options: PosixShm) -> None:
+class BlockingSemaphore:
+    def __init__(self, scope: Scope, part: str, wait: str) -> None:
+        self._semaphore = posix_ipc.Semaphore(scope.posix_name(part))
         self._timeout = scope.timeout
-        self._depth = options.depth
-        try:
-            self._free = posix_ipc.Semaphore(scope.posix_name("free"))
-            self._full = posix_ipc.Semaphore(scope.posix_name("full"))
-            memory = posix_ipc.SharedMemory(scope.posix_name("memory"))
-        except posix_ipc.ExistentialError as error:
-            raise FileNotFoundError(str(error)) from error
-        try:
-            # Every page is there before the first reply, else the first replies would pay for the faults.
-            self._memory = mmap.mmap(memory.fd, memory.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        finally:
-            memory.close_fd()
-        view = memoryview(self._memory)
-        self._words = view[: options.ring_offset].cast("Q")
-        starts = range(options.ring_offset, len(view), options.stride)
-        self._slots = [view[start : start + options.chunk] for start in starts]
-        self._views = [self._words, *self._slots, view]
+        self._then_block = wait != "spin"
+        self._spin_seconds = _SPIN_SECONDS if self._then_block else scope.timeout
+        self._late = f"no slot was {'freed' if part == 'free' else 'filled'} for {scope.timeout} s"
+        self.release: Callable[[], None] = self._semaphore.release
+        self.close: Callable[[], None] = self._semaphore.close
 
-    def _acquire(self, semaphore: posix_ipc.Semaphore, what: str) -> None:
+    def acquire(self) -> None:
         while True:
             try:
-                semaphore.acquire(self._timeout)
+                self._semaphore.acquire(self._timeout)
             except posix_ipc.BusyError:
-                raise TimeoutError(f"{what} for {self._timeout} s") from None
+                raise TimeoutError(self._late) from None
             except posix_ipc.SignalError:
                 continue  # posix_ipc does not retry as PEP 475 does
             return
 
-    def close(self) -> None:
-        if not self._views:
-            return
-        while self._views:
-            self._views.pop().release()
-        self._slots.clear()
-        self._memory.close()
-        self._free.close()
-        self._full.close()
 
+class SpinningSemaphore(BlockingSemaphore):
+    """Looks at the semaphore's word, sem_getvalue(3), which only this end of the lane counts down."""
 
-class ShmSender(ShmEnd, Sender):
-    def loan(self) -> memoryview:
-        self._acquire(self._free, "no slot became free")
-        return self._slots[self._words[PUBLISHED] % self._depth]
-
-    def publish(self, count: int) -> None:
-        words = self._words
-        position = words[PUBLISHED]
-        words[LENGTHS + position % self._depth] = count
-        words[PUBLISHED] = position + 1
-        self._full.release()
-
-
-class ShmReceiver(ShmEnd, Receiver):
-    def take(self) -> memoryview:
-        self._acquire(self._full, "no slot was filled")
-        slot = self._words[TAKEN] % self._depth
-        count = self._words[LENGTHS + slot]
-        if not count:
-            raise EOFError("the sender gave up")
-        return self._slots[slot][:count]
-
-    def give_back(self) -> None:
-        self._words[TAKEN] += 1
-        self._free.release()
-
-
-def _whole_pages(count: int) -> int:
-    return -(-count // mmap.PAGESIZE) * mmap.PAGESIZE
+    def acquire(self) -> None:
+        semaphore = self._semaphore
+        if not semaphore.value:
+            deadline = time.monotonic() + self._spin_seconds
+            while not semaphore.value:
+                if time.monotonic() >= deadline:
+                    if self._then_block:
+                        break
+                    raise TimeoutError(self._late)
+                os.sched_yield()  # to whom we wait for, where it has no core of its own; lets go of the GIL, too
+        super().acquire()
 
 
 @hookimpl

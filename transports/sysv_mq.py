@@ -67,7 +67,7 @@ def provision(scope: Scope, size: int) -> Iterator[None]:
 
 
 def _key(scope: Scope) -> int:
-    return scope.sysv_key("queue")
+    return scope.sysv_key("msg", "queue")
 
 
 def remove(queue: sysv_ipc.MessageQueue) -> None:

@@ -1,0 +1,136 @@
+"""What the transports over shared memory do at their limits."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+from test_transports import ended_well, in_a_fork
+
+from harness import registry
+
+RINGS = ["posix_shm", "posix_shm:wait=spin", "posix_shm:wait=spin-then-block", "sysv_shm"]
+
+
+@pytest.fixture(params=RINGS)
+def ring(request):
+    return registry.data_transport(request.param, chunk=4096)
+
+
+def test_either_end_waits_as_long_as_it_may_and_no_longer(ring, home):
+    scope = home.scope("lane", 0.2)
+    with ring.provision(scope):
+        receiver, sender = ring.receiver(scope), ring.sender(scope)
+        for _ in range(ring.depth):
+            sender.loan()
+        for wait in (receiver.take, sender.loan):
+            start = time.monotonic()
+            with pytest.raises(TimeoutError, match=r"for 0\.2 s"):
+                wait()
+            assert 0.2 <= time.monotonic() - start < 1.0
+        receiver.close()
+        sender.close()
+
+
+def test_a_wait_is_not_disturbed_by_signals(ring, home):
+    scope = home.scope("lane", 5.0)
+    previous = signal.signal(signal.SIGALRM, lambda *_: None)
+    with ring.provision(scope):
+        receiver, sender = ring.receiver(scope), ring.sender(scope)
+
+        def send():
+            time.sleep(0.1)
+            sender.loan()[:1] = b"x"
+            sender.publish(1)
+
+        thread = threading.Thread(target=send)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        thread.start()
+        try:
+            with receiver.take() as piece:
+                assert bytes(piece) == b"x"
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+        thread.join()
+        receiver.close()
+        sender.close()
+
+
+def test_giving_up_is_told_at_once(ring, home):
+    scope = home.scope("lane", 5.0)
+    with ring.provision(scope):
+        receiver, sender = ring.receiver(scope), ring.sender(scope)
+        sender.loan()
+        sender.publish(0)
+        with pytest.raises(EOFError):
+            receiver.take()
+        receiver.close()
+        sender.close()
+
+
+def test_an_end_is_not_closed_under_a_piece_that_is_in_use(ring, home):
+    scope = home.scope("lane", 1.0)
+
+    def close_too_early():
+        sender = ring.sender(scope)
+        piece = sender.loan()[:10]
+        with pytest.raises(BufferError):
+            sender.close()
+        piece[:5] = b"still"  # a segmentation fault, were it unmapped
+
+    with ring.provision(scope):
+        assert ended_well(in_a_fork(close_too_early))
+
+
+def test_an_end_leaves_no_mapping(ring, home):
+    scope = home.scope("lane", 1.0)
+    with ring.provision(scope):
+        for end in (ring.receiver(scope), ring.sender(scope)):
+            end.close()
+            end.close()
+        with open("/proc/self/maps") as maps:
+            assert not [line for line in maps if "/SYSV" in line or "lane" in line]
+
+
+def test_a_sysv_lane_that_is_removed_ends_those_that_wait_in_it(home):
+    transport, scope = registry.data_transport("sysv_shm"), home.scope("lane", 5.0)
+    with ExitStack() as names:
+        names.enter_context(transport.provision(scope))
+        receiver = transport.receiver(scope)
+        timer = threading.Timer(0.1, names.close)
+        timer.start()
+        with pytest.raises(FileNotFoundError):
+            receiver.take()
+        timer.join()
+        receiver.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has limits of its own to lower: unshare -i")
+@pytest.mark.parametrize(
+    ("limit", "value"), [("shmmax", "4096"), ("shmall", "1"), ("shmmni", "0"), ("sem", "250 32000 32 0")]
+)
+def test_a_sysv_limit_is_named_where_it_is_met(limit, value, base, tmp_path):
+    script = """
+        from harness import registry, rendezvous
+        home = rendezvous.Home("tests", "owner")
+        scope = home.scope("lane", 1.0)
+        try:
+            registry.data_transport("sysv_shm").provision(scope).__enter__()
+        except OSError as error:
+            print(error)
+        rendezvous.remove_scope(scope)
+        print(home.close())
+    """
+    (tmp_path / "script.py").write_text("if True:\n" + script)
+    command = f"echo {value} > /proc/sys/kernel/{limit}; {sys.executable} {tmp_path}/script.py"
+    told = subprocess.run(
+        ["unshare", "-i", "sh", "-c", command], capture_output=True, text=True, timeout=60, check=True
+    )
+    message, left = told.stdout.splitlines()
+    assert limit in message.partition("; see /proc/sys/kernel/")[2]
+    assert left == "[]"
