@@ -9,6 +9,7 @@ import threading
 from functools import partial
 
 import pytest
+from conftest import eventually
 
 from harness import api, registry, transfer
 from harness.protocol import wire
@@ -183,6 +184,7 @@ def test_each_command_reaches_exactly_one_of_many_receivers_in_order_of_its_send
             sender = command.sender(scope)
             for number in range(first, first + 500):
                 sender.send(wire.encode_command(number, b"lane", b"/path"))
+            sender.close()  # a transport that queues in its sender's memory passes on what it has
 
         pids = [in_a_fork(lambda first=first: send(first)) for first in (0, 1000)]
         for thread in threads:
@@ -206,3 +208,44 @@ def test_a_full_command_channel_pushes_back_in_time(command, home):
         assert wire.decode_command(receiver.receive()).request_id == 0
         sender.close()
         receiver.close()
+
+
+def test_a_sender_killed_at_any_point_costs_no_other_sender_a_command(command, home):
+    scope = home.scope("commands", 5.0)
+    got = collections.Counter()
+    done = threading.Event()
+
+    def receive(receiver):
+        while not done.is_set():
+            got[wire.decode_command(receiver.receive()).request_id] += 1
+
+    def hammer():
+        sender = command.sender(scope)
+        while True:
+            sender.send(wire.encode_command(0, b"lane", b"/path"))
+
+    with command.provision(scope):
+        receivers = [command.receiver(scope) for _ in range(2)]
+        threads = [threading.Thread(target=receive, args=(receiver,)) for receiver in receivers]
+        for thread in threads:
+            thread.start()
+        sender = command.sender(scope)
+        for number in range(1, 21):
+            pids = [in_a_fork(hammer) for _ in range(2)]
+            enough = got[0] + number
+            assert eventually(lambda enough=enough: got[0] > enough)
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            sender.send(wire.encode_command(number, b"lane", b"/path"))
+            assert eventually(lambda number=number: got[number] == 1, timeout=3)
+        done.set()
+        for _ in range(100):
+            if not any(thread.is_alive() for thread in threads):
+                break
+            sender.send(wire.encode_command(1000, b"lane", b"/path"))
+            threads[0].join(0.02)
+        for thread in threads:
+            thread.join()
+        for end in (*receivers, sender):
+            end.close()
