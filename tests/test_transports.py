@@ -11,6 +11,7 @@ import time
 from functools import partial
 
 import pytest
+from conftest import eventually
 
 from harness import api, registry, transfer
 from harness.protocol import wire
@@ -63,6 +64,7 @@ def test_bodies_of_awkward_sizes_arrive_intact_from_another_process(data, home, 
                 sender = data.sender(scope)
                 fd = os.open(tmp_path / "file", os.O_RDONLY)
                 transfer.answerer_over(sender)(number, wire.STATUS_OK, fd, size)
+                sender.close()  # what is queued in this process has to leave it
 
             listener = socket.create_server(("127.0.0.1", 0))
             client = socket.create_connection(listener.getsockname())
@@ -185,6 +187,7 @@ def test_each_command_reaches_exactly_one_of_many_receivers_in_order_of_its_send
             sender = command.sender(scope)
             for number in range(first, first + 500):
                 sender.send(wire.encode_command(number, b"lane", b"/path"))
+            sender.close()  # a transport that queues in its sender's memory passes on what it has
 
         pids = [in_a_fork(lambda first=first: send(first)) for first in (0, 1000)]
         for thread in threads:
@@ -327,3 +330,37 @@ def test_queues_that_the_user_may_not_have_are_refused_with_the_sum(home):
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_MSGQUEUE, before)
+def test_a_sender_killed_at_any_point_costs_no_other_sender_a_command(command, home):
+    scope = home.scope("commands", 5.0)
+    got = collections.Counter()
+
+    def receive(receiver):
+        while (number := wire.decode_command(receiver.receive()).request_id) != 1000:
+            got[number] += 1
+
+    def hammer():
+        sender = command.sender(scope)
+        while True:
+            sender.send(wire.encode_command(0, b"lane", b"/path"))
+
+    with command.provision(scope):
+        receivers = [command.receiver(scope) for _ in range(2)]
+        threads = [threading.Thread(target=receive, args=(receiver,), daemon=True) for receiver in receivers]
+        for thread in threads:
+            thread.start()
+        sender = command.sender(scope)
+        for number in range(1, 21):
+            pids = [in_a_fork(hammer) for _ in range(2)]
+            enough = got[0] + number
+            assert eventually(lambda enough=enough: got[0] > enough)
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            sender.send(wire.encode_command(number, b"lane", b"/path"))
+            assert eventually(lambda number=number: got[number] == 1, timeout=3)
+        for _ in threads:
+            sender.send(wire.encode_command(1000, b"lane", b"/path"))
+        for thread in threads:
+            thread.join()
+        for end in (*receivers, sender):
+            end.close()
