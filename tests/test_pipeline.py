@@ -216,19 +216,20 @@ def test_a_cache_that_is_stopped_under_load_leaves_no_request_hanging(pipeline):
     assert successor.stop() == 0
 
 
-def test_the_cache_lets_go_of_lanes_whose_proxy_has_gone(pipeline):
+@pytest.mark.parametrize(("data", "mapping"), [("posix_shm", "-memory"), ("sysv_shm", "/SYSV")])
+def test_the_cache_lets_go_of_lanes_whose_proxy_has_gone(pipeline, data, mapping):
     path = pipeline.write("file", b"content")
     cache = pipeline.cache("-t", 1)
     (worker,) = cache.children()
     for _ in range(2):
-        proxy = pipeline.proxy("-t", 1)
+        proxy = pipeline.proxy("-t", 1, "--data", data)
         assert get(proxy.port, path).endswith(b"content")
         proxy.stop()
         time.sleep(1.1)  # the cache looks at most once a second
-    proxy = pipeline.proxy("-t", 1)
+    proxy = pipeline.proxy("-t", 1, "--data", data)
     assert get(proxy.port, path).endswith(b"content")
     with open(f"/proc/{worker}/maps") as maps:
-        assert sum("-memory" in line for line in maps) == 1
+        assert sum(mapping in line for line in maps) == 1
 
 
 def test_a_killed_proxy_leaves_the_cache_serving_others_and_its_port_to_a_new_one(pipeline):
