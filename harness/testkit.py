@@ -473,9 +473,10 @@ class CommandContract(_Contract):
             child.kill()
             os.close(opened)
             os.close(tell)
-            self._send(scope, range(3))
-            got = receiver.receive()
-            _expect(got in {_record(number) for number in range(3)}, "a record was torn")
+            sender = _Child(lambda: self._send(scope, range(3)))
+            for number in range(3):
+                _expect(receiver.receive() == _record(number), f"record {number} is not the next one")
+            _expect(sender.ended() == 0, "the sender failed")
             receiver.close()
 
     def _send(self, scope: Scope, numbers: range) -> None:

@@ -8,7 +8,7 @@ Commands: nobody queues them. A proxy worker waits for its reply before it sends
 for each sender is all that must be there; lane and path have to cross, or the pipeline could not work. A sender
 fills its slot, sets its flag and calls sem_post(3); a receiver returns from sem_timedwait(3), finds a flag, copies
 the slot and clears the flag. One copy in, one out, and futex(2) only to wake who sleeps. Why this is the floor:
-docs/decisions/0005.
+docs/decisions/0007.
 
 Killed peers: a sender owns its slot by a lock on a byte of a file, F_OFD_SETLK in fcntl(2), which ends with it; its
 last command stands. It shares nothing else. Receivers exclude each other with a semaphore: they are one program, which
