@@ -11,7 +11,7 @@ import pytest
 from harness import registry, testkit
 from harness.api import HEAD_BYTES, FileSender, Scope
 from transports.fifo import FifoCommandReceiver, FifoCommands, FifoCommandSender, FifoData, FifoReceiver, FifoSender
-from transports.posix_mq import End, PosixMq
+from transports.posix_mq import MqCommandSender, PosixMqCommands
 from transports.posix_shm import PosixShm
 from transports.sendfile import DescriptorSender, Sendfile
 
@@ -245,43 +245,43 @@ class Tearing(FifoCommands):
 
 
 @dataclass(frozen=True)
-class LosingWhenFull(PosixMq):
+class LosingWhenFull(PosixMqCommands):
     caught_by = "a full channel pushes back in time and keeps what it holds"
 
-    class Sender(End):
+    class Sender(MqCommandSender):
         def send(self, record):
             try:
                 super().send(record)
             except TimeoutError:
                 pass
 
-    def sender(self, scope) -> End:
+    def sender(self, scope) -> MqCommandSender:
         return self.Sender(Scope(scope.directory, scope.label, 0.0001))
 
 
 @dataclass(frozen=True)
-class Reordering(PosixMq):
+class Reordering(PosixMqCommands):
     caught_by = "the records of one sender keep their order"
 
-    class Sender(End):
+    class Sender(MqCommandSender):
         def send(self, record):
             self._queue.send(record, self._timeout, priority=record[0] % 2)
 
-    def sender(self, scope) -> End:
+    def sender(self, scope) -> MqCommandSender:
         return self.Sender(scope)
 
 
 @dataclass(frozen=True)
-class Doubling(PosixMq):
+class Doubling(PosixMqCommands):
     caught_by = "each record reaches exactly one of many receivers whole"
 
-    class Sender(End):
+    class Sender(MqCommandSender):
         def send(self, record):
             super().send(record)
             if record[0] == 7:
                 super().send(record)
 
-    def sender(self, scope) -> End:
+    def sender(self, scope) -> MqCommandSender:
         return self.Sender(scope)
 
 
