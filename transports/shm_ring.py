@@ -14,7 +14,8 @@ killed before it could ring leaves a record that the next receiver to look takes
 that ends as a whole with any of its workers; theirs is a semaphore, far cheaper. If one is killed while it holds
 that, the others get TimeoutError, and the senders, too, once the ring is full, until the cache is started again.
 
-The locks order the stores for every processor. Two senders that meet at the lock try again after 20 us: flock(2) has
+A record is stored before its position, which x86-64 shows to others in that order; not shown for other processors.
+Two senders that meet at the lock try again after 20 us: flock(2) has
 no timed wait, and a stopped holder must not stop the others for ever.
 """
 

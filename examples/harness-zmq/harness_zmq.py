@@ -8,8 +8,8 @@ scope's directory, and a sender connects to all that are there (receivers are op
 broker has to be started, watched and paid for with a second hop; the price is that a command may wait for a busy
 worker while another is idle, and that order is kept on the way to each receiver only. A receiver answers each
 command that it takes with an empty message, and a sender has `depth` commands unanswered at most. PUSH and PULL with
-high water marks would be simpler, and lost commands here: of what the Unix socket held, when a sender left while the
-receiver's queue was full.
+high water marks would be simpler, and lost 325 of 1000 commands here when senders closed and left while receivers
+were behind.
 
 Data, the same way: the receiver binds, the cache's senders connect, one message a piece. With copy=False, pyzmq
 hands the piece to the I/O thread as it is (messages under 64 KiB are copied all the same); it is lent again when that
