@@ -35,6 +35,8 @@ point of the group `transport_harness`:
 
 import os
 import select
+import socket
+import struct
 import zlib
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
@@ -52,11 +54,13 @@ __all__ = [
     "CommandSender",
     "CommandTransport",
     "DataTransport",
+    "DescriptorSocket",
     "FileSender",
     "Receiver",
     "Scope",
     "Sender",
     "SocketReceiver",
+    "await_room",
     "hookimpl",
     "send_file",
 ]
@@ -251,14 +255,83 @@ def send_file(sink: int, fd: int, offset: int, count: int, timeout: float) -> No
         try:
             moved = os.sendfile(sink, fd, offset, end - offset)
         except BlockingIOError:
-            poll = select.poll()
-            poll.register(sink, select.POLLOUT)
-            if not poll.poll(timeout * 1000):
-                raise TimeoutError("the client stalled") from None
+            await_room(sink, timeout)
             continue
         if not moved:
             raise EOFError(f"the file ended {end - offset} bytes early")
         offset += moved
+
+
+def await_room(sink: int, timeout: float) -> None:
+    """Return when a non-blocking socket can take more. Raises TimeoutError after `timeout` seconds."""
+    poll = select.poll()
+    poll.register(sink, select.POLLOUT)
+    if not poll.poll(timeout * 1000):
+        raise TimeoutError("the client stalled")
+
+
+class DescriptorSocket:
+    """A Unix datagram socket whose messages may each bear one descriptor, unix(7) SCM_RIGHTS: for zero-copy ends.
+
+    Whoever binds the name owns the queue: once it is gone, sending raises ConnectionRefusedError. Each call ends
+    within `timeout` seconds with TimeoutError, which the kernel sees to, socket(7): it costs no system call.
+    """
+
+    def __init__(self, timeout: float, fd: int | None = None) -> None:
+        self._timeout = timeout
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, 0, fd)
+        limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    @classmethod
+    def bound(cls, path: str, timeout: float) -> "DescriptorSocket":
+        """The receiving end; makes the name, which its owner removes."""
+        end = cls(timeout)
+        try:
+            end._socket.bind(path)
+            os.chmod(path, 0o600)
+        except OSError:
+            end.close()
+            raise
+        return end
+
+    @classmethod
+    def connected(cls, path: str, timeout: float) -> "DescriptorSocket":
+        """A sending end. Raises FileNotFoundError, ConnectionRefusedError."""
+        end = cls(timeout)
+        try:
+            end._socket.connect(path)
+        except OSError:
+            end.close()
+            raise
+        return end
+
+    def send(self, message: bytes, fd: int = -1) -> None:
+        """Send a message, and with it a duplicate of `fd` where that is a descriptor."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))] if fd >= 0 else []
+        try:
+            self._socket.sendmsg((message,), rights)
+        except BlockingIOError:
+            raise TimeoutError(f"the socket stayed full for {self._timeout} s") from None
+
+    def receive(self, size: int, flags: int = 0) -> tuple[bytes, int]:
+        """A message of at most `size` bytes, and its descriptor, the caller's to close, or -1."""
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(size, _FD_ROOM, flags | socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            raise TimeoutError(f"no message for {self._timeout} s") from None
+        for _, _, rights in ancillary:
+            return data, _FD.unpack(rights)[0]
+        return data, -1
+
+    def close(self) -> None:
+        """Let go of the socket; a second call does nothing."""
+        self._socket.close()
+
+
+_FD = struct.Struct("@i")
+_FD_ROOM = socket.CMSG_SPACE(_FD.size)
 
 
 class Hooks:

@@ -87,7 +87,7 @@ def plugin(name="mine", option="depth: int = 1", receiver="Receiver", hook="data
 
 def test_a_strangers_transport_is_found_beside_the_built_in_ones(plugins):
     plugins("stranger", plugin())
-    assert "'fifo', 'mine', 'null'" in with_plugins()
+    assert str(sorted([*registry.load().data, "mine"])) in with_plugins()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_strangers_transport_is_found_beside_the_built_in_ones(plugins):
 def test_a_plugin_that_does_not_work_is_reported_and_costs_no_other_one_anything(plugins, source, reason):
     plugins("stranger", source)
     told = with_plugins()
-    assert "['fifo', 'null', 'posix_shm', 'sendfile']" in told
+    assert str(list(registry.load().data)) in told
     assert "{'stranger': " in told
     assert reason in told
     command = [sys.executable, "-m", "harness", "webproxy", "--data", "mine"]
