@@ -151,7 +151,7 @@ def test_a_cache_killed_in_a_transfer_cuts_the_reply_and_its_successor_serves_th
     content = os.urandom(64 << 20)
     path = pipeline.write("file", content)
     small = pipeline.write("small", b"content")
-    for data in ("posix_shm", "fifo", "splice"):  # with sendfile the cache's part is over when the content begins to flow
+    for data in ("posix_shm", "fifo", "splice"):  # where a descriptor is passed the cache's part is over by then
         cache = pipeline.cache("--timeout", 1)
         proxy = pipeline.proxy("--data", data, "--timeout", 1)
         with Connection(proxy.port) as connection:
@@ -176,7 +176,7 @@ def test_a_cache_killed_in_a_transfer_cuts_the_reply_and_its_successor_serves_th
 def test_a_cache_killed_before_it_answers_fails_the_request_in_time(pipeline):
     path = pipeline.write("file", b"content")
     cache = pipeline.cache("-d", 10_000_000)
-    for data in ("posix_shm", "fifo", "sendfile", "splice"):
+    for data in ("posix_shm", "fifo", "sendfile", "splice", "memfd", "mmap"):
         proxy = pipeline.proxy("--data", data, "--timeout", 1)
         with Connection(proxy.port) as connection:
             connection.send(f"GETFILE GET {path}\r\n\r\n".encode())
@@ -235,7 +235,7 @@ def test_a_killed_proxy_leaves_the_cache_serving_others_and_its_port_to_a_new_on
     path = pipeline.write("file", os.urandom(16 << 20))
     pipeline.cache("--timeout", 1)
     other = pipeline.proxy("--data", "fifo")
-    for data in ("posix_shm", "fifo", "sendfile", "splice"):
+    for data in ("posix_shm", "fifo", "sendfile", "splice", "memfd", "mmap"):
         proxy = pipeline.proxy("--data", data, "--timeout", 1)
         with Connection(proxy.port) as connection:
             connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
@@ -280,7 +280,7 @@ def test_clean_removes_what_killed_programs_left_and_nothing_of_the_living(pipel
 
 def test_a_file_truncated_while_it_is_sent_gives_a_short_body_and_the_lane_is_retired(pipeline):
     content = os.urandom(64 << 20)
-    for data in ("posix_shm", "fifo", "sendfile", "splice"):
+    for data in ("posix_shm", "fifo", "sendfile", "splice", "memfd", "mmap"):
         path = pipeline.write("file", content)
         cache = pipeline.cache("--timeout", 1)
         proxy = pipeline.proxy("--data", data, "-t", 1, "-n", 1, "--timeout", 1)
@@ -290,7 +290,7 @@ def test_a_file_truncated_while_it_is_sent_gives_a_short_body_and_the_lane_is_re
             received += connection.rest()
         assert received.startswith(b"GETFILE OK 67108864\r\n\r\n")
         body = received.partition(b"\r\n\r\n")[2]
-        assert len(body) < len(content)
+        assert len(body) < len(content) or data == "memfd"  # which had read all before
         assert content.startswith(body)
         assert get(proxy.port, path).endswith(content[: 32 << 20])
         assert proxy.stop() == 0
@@ -300,7 +300,7 @@ def test_a_file_truncated_while_it_is_sent_gives_a_short_body_and_the_lane_is_re
 def test_proxies_with_different_data_transports_share_one_cache(pipeline):
     path = pipeline.write("file", os.urandom(100_000))
     pipeline.cache()
-    for proxy in [pipeline.proxy("--data", data) for data in ("posix_shm", "fifo", "sendfile", "splice")]:
+    for proxy in [pipeline.proxy("--data", data) for data in sorted(set(registry.load().data) - {"null"})]:
         code, output = pipeline.client(proxy.port, [path], "-r", 50, "--verify", pipeline.files)
         assert code == 0, output
 

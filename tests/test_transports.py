@@ -130,6 +130,59 @@ def test_a_reply_to_another_request_is_refused(data, home):
         relay.close()
 
 
+def served(data, scope, path, size, sink, spoil=lambda receiver: None):
+    """Serve the file over a lane within this process; `spoil` comes before the content is delivered."""
+    with data.provision(scope):
+        receiver, sender = data.receiver(scope), data.sender(scope)
+        try:
+            fd = os.open(path, os.O_RDONLY)
+            transfer.answerer_over(sender)(1, wire.STATUS_OK, fd, size)
+            os.close(fd)
+            receiver.take()
+            spoil(receiver)
+            receiver.deliver(sink, size)
+        finally:
+            sender.close()
+            receiver.close()
+
+
+@pytest.mark.parametrize("size", [1000, 5000, 1 << 16])
+def test_zeros_behind_the_end_of_a_file_that_shrank_are_not_content_of_a_mapping(home, tmp_path, size):
+    (tmp_path / "file").write_bytes(b"x" * size)
+
+    def shrink_once_mapped(receiver):
+        mapping_of = receiver._mapping
+
+        def mapping(last):
+            mapped = mapping_of(last)
+            os.truncate(tmp_path / "file", 500)
+            return mapped
+
+        receiver._mapping = mapping
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lane = registry.data_transport("mmap"), home.scope("lane", TIMEOUT)
+        with pytest.raises(EOFError, match="the file has shrunk"):
+            served(*lane, tmp_path / "file", size, ours.fileno(), shrink_once_mapped)
+        ours.close()
+        assert len(theirs.recv(1 << 20)) < size
+
+
+def test_what_a_memfd_holds_is_what_was_read_and_a_changed_file_is_read_again(home, tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 1000)
+    ours, theirs = socket.socketpair()
+    data = registry.data_transport("memfd")
+    with ours, theirs:
+        served(data, home.scope("lane", TIMEOUT), tmp_path / "file", 1000, ours.fileno(),
+               lambda receiver: (tmp_path / "file").write_bytes(b"y" * 1000))  # fmt: skip
+        assert theirs.recv(2000) == b"x" * 1000
+        served(data, home.scope("again", TIMEOUT), tmp_path / "file", 1000, ours.fileno())
+        assert theirs.recv(2000) == b"y" * 1000
+    with os.scandir("/proc/self/fd") as descriptors:
+        assert not [fd for fd in descriptors if "memfd:content" in os.readlink(fd)]
+
+
 class Scripted(api.Receiver):
     """Hands out what it was given."""
 
