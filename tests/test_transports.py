@@ -15,6 +15,7 @@ from harness.protocol import wire
 
 SIZES = [0, 1, 4031, 4032, 4033, 4096, 100_000, 3_000_001]
 TIMEOUT = 1.0
+HEADER = b"header %d "
 
 
 @pytest.fixture(params=sorted(registry.load().data))
@@ -44,6 +45,12 @@ def ended_well(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def give_away(relay, client):
+    """The step that a hand-off has before the command."""
+    if isinstance(relay, transfer.HandOffRelay):
+        relay.give(client.fileno(), HEADER)
+
+
 def collected(client, into):
     while piece := client.recv(1 << 16):
         into.append(piece)
@@ -67,15 +74,16 @@ def test_bodies_of_awkward_sizes_arrive_intact_from_another_process(data, home, 
             server, _ = listener.accept()
             got = []
             reader = threading.Thread(target=collected, args=(client, got))
+            give_away(relay, server)
             pid = in_a_fork(send)
             reader.start()
             with listener, client:
                 with server:
                     assert relay.await_head(number) == (wire.STATUS_OK, size)
-                    relay.pass_on(server.fileno(), b"header")
+                    relay.pass_on(server.fileno(), HEADER % size)
                 reader.join()
             assert ended_well(pid)
-            assert hashlib.sha256(b"".join(got)).digest() == hashlib.sha256(b"header" + content).digest()
+            assert hashlib.sha256(b"".join(got)).digest() == hashlib.sha256(HEADER % size + content).digest()
         relay.close()
         relay.close()
 
@@ -107,6 +115,7 @@ def test_a_client_that_went_away_leaves_the_lane_at_rest(data, home, tmp_path):
 
         ours, theirs = socket.socketpair()
         theirs.close()
+        give_away(relay, ours)
         pid = in_a_fork(send)
         relay.await_head(1)
         with ours, pytest.raises(transfer.ClientGone):
