@@ -138,7 +138,8 @@ def test_what_cannot_be_served_is_refused_and_nothing_outside_the_root_is_touche
 def test_header_and_content_leave_in_one_segment(pipeline):
     path = pipeline.write("file", os.urandom(1024))
     pipeline.cache()
-    for arguments in (*(("--data", data) for data in ("posix_shm", "sendfile", "handoff")), ("--direct", pipeline.files)):
+    cached = [("--data", data) for data in ("posix_shm", "sendfile", "handoff")]
+    for arguments in (*cached, ("--direct", pipeline.files)):
         proxy = pipeline.proxy(*arguments)
         with Connection(proxy.port) as connection:
             assert len(connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).rest()) == 1024 + 19
@@ -216,7 +217,7 @@ def test_a_cache_that_is_stopped_with_a_client_in_its_hands_cannot_go_on_when_it
             pass
         assert time.monotonic() - begun < 1.5
         os.kill(worker, signal.SIGCONT)
-    assert len(get(proxy.port, path)) == (64 << 20) + len(b"GETFILE OK 67108864\r\n\r\n")
+    assert len(get(proxy.port, path)) == (64 << 20) + len(b"GETFILE OK 67108864\r\n\r\n"), proxy.errors + cache.errors
 
 
 @pytest.mark.parametrize("data", ["handoff", "sendfile", "splice"])

@@ -37,6 +37,7 @@ from harness.api import (
 _OUTCOME = struct.Struct("<I")  # follows the head: 0, or the errno(3) of what went wrong; EINPROGRESS: more to come
 _HEADER_LIMIT = 4096
 _SIGNS = 4  # in one timeout
+_SLICE = 1 << 23  # bytes at a time: a client that reads as fast as we send would keep one sendfile(2) from returning
 
 
 @dataclass(frozen=True)
@@ -104,21 +105,22 @@ class Answerer(FileSender):
         pause = self._timeout / _SIGNS
         due, patience = time.monotonic() + pause, _SIGNS
         while offset < end:
+            if (now := time.monotonic()) > due:
+                self._tell(head, errno.EINPROGRESS)
+                due = now + pause
             try:
-                moved = os.sendfile(client, fd, offset, end - offset)
+                moved = os.sendfile(client, fd, offset, min(end - offset, _SLICE))
             except BlockingIOError:
-                if (now := time.monotonic()) > due:
-                    self._tell(head, errno.EINPROGRESS)
-                    due = now + pause
                 try:
                     await_room(client, pause)
+                    patience = _SIGNS
                 except TimeoutError:
                     if not (patience := patience - 1):
                         raise
                 continue
             if not moved:
                 raise EOFError(f"the file ended {end - offset} bytes early")
-            offset, patience = offset + moved, _SIGNS
+            offset += moved
 
     def _tell(self, head: bytes, outcome: int) -> None:
         self._lane.send(head + _OUTCOME.pack(outcome))
