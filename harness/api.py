@@ -19,22 +19,26 @@ Rules, for both kinds:
 
 A reply is HEAD_BYTES of head, then its content. What an end can do is its type:
 
-| shape         | cache end                     | proxy end                        |
-|---------------|-------------------------------|----------------------------------|
-| copying       | `Sender`: loan, publish       | `Receiver`: take, give_back      |
-| zero-copy in  | `FileSender`: send_file       |                                  |
-| zero-copy out |                               | `SocketReceiver`: take, deliver, give_back |
+| shape         | cache end                            | proxy end                                    |
+|---------------|--------------------------------------|----------------------------------------------|
+| copying       | `Sender`: loan, publish              | `Receiver`: take, give_back                  |
+| zero-copy in  | `FileSender`: send_file              |                                              |
+| zero-copy out |                                      | `SocketReceiver`: take, deliver, give_back   |
+| hand-off      | `FileSender` that answers the client | `ClientGiver`: give, take, finish, take_back |
 
-The two ends of one transport are chosen independently. Register with a module like this one, named by an entry
-point of the group `transport_harness`:
+The two ends of one transport are chosen independently, but for the hand-off. Register with a module like this one,
+named by an entry point of the group `transport_harness`:
 
     @hookimpl
     def data_transports() -> list[type[DataTransport]]:
         return [MyTransport]
 """
 
+import errno
 import os
 import select
+import socket
+import struct
 import zlib
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
@@ -48,16 +52,19 @@ from harness.protocol.wire import COMMAND_BYTES, HEAD_BYTES, decode_head
 __all__ = [
     "COMMAND_BYTES",
     "HEAD_BYTES",
+    "ClientGiver",
     "CommandReceiver",
     "CommandSender",
     "CommandTransport",
     "DataTransport",
+    "DescriptorSocket",
     "FileSender",
     "Receiver",
     "Scope",
     "Sender",
     "SocketReceiver",
     "SysvKind",
+    "await_room",
     "content_length",
     "hookimpl",
     "send_file",
@@ -223,6 +230,37 @@ class SocketReceiver(End):
         """Done with the reply, delivered or not: what is left of it is dropped."""
 
 
+class ClientGiver(End):
+    """Proxy end, hand-off: gives the client's socket away, and the cache end answers the client itself.
+
+    The cache end is a FileSender. Where there is content its send_file takes the client, writes the header and the
+    content to it, and lets go of it; with count 0 it sends the head alone, and the proxy takes the client back.
+    Whoever has the client in the end writes to it, so no client gets two replies.
+    """
+
+    @abstractmethod
+    def give(self, client: int, header: bytes) -> None:
+        """Before the command is sent, give away a duplicate of the client's socket.
+
+        header: what precedes the content, with `%d` where its length in bytes is to be: header % count.
+        """
+
+    @abstractmethod
+    def take(self) -> bytes:
+        """The head of the reply, HEAD_BYTES, when the content has left or is on its way. Raises as Receiver.take."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Return when the client's reply has left. Raises as SocketReceiver.deliver; there is no give_back.
+
+        It may take longer than `scope.timeout`, as long as the cache says within each that it goes on.
+        """
+
+    @abstractmethod
+    def take_back(self) -> bool:
+        """Undo give, for good: whether the cache had not taken the client, and so never will. Does not wait."""
+
+
 class CommandTransport(ABC):
     """A kind of command channel. Subclasses are frozen dataclasses; their fields are the options."""
 
@@ -254,7 +292,7 @@ class DataTransport(ABC):
         """Create the names of a lane; remove them on leaving."""
 
     @abstractmethod
-    def receiver(self, scope: Scope) -> Receiver | SocketReceiver:
+    def receiver(self, scope: Scope) -> Receiver | SocketReceiver | ClientGiver:
         """Open the proxy's end, in the process that provisioned."""
 
     @abstractmethod
@@ -285,14 +323,95 @@ def send_file(sink: int, fd: int, offset: int, count: int, timeout: float) -> No
         try:
             moved = os.sendfile(sink, fd, offset, end - offset)
         except BlockingIOError:
-            poll = select.poll()
-            poll.register(sink, select.POLLOUT)
-            if not poll.poll(timeout * 1000):
-                raise TimeoutError("the client stalled") from None
+            await_room(sink, timeout)
             continue
         if not moved:
             raise EOFError(f"the file ended {end - offset} bytes early")
         offset += moved
+
+
+def await_room(sink: int, timeout: float) -> None:
+    """Return when a non-blocking socket can take more. Raises TimeoutError after `timeout` seconds."""
+    poll = select.poll()
+    poll.register(sink, select.POLLOUT)
+    if not poll.poll(timeout * 1000):
+        raise TimeoutError("the client stalled")
+
+
+class DescriptorSocket:
+    """A Unix datagram socket whose messages may each bear one descriptor, unix(7) SCM_RIGHTS: for zero-copy ends.
+
+    Whoever binds the name owns the queue: once it is gone, sending raises ConnectionRefusedError. Each call ends
+    within `timeout` seconds with TimeoutError, which the kernel sees to, socket(7): it costs no system call.
+    """
+
+    def __init__(self, timeout: float, fd: int | None = None) -> None:
+        self._timeout = timeout
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, 0, fd)
+        limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    @classmethod
+    def pair(cls, timeout: float) -> "tuple[DescriptorSocket, DescriptorSocket]":
+        """Two ends without a name, connected to each other."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        return cls(timeout, one.detach()), cls(timeout, other.detach())
+
+    @classmethod
+    def bound(cls, path: str, timeout: float) -> "DescriptorSocket":
+        """The receiving end; makes the name, which its owner removes."""
+        end = cls(timeout)
+        try:
+            end._socket.bind(path)
+            os.chmod(path, 0o600)
+        except OSError:
+            end.close()
+            raise
+        return end
+
+    @classmethod
+    def connected(cls, path: str, timeout: float) -> "DescriptorSocket":
+        """A sending end. Raises FileNotFoundError, ConnectionRefusedError."""
+        end = cls(timeout)
+        try:
+            end._socket.connect(path)
+        except OSError:
+            end.close()
+            raise
+        return end
+
+    def send(self, message: bytes, fd: int = -1) -> None:
+        """Send a message, and with it a duplicate of `fd` where that is a descriptor."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))] if fd >= 0 else []
+        try:
+            self._socket.sendmsg((message,), rights)
+        except BlockingIOError:
+            raise TimeoutError(f"the socket stayed full for {self._timeout} s") from None
+
+    def receive(self, size: int, flags: int = 0) -> tuple[bytes, int]:
+        """A message of at most `size` bytes, and its descriptor, the caller's to close, or -1."""
+        try:
+            data, ancillary, told, _ = self._socket.recvmsg(size, _FD_ROOM, flags | socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            raise TimeoutError(f"no message for {self._timeout} s") from None
+        if told & socket.MSG_CTRUNC:
+            raise OSError(errno.EMFILE, "no room for a descriptor; raise ulimit -n")
+        for _, _, rights in ancillary:
+            return data, _FD.unpack(rights)[0]
+        return data, -1
+
+    def fileno(self) -> int:
+        """The socket's own descriptor, which can be sent, too."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Let go of the socket; a second call does nothing."""
+        self._socket.close()
+
+
+_FD = struct.Struct("@i")
+_FD_ROOM = socket.CMSG_SPACE(_FD.size)
 
 
 class Hooks:

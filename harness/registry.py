@@ -142,21 +142,26 @@ def describe(transport: AnyTransport) -> str:
 
 
 def shape(transport: api.DataTransport | type[api.DataTransport]) -> tuple[str, str]:
-    """What the cache's and the proxy's end of a lane do with content: `copy` or `zero-copy`.
+    """What the cache's and the proxy's end of a lane do with content: `copy`, `zero-copy` or, the proxy, `hand-off`.
 
     That is told by the annotations of sender() and receiver(). Raises TypeError where they do not say it.
     """
     return (
-        _shape_of(transport.sender, api.Sender, api.FileSender),
-        _shape_of(transport.receiver, api.Receiver, api.SocketReceiver),
+        _shape_of(transport.sender, {api.Sender: "copy", api.FileSender: "zero-copy"}),
+        _shape_of(
+            transport.receiver,
+            {api.Receiver: "copy", api.SocketReceiver: "zero-copy", api.ClientGiver: "hand-off"},
+        ),
     )
 
 
-def _shape_of(verb: Any, copying: type, zero_copy: type) -> str:
+def _shape_of(verb: Any, shapes: dict[type, str]) -> str:
     end = get_type_hints(verb).get("return")
-    if isinstance(end, type) and issubclass(end, copying | zero_copy):
-        return "copy" if issubclass(end, copying) else "zero-copy"
-    raise TypeError(f"{verb.__qualname__}() must be annotated with {copying.__name__} or {zero_copy.__name__}")
+    for kind, shape_of_kind in shapes.items():
+        if isinstance(end, type) and issubclass(end, kind):
+            return shape_of_kind
+    kinds = " or ".join(kind.__name__ for kind in shapes)
+    raise TypeError(f"{verb.__qualname__}() must be annotated with {kinds}")
 
 
 def _build(kind: Kind, table: dict[str, type[Any]], name: str, options: dict[str, str]) -> Any:

@@ -37,7 +37,7 @@ class Trial:
     command_effective: str = _column("command transport with all its options")
     data_effective: str = _column("data transport with all its options")
     cache_end: str = _column("shape of the cache's end of a lane: `copy` or `zero-copy`")
-    proxy_end: str = _column("shape of the proxy's end of a lane: `copy` or `zero-copy`")
+    proxy_end: str = _column("shape of the proxy's end of a lane: `copy`, `zero-copy` or `hand-off`")
     file_size_bytes: int = _column("size of each file", 0)
     files: int = _column("number of files, asked for in turn", 0)
     clients: int = _column("requests under way at a time (closed loop: each waits for its reply)", 0)

@@ -6,11 +6,12 @@ Header and content may be written by several calls: the client's socket is corke
 """
 
 import os
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from harness.api import HEAD_BYTES, FileSender, Receiver, Sender, SocketReceiver
+from harness.api import HEAD_BYTES, ClientGiver, FileSender, Receiver, Sender, SocketReceiver
 from harness.protocol.wire import decode_head, encode_head
 
 DRAIN_LIMIT = 64 << 20  # bytes of a reply that nobody wants; beyond it a new lane is cheaper
@@ -38,8 +39,10 @@ class Relay(Protocol):
         """Close the receiver."""
 
 
-def relay_over(receiver: Receiver | SocketReceiver) -> Relay:
+def relay_over(receiver: Receiver | SocketReceiver | ClientGiver) -> Relay:
     """The relay that fits an end's shape."""
+    if isinstance(receiver, ClientGiver):
+        return HandOffRelay(receiver)
     return SocketRelay(receiver) if isinstance(receiver, SocketReceiver) else CopyingRelay(receiver)
 
 
@@ -153,6 +156,48 @@ class SocketRelay:
 
     def close(self) -> None:
         self._receiver.close()
+
+
+class HandOffRelay:
+    """Has the client answered by the cache: `give` goes before the command, `take_back` goes after a failure."""
+
+    def __init__(self, giver: ClientGiver) -> None:
+        self._giver = giver
+        self._length = 0
+        self.give = giver.give
+
+    def await_head(self, request_id: int) -> tuple[int, int]:
+        answered, status, self._length = decode_head(self._giver.take())
+        if answered != request_id:
+            raise ValueError(f"the reply is to request {answered}, not {request_id}")
+        return status, self._length
+
+    def pass_on(self, sink: int, header: bytes) -> None:
+        try:
+            if self._length:
+                self._giver.finish()
+            elif self._giver.take_back():
+                _check_written(os.write(sink, header), len(header))
+            else:
+                raise ValueError("the client was taken for a reply without content")
+        except ConnectionError as error:
+            raise ClientGone(str(error)) from None
+
+    def take_back(self, client: int) -> bool:
+        """Whether the client is the proxy's again. If not, its connection ends, for whoever may have it."""
+        if self._giver.take_back():
+            return True
+        connection = socket.socket(fileno=client)
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the client was faster
+        finally:
+            connection.detach()
+        return False
+
+    def close(self) -> None:
+        self._giver.close()
 
 
 def _check_written(written: int, count: int) -> None:

@@ -18,6 +18,7 @@ from harness.protocol import wire
 
 SIZES = [0, 1, 4031, 4032, 4033, 4096, 100_000, 3_000_001]
 TIMEOUT = 1.0
+HEADER = b"header %d "
 
 
 @pytest.fixture(params=[*sorted(registry.load().data), "posix_shm:wait=spin", "posix_shm:wait=spin-then-block"])
@@ -47,6 +48,12 @@ def ended_well(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def give_away(relay, client):
+    """The step that a hand-off has before the command."""
+    if isinstance(relay, transfer.HandOffRelay):
+        relay.give(client.fileno(), HEADER)
+
+
 def collected(client, into):
     while piece := client.recv(1 << 16):
         into.append(piece)
@@ -71,15 +78,16 @@ def test_bodies_of_awkward_sizes_arrive_intact_from_another_process(data, home, 
             server, _ = listener.accept()
             got = []
             reader = threading.Thread(target=collected, args=(client, got))
+            give_away(relay, server)
             pid = in_a_fork(send)
             reader.start()
             with listener, client:
                 with server:
                     assert relay.await_head(number) == (wire.STATUS_OK, size)
-                    relay.pass_on(server.fileno(), b"header")
+                    relay.pass_on(server.fileno(), HEADER % size)
                 reader.join()
             assert ended_well(pid)
-            assert hashlib.sha256(b"".join(got)).digest() == hashlib.sha256(b"header" + content).digest()
+            assert hashlib.sha256(b"".join(got)).digest() == hashlib.sha256(HEADER % size + content).digest()
         relay.close()
         relay.close()
 
@@ -111,6 +119,7 @@ def test_a_client_that_went_away_leaves_the_lane_at_rest(data, home, tmp_path):
 
         ours, theirs = socket.socketpair()
         theirs.close()
+        give_away(relay, ours)
         pid = in_a_fork(send)
         relay.await_head(1)
         with ours, pytest.raises(transfer.ClientGone):
@@ -132,6 +141,59 @@ def test_a_reply_to_another_request_is_refused(data, home):
             relay.await_head(2)
         sender.close()
         relay.close()
+
+
+def served(data, scope, path, size, sink, spoil=lambda receiver: None):
+    """Serve the file over a lane within this process; `spoil` comes before the content is delivered."""
+    with data.provision(scope):
+        receiver, sender = data.receiver(scope), data.sender(scope)
+        try:
+            fd = os.open(path, os.O_RDONLY)
+            transfer.answerer_over(sender)(1, wire.STATUS_OK, fd, size)
+            os.close(fd)
+            receiver.take()
+            spoil(receiver)
+            receiver.deliver(sink, size)
+        finally:
+            sender.close()
+            receiver.close()
+
+
+@pytest.mark.parametrize("size", [1000, 5000, 1 << 16])
+def test_zeros_behind_the_end_of_a_file_that_shrank_are_not_content_of_a_mapping(home, tmp_path, size):
+    (tmp_path / "file").write_bytes(b"x" * size)
+
+    def shrink_once_mapped(receiver):
+        mapping_of = receiver._mapping
+
+        def mapping(last):
+            mapped = mapping_of(last)
+            os.truncate(tmp_path / "file", 500)
+            return mapped
+
+        receiver._mapping = mapping
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lane = registry.data_transport("mmap"), home.scope("lane", TIMEOUT)
+        with pytest.raises(EOFError, match="the file has shrunk"):
+            served(*lane, tmp_path / "file", size, ours.fileno(), shrink_once_mapped)
+        ours.close()
+        assert len(theirs.recv(1 << 20)) < size
+
+
+def test_what_a_memfd_holds_is_what_was_read_and_a_changed_file_is_read_again(home, tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 1000)
+    ours, theirs = socket.socketpair()
+    data = registry.data_transport("memfd")
+    with ours, theirs:
+        served(data, home.scope("lane", TIMEOUT), tmp_path / "file", 1000, ours.fileno(),
+               lambda receiver: (tmp_path / "file").write_bytes(b"y" * 1000))  # fmt: skip
+        assert theirs.recv(2000) == b"x" * 1000
+        served(data, home.scope("again", TIMEOUT), tmp_path / "file", 1000, ours.fileno())
+        assert theirs.recv(2000) == b"y" * 1000
+    with os.scandir("/proc/self/fd") as descriptors:
+        assert not [fd for fd in descriptors if "memfd:content" in os.readlink(fd)]
 
 
 class Scripted(api.Receiver):

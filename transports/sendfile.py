@@ -7,16 +7,23 @@ the timeout.
 """
 
 import os
-import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from harness.api import HEAD_BYTES, DataTransport, FileSender, Scope, SocketReceiver, hookimpl, send_file
+from harness.api import (
+    HEAD_BYTES,
+    DataTransport,
+    DescriptorSocket,
+    FileSender,
+    Scope,
+    SocketReceiver,
+    hookimpl,
+    send_file,
+)
 
 _OFFSET = struct.Struct("<Q")
-_FD_BYTES = struct.calcsize("@i")
 
 
 @dataclass(frozen=True)
@@ -38,57 +45,28 @@ class Sendfile(DataTransport):
         return DescriptorSender(scope)
 
 
-class DatagramEnd:
+class DescriptorSender(FileSender):
     def __init__(self, scope: Scope) -> None:
-        self._timeout = scope.timeout
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        # The kernel's timeouts cost no system call of their own, as settimeout() would.
-        limit = struct.pack("@ll", int(scope.timeout), int(scope.timeout % 1 * 1e6))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-class DescriptorSender(DatagramEnd, FileSender):
-    def __init__(self, scope: Scope) -> None:
-        super().__init__(scope)
-        try:
-            self._socket.connect(scope.path("socket"))
-        except OSError:
-            self.close()
-            raise
+        self._lane = DescriptorSocket.connected(scope.path("socket"), scope.timeout)
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("@i", fd))] if count else []
-        try:
-            self._socket.sendmsg((head, _OFFSET.pack(offset)), rights)
-        except BlockingIOError:
-            raise TimeoutError(f"the socket stayed full for {self._timeout} s") from None
+        self._lane.send(head + _OFFSET.pack(offset), fd if count else -1)
+
+    def close(self) -> None:
+        self._lane.close()
 
 
-class FileReceiver(DatagramEnd, SocketReceiver):
+class FileReceiver(SocketReceiver):
     def __init__(self, scope: Scope) -> None:
-        super().__init__(scope)
+        self._timeout = scope.timeout
+        self._lane = DescriptorSocket.bound(scope.path("socket"), scope.timeout)
         self._file = -1
         self._offset = 0
-        try:
-            self._socket.bind(scope.path("socket"))
-            os.chmod(scope.path("socket"), 0o600)
-        except OSError:
-            self.close()
-            raise
 
     def take(self) -> bytes:
-        try:
-            data, ancillary, _, _ = self._socket.recvmsg(HEAD_BYTES + _OFFSET.size, socket.CMSG_SPACE(_FD_BYTES))
-        except BlockingIOError:
-            raise TimeoutError(f"no descriptor for {self._timeout} s") from None
-        for _, _, rights in ancillary:
-            (self._file,) = struct.unpack("@i", rights)
-        (self._offset,) = _OFFSET.unpack_from(data, HEAD_BYTES)
-        return data[:HEAD_BYTES]
+        message, self._file = self._lane.receive(HEAD_BYTES + _OFFSET.size)
+        (self._offset,) = _OFFSET.unpack_from(message, HEAD_BYTES)
+        return message[:HEAD_BYTES]
 
     def deliver(self, sink: int, count: int) -> None:
         send_file(sink, self._file, self._offset, count, self._timeout)
@@ -100,7 +78,7 @@ class FileReceiver(DatagramEnd, SocketReceiver):
 
     def close(self) -> None:
         self.give_back()
-        super().close()
+        self._lane.close()
 
 
 @hookimpl

@@ -10,7 +10,7 @@ Laws:
 - A header is at most 4096 bytes, the blank line included; a length is an unsigned 64-bit decimal.
 - One request a connection; the server closes.
 
-A further dialect is a sibling module with the same three functions.
+A further dialect is a sibling module with the same functions and OK_HEADER.
 """
 
 import re
@@ -24,6 +24,7 @@ OK: Final = "OK"
 FILE_NOT_FOUND: Final = "FILE_NOT_FOUND"
 ERROR: Final = "ERROR"
 INVALID: Final = "INVALID"
+OK_HEADER: Final = b"GETFILE OK %d\r\n\r\n"  # % length in bytes
 REFUSALS: Final = (FILE_NOT_FOUND, ERROR, INVALID)
 
 _REQUEST: Final = b"GETFILE GET /"
@@ -83,7 +84,7 @@ def parse_request(data: bytes) -> bytes | None:
 
 def ok_header(length: int) -> bytes:
     """The header that precedes `length` bytes of content."""
-    return b"GETFILE OK %d\r\n\r\n" % length
+    return OK_HEADER % length
 
 
 def refusal_header(status: str) -> bytes:

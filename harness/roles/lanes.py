@@ -32,7 +32,8 @@ _STATUS = {wire.STATUS_NOT_FOUND: getfile.FILE_NOT_FOUND, wire.STATUS_ERROR: get
 class Lane:
     """One lane of a proxy process, with fresh names each time it is provisioned.
 
-    name: what commands call it, program/scope. relay: None while it is retired.
+    name: what commands call it, program/scope. relay: None while it is retired. hand_off: the relay, where it takes
+    the client before the command is sent.
     """
 
     def __init__(self, home: rendezvous.Home, transport: DataTransport, timeout: float, slot: str) -> None:
@@ -41,6 +42,7 @@ class Lane:
         self._names = ExitStack()
         self.name = b""
         self.relay: transfer.Relay | None = None
+        self.hand_off: transfer.HandOffRelay | None = None
 
     def provision(self) -> transfer.Relay:
         """Make the lane and open this end of it. Raises OSError."""
@@ -52,6 +54,7 @@ class Lane:
             rendezvous.write_note(f"{scope.directory}/{LANE}", self._timeout, registry.describe(self._transport))
             self.name = os.fsencode(f"{os.path.basename(self._home.directory)}/{os.path.basename(scope.directory)}")
             self._names, self.relay = undo.pop_all(), relay
+            self.hand_off = relay if isinstance(relay, transfer.HandOffRelay) else None
         return relay
 
     def retire(self) -> None:
@@ -230,10 +233,15 @@ class _CacheHandler:
         # What went wrong is kept as text: an exception would hold on to views of the lane's memory.
         request_id = next(self._request_ids)
         sent = answered = False
+        given: transfer.HandOffRelay | None = None
         try:
             relay = lane.relay or lane.provision()
             record = wire.encode_command(request_id, lane.name, path)
-            self._command_sender().send(record)
+            commands = self._command_sender()
+            if lane.hand_off is not None:
+                lane.hand_off.give(client, getfile.OK_HEADER)
+                given = lane.hand_off
+            commands.send(record)
             sent = True
             status, length = relay.await_head(request_id)
             answered = True
@@ -244,11 +252,12 @@ class _CacheHandler:
         except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
             wrong = f"{os.fsdecode(path)}: {type(error).__name__}: {error}"
         say(wrong)
-        if sent:
+        ours = given is None or given.take_back(client)
+        if sent or given is not None:
             lane.retire()
-        else:
+        if not sent:
             self._channel = None
-        if not answered:
+        if ours and not answered:
             write_refusal(client, getfile.ERROR)
 
     def _command_sender(self) -> CommandSender:

@@ -130,7 +130,8 @@ def _serve(serve: Callable[[int], Workers], index: int, parent: int, tell_starte
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
         workers = serve(index)
         os.write(tell_started, f"{_STARTED}\n".encode())
-        while signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK) is None:
+        # Woken from SIGSTOP after its time is up, CPython's sigtimedwait returns a siginfo that nobody has filled in.
+        while not (got := signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK)) or got.si_signo != signal.SIGTERM:
             if os.getppid() != parent:
                 os._exit(1)  # it was killed; what it made, and so what this process made, is swept by the next one
         workers.stop(GRACE)

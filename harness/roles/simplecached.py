@@ -115,7 +115,9 @@ class Lanes:
         return self._idle.pop(name, None) or self._open(name)
 
     def put_back(self, name: bytes, lane: OpenLane) -> None:
-        self._idle[name] = lane
+        # The proxy may have sent the next command before this: then another thread has opened the lane once more.
+        if self._idle.setdefault(name, lane) is not lane:
+            lane.close()
 
     def _open(self, name: bytes) -> OpenLane:
         self._close_retired()

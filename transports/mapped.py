@@ -1,0 +1,144 @@
+"""Descriptor passing and mmap(2).
+
+The cache sends the head and its open file over a Unix datagram socket, unix(7) SCM_RIGHTS; the proxy maps the file
+and sends from the mapping with write(2): one copy, from the page cache into the socket's buffers. A lane keeps its
+mappings, by device and inode (which are nobody else's as long as the file is mapped) and size, so that the pages of a
+file are mapped once a lane. A mapping shows the file as it is now, not as it was.
+
+No code here touches the mapped bytes, only the kernel does: where the file has shrunk it gives EFAULT, not SIGBUS. It
+gives zeros, though, to the end of the last page. So the last byte of the content is read with pread(2) after all
+else is written: if it is there, then so were all bytes before it; if not, the client gets a reply that is short.
+
+The proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by the timeout.
+"""
+
+import errno
+import mmap
+import os
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from harness.api import (
+    HEAD_BYTES,
+    DataTransport,
+    DescriptorSocket,
+    FileSender,
+    Scope,
+    SocketReceiver,
+    await_room,
+    hookimpl,
+)
+
+_OFFSET = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Mmap(DataTransport):
+    """keep: mappings that a lane keeps; each takes a descriptor and address space."""
+
+    name = "mmap"
+    keep: int = 8
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError(f"keep={self.keep}: at least the file that is sent must be mapped")
+
+    @contextmanager
+    def provision(self, scope: Scope) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):  # the receiver makes the name: bind(2) is what creates it
+                os.unlink(scope.path("socket"))
+
+    def receiver(self, scope: Scope) -> SocketReceiver:
+        return MappingReceiver(scope, self.keep)
+
+    def sender(self, scope: Scope) -> FileSender:
+        return DescriptorSender(scope)
+
+
+class DescriptorSender(FileSender):
+    def __init__(self, scope: Scope) -> None:
+        self._lane = DescriptorSocket.connected(scope.path("socket"), scope.timeout)
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        self._lane.send(head + _OFFSET.pack(offset), fd if count else -1)
+
+    def close(self) -> None:
+        self._lane.close()
+
+
+class MappingReceiver(SocketReceiver):
+    """Not a Receiver: what a short write or EFAULT means is known only to who made the mapping."""
+
+    def __init__(self, scope: Scope, keep: int) -> None:
+        self._timeout = scope.timeout
+        self._lane = DescriptorSocket.bound(scope.path("socket"), scope.timeout)
+        self._keep = keep
+        self._mappings: OrderedDict[tuple[int, int, int], mmap.mmap] = OrderedDict()  # the latest used last
+        self._file = -1
+        self._offset = 0
+
+    def take(self) -> bytes:
+        message, self._file = self._lane.receive(HEAD_BYTES + _OFFSET.size)
+        (self._offset,) = _OFFSET.unpack_from(message, HEAD_BYTES)
+        return message[:HEAD_BYTES]
+
+    def deliver(self, sink: int, count: int) -> None:
+        offset, last = self._offset, self._offset + count - 1
+        os.set_blocking(sink, False)
+        with memoryview(self._mapping(last)) as content:
+            while offset < last:
+                with content[offset:last] as rest:
+                    offset += self._write(sink, rest)
+        byte = os.pread(self._file, 1, last)
+        if not byte:
+            raise EOFError("the file has shrunk")
+        while not self._write(sink, byte):
+            pass
+
+    def _mapping(self, last: int) -> mmap.mmap:
+        """The mapping of the file, which is to hold the byte at `last`."""
+        file = os.fstat(self._file)
+        if file.st_size <= last:
+            raise EOFError(f"the file ended {last + 1 - file.st_size} bytes early")
+        key = (file.st_dev, file.st_ino, file.st_size)
+        if (mapping := self._mappings.get(key)) is None:
+            mapping = self._mappings[key] = mmap.mmap(self._file, file.st_size, prot=mmap.PROT_READ)
+            if len(self._mappings) > self._keep:
+                self._mappings.popitem(last=False)[1].close()
+        else:
+            self._mappings.move_to_end(key)
+        return mapping
+
+    def _write(self, sink: int, content: bytes | memoryview) -> int:
+        """Bytes written, 0 where the socket was full and no longer is."""
+        try:
+            return os.write(sink, content)
+        except BlockingIOError:
+            await_room(sink, self._timeout)
+            return 0
+        except OSError as error:
+            if error.errno == errno.EFAULT:
+                raise EOFError("the file has shrunk") from None
+            raise
+
+    def give_back(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def close(self) -> None:
+        self.give_back()
+        while self._mappings:
+            self._mappings.popitem()[1].close()
+        self._lane.close()
+
+
+@hookimpl
+def data_transports() -> list[type[DataTransport]]:
+    return [Mmap]

@@ -1,0 +1,155 @@
+"""Sealed memfds, memfd_create(2), passed by descriptor.
+
+The cache copies a file once into memory of its own, seals it (F_SEAL_WRITE and others, fcntl(2)), and passes the
+memfd over a Unix datagram socket, unix(7) SCM_RIGHTS; the proxy checks the seals and moves the content with
+sendfile(2) to the client's socket. What was sealed can neither shrink nor change, whatever happens to the file: the
+length in the head holds, and what is on its way is what was read.
+
+A process keeps its memfds for all its lanes, by the identity of the file: device, inode, size and time of change.
+(Two changes within one tick of an old kernel's clock look alike; from Linux 6.13 on they do not.) The last lane that
+is closed lets go of them. The proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed
+cache by the timeout.
+"""
+
+import fcntl
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from harness.api import (
+    HEAD_BYTES,
+    DataTransport,
+    DescriptorSocket,
+    FileSender,
+    Scope,
+    SocketReceiver,
+    hookimpl,
+    send_file,
+)
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+@dataclass(frozen=True)
+class Memfd(DataTransport):
+    """keep: bytes of content that a cache process keeps in memory; the latest file is kept whatever its size."""
+
+    name = "memfd"
+    keep: int = 1 << 28
+
+    @contextmanager
+    def provision(self, scope: Scope) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):  # the receiver makes the name: bind(2) is what creates it
+                os.unlink(scope.path("socket"))
+
+    def receiver(self, scope: Scope) -> SocketReceiver:
+        return MemfdReceiver(scope)
+
+    def sender(self, scope: Scope) -> FileSender:
+        return MemfdSender(scope, self.keep)
+
+
+class Sealed:
+    """A memfd that holds the first `size` bytes of a file; closed when nobody uses it any more."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.size = size
+        self.fd = os.memfd_create("content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        offset = 0
+        while offset < size:
+            moved = os.sendfile(self.fd, fd, offset, size - offset)
+            if not moved:
+                raise EOFError(f"the file ended {size - offset} bytes early")
+            offset += moved
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            os.close(self.fd)
+
+
+class Store:
+    """The memfds of one process, the latest used last. Shared by threads, hence the lock."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._kept: OrderedDict[tuple[int, ...], Sealed] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def sealed(self, fd: int) -> Sealed:
+        """The content of a file. It stays open while the caller holds it, even if the store lets go of it."""
+        file = os.fstat(fd)
+        key = (file.st_dev, file.st_ino, file.st_size, file.st_ctime_ns)
+        with self._lock:
+            if (sealed := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                return sealed
+        sealed = Sealed(fd, file.st_size)  # unlocked: others need not wait; two may copy one file, the later stays
+        with self._lock:
+            self._kept[key] = sealed
+            total = sum(each.size for each in self._kept.values())
+            while total > self._keep and len(self._kept) > 1:
+                total -= self._kept.popitem(last=False)[1].size
+        return sealed
+
+
+_stores: WeakValueDictionary[int, Store] = WeakValueDictionary()  # by `keep`, as long as a sender holds it
+
+
+class MemfdSender(FileSender):
+    def __init__(self, scope: Scope, keep: int) -> None:
+        self._lane = DescriptorSocket.connected(scope.path("socket"), scope.timeout)
+        self._store: Store | None = _stores.setdefault(keep, Store(keep))
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        if not count:
+            self._lane.send(head)
+            return
+        assert self._store is not None
+        sealed = self._store.sealed(fd)
+        if sealed.size < offset + count:
+            raise EOFError(f"the file ended {offset + count - sealed.size} bytes early")
+        self._lane.send(head + offset.to_bytes(8, "little"), sealed.fd)
+
+    def close(self) -> None:
+        self._store = None
+        self._lane.close()
+
+
+class MemfdReceiver(SocketReceiver):
+    def __init__(self, scope: Scope) -> None:
+        self._timeout = scope.timeout
+        self._lane = DescriptorSocket.bound(scope.path("socket"), scope.timeout)
+        self._memfd = -1
+        self._offset = 0
+
+    def take(self) -> bytes:
+        message, self._memfd = self._lane.receive(HEAD_BYTES + 8)
+        self._offset = int.from_bytes(message[HEAD_BYTES:], "little")
+        return message[:HEAD_BYTES]
+
+    def deliver(self, sink: int, count: int) -> None:
+        if fcntl.fcntl(self._memfd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            raise OSError("the memfd is not sealed")
+        send_file(sink, self._memfd, self._offset, count, self._timeout)
+
+    def give_back(self) -> None:
+        if self._memfd >= 0:
+            os.close(self._memfd)
+            self._memfd = -1
+
+    def close(self) -> None:
+        self.give_back()
+        self._lane.close()
+
+
+@hookimpl
+def data_transports() -> list[type[DataTransport]]:
+    return [Memfd]

@@ -1,0 +1,139 @@
+"""FIFO and splice(2) at both ends.
+
+The cache writes the head into the FIFO, then splice(2) hangs pages of the page cache into it; the proxy reads the
+head and splices what follows to the client's socket. No byte of content is copied to user space, and none in the
+kernel: pipe and socket hold references to the file's own pages, so who changes the file changes what is on its way.
+Both calls move at most what the pipe holds, pipe(7), so cache and proxy work on one reply at the same time.
+
+FIFO and socket are non-blocking, with poll(2) where they would block: one blocking splice(2) would wait for
+SO_SNDTIMEO several times over. A file that ends early cannot be told in a stream of bytes, nor can a killed cache:
+both are noticed by the timeout. A killed proxy was the only reader: the cache gets EPIPE at once.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from harness.api import HEAD_BYTES, DataTransport, FileSender, Scope, SocketReceiver, await_room, hookimpl
+
+_DROP_LIMIT = 64 << 20  # bytes of a reply that nobody wants; beyond it a new lane is cheaper
+_COUNT = struct.Struct("<Q")  # of content; follows the head, so that a reply can be dropped
+
+
+@dataclass(frozen=True)
+class Splice(DataTransport):
+    """pipe_size: bytes that the pipe holds; an ordinary user may have up to /proc/sys/fs/pipe-max-size."""
+
+    name = "splice"
+    pipe_size: int = 1 << 18
+
+    def __post_init__(self) -> None:
+        if self.pipe_size < 1:
+            raise ValueError(f"pipe_size={self.pipe_size}: must be at least 1")
+
+    @contextmanager
+    def provision(self, scope: Scope) -> Iterator[None]:
+        os.mkfifo(scope.path("fifo"), 0o600)
+        try:
+            yield
+        finally:
+            os.unlink(scope.path("fifo"))
+
+    def receiver(self, scope: Scope) -> SocketReceiver:
+        return PipeToSocket(scope, self.pipe_size)
+
+    def sender(self, scope: Scope) -> FileSender:
+        return FileToPipe(scope)
+
+
+class PipeEnd:
+    def __init__(self, scope: Scope, flags: int) -> None:
+        self._timeout = scope.timeout
+        try:
+            self._pipe = os.open(scope.path("fifo"), flags | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # open(2): O_WRONLY | O_NONBLOCK and no reader
+                raise ConnectionRefusedError("nobody has the FIFO open for reading") from None
+            raise
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLOUT if flags & os.O_WRONLY else select.POLLIN)
+
+    def _wait(self, what: str) -> None:
+        if not self._poll.poll(self._timeout * 1000):
+            raise TimeoutError(f"{what} for {self._timeout} s")
+
+    def close(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+class FileToPipe(PipeEnd, FileSender):
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope, os.O_WRONLY)
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        os.write(self._pipe, head + _COUNT.pack(count))  # the lane is at rest: there is room
+        end = offset + count
+        while offset < end:
+            try:
+                moved = os.splice(fd, self._pipe, end - offset, offset_src=offset)
+            except BlockingIOError:
+                self._wait("the pipe stayed full")
+                continue
+            if not moved:
+                raise EOFError(f"the file ended {end - offset} bytes early")
+            offset += moved
+
+
+class PipeToSocket(PipeEnd, SocketReceiver):
+    def __init__(self, scope: Scope, pipe_size: int) -> None:
+        # A writer of its own: that the last cache worker closed its end says nothing about the next reply.
+        super().__init__(scope, os.O_RDWR)
+        self._left = 0  # bytes of the reply that are not moved yet
+        self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, pipe_size)
+        except OSError as error:
+            self.close()
+            raise OSError(f"pipe_size={pipe_size}: {error.strerror}; see /proc/sys/fs/pipe-max-size") from error
+
+    def take(self) -> bytes:
+        self._wait("nothing in the pipe")
+        message = os.read(self._pipe, HEAD_BYTES + _COUNT.size)  # written in one call, so read in one: pipe(7)
+        (self._left,) = _COUNT.unpack_from(message, HEAD_BYTES)
+        return message[:HEAD_BYTES]
+
+    def deliver(self, sink: int, count: int) -> None:
+        if count != self._left:
+            raise OSError(f"{self._left} bytes of content, {count} announced")
+        os.set_blocking(sink, False)
+        self._move(sink)
+
+    def give_back(self) -> None:
+        if self._left > _DROP_LIMIT:
+            raise OSError(f"{self._left} bytes are too many to drop")
+        self._move(self._nowhere)
+
+    def _move(self, sink: int) -> None:
+        while self._left:
+            try:
+                self._left -= os.splice(self._pipe, sink, self._left)
+            except BlockingIOError:  # it does not say which of the two would block
+                self._wait("nothing in the pipe")
+                await_room(sink, self._timeout)
+
+    def close(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._nowhere)
+        super().close()
+
+
+@hookimpl
+def data_transports() -> list[type[DataTransport]]:
+    return [Splice]
