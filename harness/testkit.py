@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -32,7 +32,7 @@ from harness.api import CommandReceiver, CommandTransport, DataTransport, FileSe
 from harness.protocol import wire
 
 _LIMIT = 20  # seconds that a child of a check may live
-_HEADER = b"the header"
+_HEADER = b"the header of %d bytes "
 _BIG = 3_000_001
 
 
@@ -220,7 +220,7 @@ class DataContract(_Contract):
             for size in (100, _BIG):
                 content = self._content(size)
                 try:
-                    lane.reply(content, gone=True)
+                    lane.reply_to_nobody(content)
                 except transfer.ClientGone:
                     lane.check_reply(self._content(5000))
                 except (OSError, EOFError, ValueError):
@@ -292,8 +292,14 @@ class DataContract(_Contract):
                 sender.loan()
                 os.kill(os.getpid(), signal.SIGKILL)
 
+            ours, theirs = _connection(self.timeout)
+            reader = threading.Thread(target=_collected, args=(theirs,))
+            reader.start()
             child = lane.fork(send_and_die)
-            _ends_in_time(lambda: lane.pass_on(1, 1 << 30), 0.3, (EOFError, OSError, ValueError), slack=3)
+            with ours, theirs:
+                _ends_in_time(lambda: lane.pass_on(1, 1 << 30, ours), 0.3, (EOFError, OSError, ValueError), slack=3)
+                ours.shutdown(socket.SHUT_RDWR)
+                reader.join()
             _expect(child.ended() == -signal.SIGKILL, "the sender failed before it could be killed")
 
     def test_a_killed_receiver_does_not_hold_the_sender_for_longer_than_the_timeout(self) -> None:
@@ -331,14 +337,13 @@ class DataContract(_Contract):
             try:
                 lane.finish(child, content, announced=300_000)
             except (EOFError, OSError, ValueError):
-                got = lane.received.removeprefix(_HEADER)
-                _expect(content.startswith(got), "the client got other bytes than the file's")
+                _expect(content.startswith(lane.received), "the client got other bytes than the file's")
             else:
                 raise Broken("a reply that is short was taken for whole")
 
     def test_a_zero_copy_end_does_not_read_the_content(self) -> None:
         """An end whose type says zero-copy may not bring content into user space: use splice(2), sendfile(2),
-        SCM_RIGHTS. Counted by strace(1): the bytes that its read and write calls move."""
+        SCM_RIGHTS. Counted by strace(1): the bytes that its read and receive calls copy."""
         if self.transport.name == "null":
             raise unittest.SkipTest("it moves no content")
         with self._lane() as lane:
@@ -354,18 +359,16 @@ class DataContract(_Contract):
                 child = lane.start(content, waits=True)
                 with _traced(child) as moved:
                     lane.finish(child, content)
-                _expect(sum(moved) < 1 << 19, f"the cache's end moved {sum(moved)} bytes of 1 MiB through user space")
+                _expect(sum(moved) < 1 << 19, f"the cache's end read {sum(moved)} bytes of 1 MiB into user space")
             if zero_copy_out:
-                ours, theirs = _connection(self.timeout)
-                with ours, theirs:
-                    receiver = _Child(lambda: lane.pass_on(9, len(content), ours), waits=True)
-                    with _traced(receiver) as moved:
-                        child = lane.start(content, request_id=9)
-                        ours.close()
-                        got = _collected(theirs)
-                        _expect(got == _HEADER + content, "the content did not arrive")
-                        _expect((child.ended(), receiver.ended()) == (0, 0), "an end failed")
-                _expect(sum(moved) < 1 << 19, f"the proxy's end moved {sum(moved)} bytes of 1 MiB through user space")
+                child = lane.start(content, request_id=9)
+                receiver = _Child(lambda: lane.pass_on(9, len(content), lane.ours), True, (lane.theirs,))
+                with lane.theirs, _traced(receiver) as moved:
+                    lane.ours.close()
+                    got = _collected(lane.theirs)
+                    _expect(got == _HEADER % len(content) + content, "the content did not arrive")
+                    _expect((child.ended(), receiver.ended()) == (0, 0), "an end failed")
+                _expect(sum(moved) < 1 << 19, f"the proxy's end read {sum(moved)} bytes of 1 MiB into user space")
 
     @contextlib.contextmanager
     def _lane(self, timeout: float | None = None) -> "Iterator[_Lane]":
@@ -503,9 +506,9 @@ def _read_fully(fd: int, count: int) -> bytes:
 
 
 class _Child:
-    """A second process that runs `work` and ends; with `waits`, not before go()."""
+    """A second process that runs `work` and ends; with `waits`, not before go(). It closes the sockets of `closes`."""
 
-    def __init__(self, work: Callable[[], None], waits: bool = False) -> None:
+    def __init__(self, work: Callable[[], None], waits: bool = False, closes: Iterable[socket.socket] = ()) -> None:
         gate, self._gate = os.pipe()
         self.pid = os.fork()
         if not self.pid:
@@ -513,6 +516,8 @@ class _Child:
             try:
                 signal.alarm(_LIMIT)
                 os.close(self._gate)
+                for inherited in closes:
+                    inherited.close()
                 if waits:
                     os.read(gate, 1)
                 work()
@@ -562,10 +567,10 @@ class _Lane:
         request_id: int | None = None,
         waits: bool = False,
     ) -> _Child:
-        """A second process that sends one reply."""
+        """A client, and a second process that sends one reply."""
         self._requests += 1
         number = request_id or self._requests
-
+        self._connect()
         with _file(content) as fd:
 
             def send() -> None:
@@ -573,7 +578,7 @@ class _Lane:
                 with contextlib.suppress(EOFError):  # of a file that is short on purpose
                     answer(number, status, fd, len(content) if announced is None else announced)
 
-            return _Child(send, waits)
+            return _Child(send, waits, (self.ours, self.theirs))
 
     def start_many(self, contents: list[bytes]) -> _Child:
         """A second process that sends replies 1, 2, ... each after the one before has been taken."""
@@ -590,70 +595,62 @@ class _Lane:
         os.close(asked)
         return child
 
+    def _connect(self) -> None:
+        """A client whose socket is given away at once, where the transport wants it before the reply."""
+        self.ours, self.theirs = _connection(self.scope.timeout * 4)
+        if isinstance(self.relay, transfer.HandOffRelay):
+            self.relay.give(self.ours.fileno(), _HEADER)
+
     def finish(
         self, child: _Child | None, content: bytes, request_id: int | None = None, announced: int | None = None,
         status: int = wire.STATUS_OK, reads_after: float = 0, gone: bool = False,
     ) -> None:  # fmt: skip
-        """Take the reply that was started and check what a client gets."""
+        """Take the reply that was started and check what the client gets."""
+        wanted = len(content) if announced is None else announced
         if child is None:
+            self._connect()
             os.write(self._ask, b"x")
         else:
             child.go()
-        ours, theirs = _connection(self.scope.timeout * 4)
         got: list[bytes] = []
 
         def read() -> None:
             time.sleep(reads_after)
-            got.append(_collected(theirs))
+            got.append(_collected(self.theirs))
 
         reader = threading.Thread(target=read)
-        with theirs:
-            if gone:
-                theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
-                theirs.close()
-                time.sleep(0.01)
-            else:
+        with self.theirs:
+            if not gone:
                 reader.start()
             try:
-                with ours:
-                    wanted = len(content) if announced is None else announced
-                    self.pass_on(request_id or self._requests, wanted, ours, status)
+                with self.ours:
+                    self.pass_on(request_id or self._requests, wanted, self.ours, status)
             finally:
                 if not gone:
                     reader.join()
-                    self.received = got[0]
+                    self.received = got[0].removeprefix(_HEADER % wanted)
         if child is not None:
             _expect(child.ended() == 0, "the sender failed")
-        _expect(self.received == _HEADER + content, f"a body of {len(content)} bytes did not arrive intact")
+        _expect(got == [_HEADER % wanted + content], f"a body of {len(content)} bytes did not arrive intact")
 
-    def pass_on(
-        self, request_id: int, length: int, sink: socket.socket | None = None, status: int = wire.STATUS_OK
-    ) -> None:
-        """Await the reply and give it to `sink`, or to a client that takes it all."""
-        if sink is None:
-            ours, theirs = _connection(self.scope.timeout * 4)
-            reader = threading.Thread(target=_collected, args=(theirs,))
-            reader.start()
-            try:
-                with ours:
-                    self.pass_on(request_id, length, ours)
-            finally:
-                reader.join()
-                theirs.close()
-            return
+    def pass_on(self, request_id: int, length: int, sink: socket.socket, status: int = wire.STATUS_OK) -> None:
+        """Await the reply and give it to `sink`."""
         told = self.relay.await_head(request_id)
         _expect(told == (status, length), f"status and length {told} instead of {(status, length)}")
-        self.relay.pass_on(sink.fileno(), _HEADER)
+        self.relay.pass_on(sink.fileno(), _HEADER % length)
 
     def check_reply(self, content: bytes, status: int = wire.STATUS_OK, reads_after: float = 0) -> None:
         """One reply from a process of its own, whole and right."""
         self.finish(self.start(content, status), content, status=status, reads_after=reads_after)
 
-    def reply(self, content: bytes, gone: bool) -> None:
-        """One reply for a client that is `gone`. Raises what the relay does; the sender may fail."""
-        child = self.start(content)
+    def reply_to_nobody(self, content: bytes) -> None:
+        """One reply for a client that has gone. Raises what the relay does; the sender may fail."""
+        child = self.start(content, waits=True)
+        self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+        self.theirs.close()  # with a reset
+        time.sleep(0.01)
         try:
-            self.finish(child, content, gone=gone)
+            self.finish(child, content, gone=True)
         finally:
             with contextlib.suppress(ChildProcessError):
                 child.ended()
@@ -730,8 +727,8 @@ def _rendezvous() -> str:
 
 @contextlib.contextmanager
 def _traced(child: _Child) -> Iterator[list[int]]:
-    """Let a waiting child go under strace(1); afterwards the list has how many bytes each of its calls has copied."""
-    calls = "read,pread64,readv,preadv,write,pwrite64,writev,recvfrom,recvmsg,sendto,sendmsg"
+    """Let a waiting child go under strace(1); afterwards the list has how many bytes each of its reading calls has copied."""
+    calls = "read,pread64,readv,preadv,preadv2,recvfrom,recvmsg"
     with tempfile.NamedTemporaryFile("r") as log:
         strace = subprocess.Popen(
             ["strace", "-f", "-p", str(child.pid), "-e", f"trace={calls}", "-o", log.name], stderr=subprocess.PIPE
