@@ -437,7 +437,7 @@ class CommandContract(_Contract):
 
             def fill() -> None:
                 nonlocal sent
-                for number in range(100_000):
+                for number in range(20_000):
                     sender.send(_record(number))
                     sent += 1
 
@@ -548,12 +548,15 @@ class _Lane:
         self.scope, self._transport = scope, transport
         self.received = b""
         self._requests = 0
+        self._sockets: tuple[socket.socket, ...] = ()
 
     def __enter__(self) -> "_Lane":
         self.relay = transfer.relay_over(self._transport.receiver(self.scope))
         return self
 
     def __exit__(self, *_: object) -> None:
+        for connection in self._sockets:
+            connection.close()
         self.relay.close()
 
     def fork(self, work: Callable[[Sender | FileSender], None]) -> _Child:
@@ -597,7 +600,7 @@ class _Lane:
 
     def _connect(self) -> None:
         """A client whose socket is given away at once, where the transport wants it before the reply."""
-        self.ours, self.theirs = _connection(self.scope.timeout * 4)
+        self.ours, self.theirs = self._sockets = _connection(self.scope.timeout * 4)
         if isinstance(self.relay, transfer.HandOffRelay):
             self.relay.give(self.ours.fileno(), _HEADER)
 
@@ -684,7 +687,7 @@ def _file(content: bytes) -> Iterator[int]:
 
 
 def _fill_up(sender: Sender) -> None:
-    for _ in range(100_000):
+    for _ in range(5000):
         room = sender.loan()
         room[: wire.HEAD_BYTES] = wire.encode_head(1, wire.STATUS_OK, 1 << 40)
         sender.publish(len(room))
@@ -727,7 +730,7 @@ def _rendezvous() -> str:
 
 @contextlib.contextmanager
 def _traced(child: _Child) -> Iterator[list[int]]:
-    """Let a waiting child go under strace(1); afterwards the list has how many bytes each of its reading calls has copied."""
+    """Let a waiting child go under strace(1); afterwards the list has the bytes that each of its reads has copied."""
     calls = "read,pread64,readv,preadv,preadv2,recvfrom,recvmsg"
     with tempfile.NamedTemporaryFile("r") as log:
         strace = subprocess.Popen(

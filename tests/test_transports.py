@@ -1,14 +1,12 @@
-"""Every registered transport moves replies and commands; the sender of replies is a real second process."""
+"""What the kit does not ask of transports: the relay's own rules, and what is peculiar to one mechanism."""
 
 import collections
-import hashlib
 import os
 import resource
 import signal
 import socket
 import threading
 import time
-from functools import partial
 
 import pytest
 from conftest import eventually
@@ -57,79 +55,6 @@ def give_away(relay, client):
 def collected(client, into):
     while piece := client.recv(1 << 16):
         into.append(piece)
-
-
-def test_bodies_of_awkward_sizes_arrive_intact_from_another_process(data, home, tmp_path):
-    scope = home.scope("lane", TIMEOUT)
-    with data.provision(scope):
-        relay = transfer.relay_over(data.receiver(scope))
-        for number, size in enumerate(SIZES):
-            content = bytes(size) if data.name == "null" else os.urandom(size)
-            (tmp_path / "file").write_bytes(content)
-
-            def send(number=number, size=size):
-                sender = data.sender(scope)
-                fd = os.open(tmp_path / "file", os.O_RDONLY)
-                transfer.answerer_over(sender)(number, wire.STATUS_OK, fd, size)
-                sender.close()  # what is queued in this process has to leave it
-
-            listener = socket.create_server(("127.0.0.1", 0))
-            client = socket.create_connection(listener.getsockname())
-            server, _ = listener.accept()
-            got = []
-            reader = threading.Thread(target=collected, args=(client, got))
-            give_away(relay, server)
-            pid = in_a_fork(send)
-            reader.start()
-            with listener, client:
-                with server:
-                    assert relay.await_head(number) == (wire.STATUS_OK, size)
-                    relay.pass_on(server.fileno(), HEADER % size)
-                reader.join()
-            assert ended_well(pid)
-            assert hashlib.sha256(b"".join(got)).digest() == hashlib.sha256(HEADER % size + content).digest()
-        relay.close()
-        relay.close()
-
-
-def test_waiting_for_a_reply_ends_in_time(data, home):
-    scope = home.scope("lane", 0.05)
-    with data.provision(scope):
-        receiver = data.receiver(scope)
-        with pytest.raises(TimeoutError):
-            receiver.take()
-        receiver.close()
-
-
-def test_a_client_that_went_away_leaves_the_lane_at_rest(data, home, tmp_path):
-    scope = home.scope("lane", TIMEOUT)
-    (tmp_path / "file").write_bytes(bytes(1 << 20))
-    with data.provision(scope):
-        receiver = data.receiver(scope)
-        relay = transfer.relay_over(receiver)
-
-        asked, ask = os.pipe()
-
-        def send():
-            fd = os.open(tmp_path / "file", os.O_RDONLY)
-            answer = transfer.answerer_over(data.sender(scope))
-            answer(1, wire.STATUS_OK, fd, 1 << 20)
-            os.read(asked, 1)
-            answer(2, wire.STATUS_NOT_FOUND, -1, 0)
-
-        ours, theirs = socket.socketpair()
-        theirs.close()
-        give_away(relay, ours)
-        pid = in_a_fork(send)
-        relay.await_head(1)
-        with ours, pytest.raises(transfer.ClientGone):
-            relay.pass_on(ours.fileno(), b"header")
-        os.write(ask, b"x")
-        os.close(asked)
-        os.close(ask)
-        assert relay.await_head(2) == (wire.STATUS_NOT_FOUND, 0)
-        assert ended_well(pid)
-        relay.close()
 
 
 def test_a_reply_to_another_request_is_refused(data, home):
@@ -230,51 +155,6 @@ def test_more_content_than_announced_never_reaches_the_client(cut):
                 relay.await_head(2)
 
 
-def test_each_command_reaches_exactly_one_of_many_receivers_in_order_of_its_sender(command, home):
-    scope = home.scope("commands", TIMEOUT)
-    got = []
-    with command.provision(scope):
-        receivers = [command.receiver(scope) for _ in range(3)]
-
-        def receive(receiver):
-            try:
-                while True:
-                    got.append(wire.decode_command(receiver.receive()).request_id)
-            except TimeoutError:
-                pass
-
-        threads = [threading.Thread(target=receive, args=(receiver,)) for receiver in receivers]
-
-        def send(first):
-            sender = command.sender(scope)
-            for number in range(first, first + 500):
-                sender.send(wire.encode_command(number, b"lane", b"/path"))
-            sender.close()  # a transport that queues in its sender's memory passes on what it has
-
-        pids = [in_a_fork(lambda first=first: send(first)) for first in (0, 1000)]
-        for thread in threads:
-            thread.start()
-        assert [ended_well(pid) for pid in pids] == [True, True]
-        for thread in threads:
-            thread.join()
-        for receiver in receivers:
-            receiver.close()
-            receiver.close()
-    assert sorted(got) == [*range(500), *range(1000, 1500)]
-
-
-def test_a_full_command_channel_pushes_back_in_time(command, home):
-    scope = home.scope("commands", 0.05)
-    with command.provision(scope):
-        receiver, sender = command.receiver(scope), command.sender(scope)
-        numbers = map(partial(wire.encode_command, lane=b"lane", path=b"/path"), range(10_000))
-        with pytest.raises(TimeoutError):
-            collections.deque(map(sender.send, numbers), 0)
-        assert wire.decode_command(receiver.receive()).request_id == 0
-        sender.close()
-        receiver.close()
-
-
 def test_command_receivers_of_several_processes_that_wait_in_vain_all_end_in_time(command, home):
     scope = home.scope("commands", 0.3)
 
@@ -297,19 +177,6 @@ def test_command_receivers_of_several_processes_that_wait_in_vain_all_end_in_tim
     assert len(took) == 4
     assert min(took) > 0.29
     assert max(took) < 0.8
-
-
-def test_a_sender_that_finds_no_room_gives_up_in_time(data, home):
-    scope = home.scope("lane", 0.2)
-    with data.provision(scope):
-        receiver, sender = data.receiver(scope), data.sender(scope)
-        if isinstance(sender, api.Sender):
-            begun = time.monotonic()
-            with pytest.raises(TimeoutError):
-                collections.deque((sender.publish(len(sender.loan())) for _ in range(1000)), 0)
-            assert time.monotonic() - begun < 2
-        sender.close()
-        receiver.close()
 
 
 def test_the_end_of_a_cache_between_replies_costs_its_successor_nothing(data, home):
