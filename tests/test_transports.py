@@ -179,22 +179,6 @@ def test_command_receivers_of_several_processes_that_wait_in_vain_all_end_in_tim
     assert max(took) < 0.8
 
 
-def test_the_end_of_a_cache_between_replies_costs_its_successor_nothing(data, home):
-    scope = home.scope("lane", TIMEOUT)
-    with data.provision(scope):
-        relay = transfer.relay_over(data.receiver(scope))
-        for number in range(3):
-            pid = in_a_fork(
-                lambda number=number: transfer.answerer_over(data.sender(scope))(number, wire.STATUS_NOT_FOUND, -1, 0)
-            )
-            assert ended_well(pid)
-            assert relay.await_head(number) == (wire.STATUS_NOT_FOUND, 0)
-            ours, theirs = socket.socketpair()
-            with ours, theirs:
-                relay.pass_on(ours.fileno(), b"refused")
-        relay.close()
-
-
 @pytest.mark.parametrize("name", ["posix_mq", "posix_shm", "sysv_mq", "unix"])
 def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
     data = registry.data_transport(name)
