@@ -98,3 +98,12 @@ def test_kept_results_are_of_this_schema_and_good(path):
     assert {row.status for row in rows} == {"ok"}
     assert {row.swept for row in rows} == {0}
     assert not any(row.commit.endswith("+dirty") for row in rows)
+
+
+def test_the_readme_names_every_built_in_transport():
+    from harness import registry
+
+    rows = re.findall(r"^\| (command|data[^|]*) \| (`.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    named = {kind: set(re.findall(r"`(\w+)`", text)) for kind, text in rows}
+    assert named["command"] == set(registry.load().command)
+    assert named["data, copying"] | named["data, zero-copy"] == set(registry.load().data)
