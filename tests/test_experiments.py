@@ -172,6 +172,14 @@ def test_cells_that_differ_in_any_factor_are_not_pooled():
     assert [one.trials for one in summary.rank(rows)] == [1, 1]
 
 
+def test_a_study_of_commands_over_the_floor_is_ranked_too():
+    rows = [
+        results.Trial(command=name, data="null", block=1, requests_per_s=speed, status="ok")
+        for name, speed in (("fast", 100), ("slow", 50))
+    ]
+    assert [one.ratio for one in summary.rank(rows)] == [1.0, 0.5]
+
+
 def test_percentiles_are_nearest_rank():
     from harness.roles.gfclient import _percentile
 

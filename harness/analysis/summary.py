@@ -1,7 +1,7 @@
 """Ranks the cells of a study for each file size, in a table.
 
 The ratio of a trial is taken within its block, to the block's fastest transport at that file size: noise that a
-block shares falls out of it. The `null` transport moves nothing and is not one of those.
+block shares falls out of it. The `null` transport moves nothing and is not one of those, unless there is no other.
 """
 
 from collections.abc import Callable, Iterable
@@ -43,10 +43,11 @@ def rank(trials: Iterable[Trial]) -> list[Row]:
     ]
     fastest: dict[tuple[int, int], float] = {}
     cells: dict[tuple[tuple[str, object], ...], list[Trial]] = {}
+    moving = [trial for trial in good if trial.source != "direct" and trial.data.partition(":")[0] != _FLOOR]
+    for trial in moving or good:
+        key = trial.block, trial.file_size_bytes
+        fastest[key] = max(trial.requests_per_s, fastest.get(key, 0.0))
     for trial in good:
-        if trial.source != "direct" and trial.data.partition(":")[0] != _FLOOR:
-            key = trial.block, trial.file_size_bytes
-            fastest[key] = max(trial.requests_per_s, fastest.get(key, 0.0))
         cells.setdefault(tuple((name, getattr(trial, name)) for name in varying), []).append(trial)
 
     def row(factors: tuple[tuple[str, object], ...], some: list[Trial]) -> Row:
