@@ -107,3 +107,15 @@ def test_the_readme_names_every_built_in_transport():
     named = {kind: set(re.findall(r"`(\w+)`", text)) for kind, text in rows}
     assert named["command"] == set(registry.load().command)
     assert named["data, copying"] | named["data, zero-copy"] == set(registry.load().data)
+
+
+def test_the_page_of_transports_says_what_their_files_say_and_has_a_measured_row_for_each():
+    import sys
+
+    from harness import registry
+
+    page = (ROOT / "docs/transports.md").read_text()
+    for module in {type(one).__module__ for one in registry.defaults()}:
+        assert (sys.modules[module].__doc__ or "").strip() in page, f"{module}: run benchmarks/describe_transports.py"
+    measured = re.findall(r"^\| `(\w+)` \|(?: \d+\.\d+ \|){4}$", page, re.MULTILINE)
+    assert measured == list(registry.load().data)
