@@ -41,7 +41,8 @@ import socket
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -67,6 +68,7 @@ __all__ = [
     "await_room",
     "content_length",
     "hookimpl",
+    "limit_waits",
     "send_file",
 ]
 
@@ -338,6 +340,16 @@ def await_room(sink: int, timeout: float) -> None:
         raise TimeoutError("the client stalled")
 
 
+def limit_waits(end: socket.socket, timeout: float) -> None:
+    """Have the kernel end blocking calls after `timeout` seconds, SO_RCVTIMEO and SO_SNDTIMEO of socket(7).
+
+    It costs no system call a wait. Python then raises BlockingIOError. A limit of 0 would be none.
+    """
+    limit = struct.pack("@ll", *divmod(max(1, round(timeout * 1e6)), 1_000_000))
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
 class DescriptorSocket:
     """A Unix datagram socket whose messages may each bear one descriptor, unix(7) SCM_RIGHTS: for zero-copy ends.
 
@@ -348,9 +360,7 @@ class DescriptorSocket:
     def __init__(self, timeout: float, fd: int | None = None) -> None:
         self._timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, 0, fd)
-        limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        limit_waits(self._socket, timeout)
 
     @classmethod
     def pair(cls, timeout: float) -> "tuple[DescriptorSocket, DescriptorSocket]":
@@ -380,6 +390,16 @@ class DescriptorSocket:
             end.close()
             raise
         return end
+
+    @staticmethod
+    @contextmanager
+    def named(path: str) -> Iterator[None]:
+        """Provides for the name of a bound end: the receiver makes it, bind(2), and leaving removes it."""
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     def send(self, message: bytes, fd: int = -1) -> None:
         """Send a message, and with it a duplicate of `fd` where that is a descriptor."""

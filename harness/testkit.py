@@ -28,7 +28,7 @@ from functools import partial
 from typing import ClassVar, NamedTuple
 
 from harness import rendezvous, transfer
-from harness.api import CommandReceiver, CommandTransport, DataTransport, FileSender, Scope, Sender
+from harness.api import CommandReceiver, CommandTransport, DataTransport, FileSender, Scope, Sender, limit_waits
 from harness.protocol import wire
 
 _LIMIT = 20  # seconds that a child of a check may live
@@ -664,8 +664,7 @@ def _connection(timeout: float) -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         theirs = socket.create_connection(listener.getsockname())
         ours, _ = listener.accept()
-    limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    limit_waits(ours, timeout)
     theirs.settimeout(_LIMIT)
     return ours, theirs
 

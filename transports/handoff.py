@@ -19,8 +19,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 from harness.api import (
@@ -44,13 +43,8 @@ _SLICE = 1 << 23  # bytes at a time: a client that reads as fast as we send woul
 class HandOff(DataTransport):
     name = "handoff"
 
-    @contextmanager
-    def provision(self, scope: Scope) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            with suppress(FileNotFoundError):  # the receiver makes the name: bind(2) is what creates it
-                os.unlink(scope.path("socket"))
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        return DescriptorSocket.named(scope.path("socket"))
 
     def receiver(self, scope: Scope) -> ClientGiver:
         return Giver(scope)

@@ -17,8 +17,7 @@ import mmap
 import os
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from harness.api import (
@@ -31,6 +30,7 @@ from harness.api import (
     await_room,
     hookimpl,
 )
+from transports.sendfile import DescriptorSender
 
 _OFFSET = struct.Struct("<Q")
 
@@ -46,30 +46,14 @@ class Mmap(DataTransport):
         if self.keep < 1:
             raise ValueError(f"keep={self.keep}: at least the file that is sent must be mapped")
 
-    @contextmanager
-    def provision(self, scope: Scope) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            with suppress(FileNotFoundError):  # the receiver makes the name: bind(2) is what creates it
-                os.unlink(scope.path("socket"))
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        return DescriptorSocket.named(scope.path("socket"))
 
     def receiver(self, scope: Scope) -> SocketReceiver:
         return MappingReceiver(scope, self.keep)
 
     def sender(self, scope: Scope) -> FileSender:
         return DescriptorSender(scope)
-
-
-class DescriptorSender(FileSender):
-    def __init__(self, scope: Scope) -> None:
-        self._lane = DescriptorSocket.connected(scope.path("socket"), scope.timeout)
-
-    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
-        self._lane.send(head + _OFFSET.pack(offset), fd if count else -1)
-
-    def close(self) -> None:
-        self._lane.close()
 
 
 class MappingReceiver(SocketReceiver):

@@ -15,21 +15,19 @@ import fcntl
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from harness.api import (
-    HEAD_BYTES,
     DataTransport,
     DescriptorSocket,
     FileSender,
     Scope,
     SocketReceiver,
     hookimpl,
-    send_file,
 )
+from transports.sendfile import FileReceiver
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
@@ -41,13 +39,8 @@ class Memfd(DataTransport):
     name = "memfd"
     keep: int = 1 << 28
 
-    @contextmanager
-    def provision(self, scope: Scope) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            with suppress(FileNotFoundError):  # the receiver makes the name: bind(2) is what creates it
-                os.unlink(scope.path("socket"))
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        return DescriptorSocket.named(scope.path("socket"))
 
     def receiver(self, scope: Scope) -> SocketReceiver:
         return MemfdReceiver(scope)
@@ -110,7 +103,7 @@ class MemfdSender(FileSender):
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         if not count:
-            self._lane.send(head)
+            self._lane.send(head + bytes(8))  # FileReceiver expects an offset
             return
         assert self._store is not None
         sealed = self._store.sealed(fd)
@@ -123,31 +116,13 @@ class MemfdSender(FileSender):
         self._lane.close()
 
 
-class MemfdReceiver(SocketReceiver):
-    def __init__(self, scope: Scope) -> None:
-        self._timeout = scope.timeout
-        self._lane = DescriptorSocket.bound(scope.path("socket"), scope.timeout)
-        self._memfd = -1
-        self._offset = 0
-
-    def take(self) -> bytes:
-        message, self._memfd = self._lane.receive(HEAD_BYTES + 8)
-        self._offset = int.from_bytes(message[HEAD_BYTES:], "little")
-        return message[:HEAD_BYTES]
+class MemfdReceiver(FileReceiver):
+    """Delivers as `sendfile` does, from what it has seen to be sealed."""
 
     def deliver(self, sink: int, count: int) -> None:
-        if fcntl.fcntl(self._memfd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+        if fcntl.fcntl(self._file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
             raise OSError("the memfd is not sealed")
-        send_file(sink, self._memfd, self._offset, count, self._timeout)
-
-    def give_back(self) -> None:
-        if self._memfd >= 0:
-            os.close(self._memfd)
-            self._memfd = -1
-
-    def close(self) -> None:
-        self.give_back()
-        self._lane.close()
+        super().deliver(sink, count)
 
 
 @hookimpl

@@ -22,7 +22,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import posix_ipc
@@ -39,6 +39,7 @@ from harness.api import (
     Scope,
     hookimpl,
 )
+from transports.posix_memory import lock_file, provisioned
 
 AGAIN = 200e-6  # seconds between looks of a sender whose last command nobody took yet: the pipeline has none such
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock, fcntl(2): type, whence, start, length, pid
@@ -55,22 +56,8 @@ class Null(DataTransport):
         if self.chunk <= HEAD_BYTES:
             raise ValueError(f"chunk={self.chunk}: must be over {HEAD_BYTES} bytes")
 
-    @contextmanager
-    def provision(self, scope: Scope) -> Iterator[None]:
-        memory, full = scope.posix_name("memory"), scope.posix_name("full")
-        with ExitStack() as undo:
-            try:
-                posix_ipc.Semaphore(full, posix_ipc.O_CREX, mode=0o600, initial_value=0).close()
-                undo.callback(posix_ipc.unlink_semaphore, full)
-                shared = posix_ipc.SharedMemory(memory, posix_ipc.O_CREX, mode=0o600, size=mmap.PAGESIZE)
-                undo.callback(posix_ipc.unlink_shared_memory, memory)
-                try:
-                    os.posix_fallocate(shared.fd, 0, mmap.PAGESIZE)
-                finally:
-                    shared.close_fd()
-            except (posix_ipc.Error, OSError) as error:
-                raise OSError(str(error)) from error
-            yield
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        return provisioned(scope, "memory", mmap.PAGESIZE, {"full": 0})
 
     def receiver(self, scope: Scope) -> Receiver:
         return NullReceiver(scope, self.chunk)
@@ -141,23 +128,8 @@ class NullCommands(CommandTransport):
 
     @contextmanager
     def provision(self, scope: Scope) -> Iterator[None]:
-        with ExitStack() as undo:
-            try:
-                for part, value in (("full", 0), ("lock", 1)):
-                    name = scope.posix_name(part)
-                    posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=0o600, initial_value=value).close()
-                    undo.callback(posix_ipc.unlink_semaphore, name)
-                name, size = scope.posix_name("memory"), self.senders * (1 + COMMAND_BYTES)
-                shared = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=size)
-                undo.callback(posix_ipc.unlink_shared_memory, name)
-                try:
-                    os.posix_fallocate(shared.fd, 0, size)
-                finally:
-                    shared.close_fd()
-                os.close(os.open(scope.path("owners"), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-                undo.callback(os.unlink, scope.path("owners"))
-            except (posix_ipc.Error, OSError) as error:
-                raise OSError(str(error)) from error
+        size = self.senders * (1 + COMMAND_BYTES)
+        with provisioned(scope, "memory", size, {"full": 0, "lock": 1}), lock_file(scope.path("owners")):
             yield
 
     def receiver(self, scope: Scope) -> CommandReceiver:

@@ -11,13 +11,14 @@ monotonic one.
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 import posix_ipc
 
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
+from transports.posix_memory import provisioned
 from transports.ring import Parts, Ring, RingReceiver, RingSender
 
 _SPIN_SECONDS = 100e-6  # of spin-then-block: about twice what it takes to be woken on another core
@@ -38,24 +39,9 @@ class PosixShm(Ring, DataTransport):
         if self.wait not in {"block", "spin", "spin-then-block"}:
             raise ValueError(f"wait={self.wait}: must be block, spin or spin-then-block")
 
-    @contextmanager
-    def provision(self, scope: Scope) -> Iterator[None]:
-        memory, free, full = (scope.posix_name(part) for part in ("memory", "free", "full"))
-        with ExitStack() as undo:
-            try:
-                posix_ipc.Semaphore(free, posix_ipc.O_CREX, mode=0o600, initial_value=self.depth).close()
-                undo.callback(posix_ipc.unlink_semaphore, free)
-                posix_ipc.Semaphore(full, posix_ipc.O_CREX, mode=0o600, initial_value=0).close()
-                undo.callback(posix_ipc.unlink_semaphore, full)
-                shared = posix_ipc.SharedMemory(memory, posix_ipc.O_CREX, mode=0o600, size=self.size)
-                undo.callback(posix_ipc.unlink_shared_memory, memory)
-                try:
-                    os.posix_fallocate(shared.fd, 0, self.size)  # else a full /dev/shm is a SIGBUS for whoever writes
-                finally:
-                    shared.close_fd()
-            except (posix_ipc.Error, OSError) as error:
-                raise OSError(f"{self.depth} slots of {self.chunk} bytes: {error}") from error
-            yield
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        semaphores = {"free": self.depth, "full": 0}
+        return provisioned(scope, "memory", self.size, semaphores, f"{self.depth} slots of {self.chunk} bytes")
 
     def receiver(self, scope: Scope) -> Receiver:
         return RingReceiver(self, self._open(scope))

@@ -8,8 +8,7 @@ the timeout.
 
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from harness.api import (
@@ -30,13 +29,8 @@ _OFFSET = struct.Struct("<Q")
 class Sendfile(DataTransport):
     name = "sendfile"
 
-    @contextmanager
-    def provision(self, scope: Scope) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            with suppress(FileNotFoundError):  # the receiver makes the name: bind(2) is what creates it
-                os.unlink(scope.path("socket"))
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        return DescriptorSocket.named(scope.path("socket"))
 
     def receiver(self, scope: Scope) -> SocketReceiver:
         return FileReceiver(scope)

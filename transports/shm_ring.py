@@ -24,12 +24,13 @@ import mmap
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import posix_ipc
 
 from harness.api import COMMAND_BYTES, CommandReceiver, CommandSender, CommandTransport, Scope, hookimpl
+from transports.posix_memory import lock_file, provisioned
 
 # 64-bit words at the front of the memory, each on a cache line of its own.
 PUBLISHED, TAKEN, WORDS = 0, 8, 64
@@ -49,23 +50,10 @@ class ShmRing(CommandTransport):
 
     @contextmanager
     def provision(self, scope: Scope) -> Iterator[None]:
-        with ExitStack() as undo:
-            try:
-                for part, value in (("full", 0), ("room", 0), ("lock", 1)):
-                    name = scope.posix_name(part)
-                    posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=0o600, initial_value=value).close()
-                    undo.callback(posix_ipc.unlink_semaphore, name)
-                name, size = scope.posix_name("ring"), WORDS * 8 + self.depth * COMMAND_BYTES
-                shared = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=size)
-                undo.callback(posix_ipc.unlink_shared_memory, name)
-                try:
-                    os.posix_fallocate(shared.fd, 0, size)  # else a full /dev/shm is a SIGBUS for whoever writes
-                finally:
-                    shared.close_fd()
-                os.close(os.open(scope.path("senders"), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-                undo.callback(os.unlink, scope.path("senders"))
-            except (posix_ipc.Error, OSError) as error:
-                raise OSError(f"a ring of {self.depth} records: {error}") from error
+        semaphores = {"full": 0, "room": 0, "lock": 1}
+        size = WORDS * 8 + self.depth * COMMAND_BYTES
+        memory = provisioned(scope, "ring", size, semaphores, f"a ring of {self.depth} records")
+        with memory, lock_file(scope.path("senders")):
             yield
 
     def receiver(self, scope: Scope) -> CommandReceiver:

@@ -18,7 +18,6 @@ The kernel's own timeouts, socket(7) SO_RCVTIMEO, cost no system call, as settim
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +35,7 @@ from harness.api import (
     Sender,
     content_length,
     hookimpl,
+    limit_waits,
 )
 
 
@@ -53,13 +53,6 @@ def bind(kind: socket.SocketKind, scope: Scope) -> socket.socket:
 def unlink(scope: Scope) -> None:
     with suppress(FileNotFoundError):  # bind(2) is what creates the name, and it may not have come to that
         os.unlink(scope.path("socket"))
-
-
-def limit_waits(end: socket.socket, timeout: float) -> None:
-    """Have blocking calls end after `timeout` seconds; Python then raises BlockingIOError."""
-    limit = struct.pack("@ll", *divmod(max(1, round(timeout * 1e6)), 1_000_000))
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 class SocketEnd:

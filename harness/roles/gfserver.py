@@ -9,12 +9,12 @@ import errno
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from harness.api import limit_waits
 from harness.protocol import getfile
 from harness.roles.program import say
 
@@ -49,9 +49,7 @@ def listen(host: str, port: int, timeout: float, congestion: str) -> socket.sock
         listener = socket.create_server((host, port), backlog=_BACKLOG)
     except OSError as error:
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    limit_waits(listener, timeout)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     if congestion != SYSTEM:
         try:
