@@ -41,10 +41,10 @@ import socket
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import pluggy
 
@@ -60,6 +60,8 @@ __all__ = [
     "DataTransport",
     "DescriptorSocket",
     "FileSender",
+    "Probe",
+    "Reading",
     "Receiver",
     "Scope",
     "Sender",
@@ -434,6 +436,40 @@ _FD = struct.Struct("@i")
 _FD_ROOM = socket.CMSG_SPACE(_FD.size)
 
 
+class Reading(NamedTuple):
+    """One figure of a probe. role: `client`, `proxy`, `cache`, or "" for the machine. unit: such as `1`, `s`, `B`."""
+
+    role: str
+    metric: str
+    value: float
+    unit: str
+
+
+class Probe(ABC):
+    """Looks at the processes of a trial while the load runs.
+
+    name: what an experiment's `probes` call it. costly: whether it slows down what it looks at; it then runs in
+    trials of its own, whose figures are never compared. table: the result file that keeps its readings, without
+    `.csv`. A reading whose `role_metric` is a column of trials.csv stands there instead.
+    """
+
+    name: ClassVar[str]
+    costly: ClassVar[bool] = False
+    table: ClassVar[str] = "probes"
+
+    def unusable(self) -> str:
+        """Why it cannot work on this machine, and what would mend it, in one line; empty where it can."""
+        return ""
+
+    @abstractmethod
+    def begin(self, processes: Mapping[str, Sequence[int]], directory: str) -> None:
+        """Start to look, at the go-ahead. processes: pids by role. directory: room for files. Raises OSError."""
+
+    @abstractmethod
+    def end(self) -> list[Reading]:
+        """Stop, when the last reply has come: what was seen since begin. Raises OSError."""
+
+
 class Hooks:
     """What a plugin module may implement, with @hookimpl."""
 
@@ -445,4 +481,9 @@ class Hooks:
     @hookspec
     def data_transports(self) -> list[type[DataTransport]]:
         """The data transports that this plugin adds."""
+        raise NotImplementedError
+
+    @hookspec
+    def probes(self) -> list[type[Probe]]:
+        """The probes that this plugin adds; each is made without arguments, afresh for each trial."""
         raise NotImplementedError

@@ -14,49 +14,22 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cache
 from typing import IO, NamedTuple
 
 import harness
 from harness import registry, rendezvous
-from harness.results import Trial
-from harness.roles.gfserver import CONGESTION, SYSTEM
+from harness.results import COLUMN_OF, Trial
+from harness.roles.gfserver import SYSTEM
 from harness.roles.load import OUTCOMES
+from harness.spec import OF_THE_CACHE, Spec
 
 _START = 30.0  # seconds for the programs to be ready
 _END = 4.0  # seconds for a program to end after SIGTERM
 _REQUEST = 10.0  # seconds for a request of the load
 _NULL = "null"
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What one trial runs. Transports as `name[:option=value,...]`; chunk: bytes, 0 for the transport's own.
-
-    source: `cache`, or `direct`: the proxy serves the files by itself with sendfile(2), the floor; it then has no
-    cache, no lanes and no transports.
-    """
-
-    source: str = "cache"
-    command: str = "posix_mq"
-    data: str = "posix_shm"
-    file_size: int = 1024
-    files: int = 4
-    clients: int = 8
-    client_processes: int = 2
-    sink: str = "discard"
-    proxy_threads: int = 1
-    proxy_processes: int = 4
-    lanes: int = 4
-    chunk: int = 0
-    congestion: str = CONGESTION
-    cache_threads: int = 1
-    cache_processes: int = 4
-    timeout: float = 5.0
-    warmup: float = 0.2
-    seconds: float = 1.0
 
 
 class TrialError(Exception):
@@ -208,10 +181,10 @@ def _make_files(spec: Spec, directory: str) -> None:
     os.mkdir(f"{directory}/files")
     zeros = spec.source == "cache" and registry.data_transport(spec.data).name == _NULL
     with open(f"{directory}/workload.txt", "w") as workload:
-        for number in range(spec.files):
+        for number in range(spec.copies):
             workload.write(f"/{number}\n")
             with open(f"{directory}/files/{number}", "wb") as file:
-                file.write(bytes(spec.file_size) if zeros else os.urandom(spec.file_size))
+                file.write(bytes(int(spec.files)) if zeros else os.urandom(int(spec.files)))
 
 
 class _Usage(NamedTuple):
@@ -273,18 +246,12 @@ def _fill(trial: Trial, report: str, before: dict[str, _Usage], after: dict[str,
     trial.cpu_us_per_request = total * 1e6 / max(1, trial.requests)
 
 
-# The columns of factors whose names bear a unit there.
-_COLUMNS = {
-    "file_size": "file_size_bytes", "chunk": "chunk_bytes", "timeout": "timeout_s", "warmup": "warmup_s",
-    "seconds": "load_s",
-}  # fmt: skip
-_OF_THE_CACHE = {"command", "data", "chunk", "lanes", "cache_threads", "cache_processes"}
-
-
 def _describe_spec(spec: Spec, trial: Trial) -> None:
     for factor in fields(Spec):
-        if spec.source == "cache" or factor.name not in _OF_THE_CACHE:
-            setattr(trial, _COLUMNS.get(factor.name, factor.name), getattr(spec, factor.name))
+        if spec.source == "cache" or factor.name not in OF_THE_CACHE:
+            setattr(trial, COLUMN_OF.get(factor.name, factor.name), getattr(spec, factor.name))
+    trial.control = int(spec.control)
+    trial.file_size_bytes = int(spec.files)
     if spec.congestion == SYSTEM:
         with open("/proc/sys/net/ipv4/tcp_congestion_control") as name:
             trial.congestion = name.read().strip()

@@ -4,14 +4,14 @@
     factors:                    # crossed: each combination is a cell
       command: [posix_mq, fifo]
       data: [posix_shm, "sendfile"]
-      file_size: [1KiB, 3MiB]
+      files: [1KiB, 3MiB]
     settings:                   # the same for every cell
       clients: 8
       seconds: 0.5
     repeats: 3                  # blocks: each runs every cell once, in an order of its own
     seed: 1                     # of these orders
 
-Factors and settings have the names of the fields of `trial.Spec`.
+Factors and settings have the names of the fields of `spec.Spec`.
 """
 
 import difflib
@@ -28,13 +28,13 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from harness import registry
 from harness.api import HEAD_BYTES
-from harness.trial import Spec
+from harness.spec import Spec
 
 _TRANSPORTS: dict[str, Callable[[str], Any]] = {
     "command": registry.command_transport,
     "data": registry.data_transport,
 }
-_SIZES = {"file_size", "chunk"}
+_SIZES = {"files", "chunk"}
 _CHOICES = {"sink": ("discard", "copy"), "source": ("cache", "direct")}
 _KINDS = {field.name: field.type for field in fields(Spec)}
 _KEYS = ("question", "factors", "settings", "repeats", "seed")
@@ -169,7 +169,7 @@ def _convert(key: str, value: Any) -> Any:
         size = registry.parse_size(str(value))
         if key == "chunk" and size <= HEAD_BYTES:
             raise ValueError(f"must be over {HEAD_BYTES} bytes")
-        return size
+        return str(size) if key == "files" else size
     if _KINDS[key] is str:
         return str(value)
     if _KINDS[key] is float:

@@ -12,6 +12,7 @@ from harness import results, trial
 from harness.analysis import summary
 from harness.experiment import plan
 from harness.roles import program
+from harness.spec import Spec
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,13 +64,13 @@ class _Progress:
         self._total = total
         self._begun = time.monotonic()
 
-    def begin(self, number: int, cell: trial.Spec) -> None:
+    def begin(self, number: int, cell: Spec) -> None:
         done = number - 1
         left = (time.monotonic() - self._begun) / done * (self._total - done) if done else 0
-        self._show(number, f"{cell.command} x {cell.data} x {summary.size(cell.file_size)}", left)
+        self._show(number, f"{cell.command} x {cell.data} x {summary.size(int(cell.files))}", left)
 
-    def trouble(self, reason: str, cell: trial.Spec) -> None:
-        program.say(f"{cell.command} x {cell.data} x {summary.size(cell.file_size)}: {reason}")
+    def trouble(self, reason: str, cell: Spec) -> None:
+        program.say(f"{cell.command} x {cell.data} x {summary.size(int(cell.files))}: {reason}")
 
     def _show(self, number: int, what: str, left: float) -> None:
         if number == 1 or number % 10 == 0 or number == self._total:
