@@ -64,7 +64,7 @@ def load(tmp_path, text):
         ("until: {at_most: 9}\n", "1:1", "until.within: is missing"),
         ("repeats: 3\nuntil: {within: 5%}\n", "2:1", "`repeats` is there, too"),
         ("zip:\n  - {clients: [1, 2], lanes: [4]}\n", "2:5", "equally many levels"),
-        ("factors: {lanes: [4, 8]}\nzip:\n  - {clients: [1, 2], lanes: [4, 8]}\n", "3:23", "is a factor, or in a group"),
+        ("factors: {lanes: [4, 8]}\nzip:\n  - {clients: [1, 2], lanes: [4, 8]}\n", "3:23", "is a factor, or in a"),
         ("zip: [{lanes: [4, 8]}, {lanes: [4, 8]}]\n", "1:25", "in a group, already"),
         (TWO + "exclude: [{data: mmap}]\n", "2:11", "exclude[0]: no cell is like that"),
         (TWO + "exclude: [{data: [fifo, unix]}]\n", "2:1", "nothing is left to run"),
