@@ -103,6 +103,7 @@ def _measure(spec: Spec, trial: Trial, name: str, directory: str, undo: ExitStac
     client.say("go")
     client.expect("done", spec.seconds + _REQUEST + 5)
     after = {role: _usage(program.pid) for role, program in servers.items()}
+    client.say("end")
     report = client.expect("{", _START)
     client.wait()
     _fill(trial, report, before, after)

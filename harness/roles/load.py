@@ -5,13 +5,14 @@ lock around, and the load would become the bottleneck. A slot starts its next re
 """
 
 import errno
+import mmap
 import os
 import resource
 import select
 import socket
 import time
 from _socket import socket as RawSocket  # noqa: N812  without the 2 us of the class that wraps it
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from harness.protocol import getfile
@@ -24,6 +25,41 @@ OK, SHORT, WRONG, FAILED = 0, 4, 5, 6
 # The words of a tally, all unsigned 64-bit. Times are in ns; END is on the clock of CLOCK_MONOTONIC.
 COUNT, BYTES, END, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 7)
 TALLY_WORDS = 16
+
+
+def regions(count: int, room: int) -> list[memoryview]:
+    """Memory that forks share: `count` times a tally and `room` latencies. Its pages come as they are written."""
+    words = TALLY_WORDS + room
+    memory = memoryview(mmap.mmap(-1, count * words * 8)).cast("Q")
+    return [memory[start : start + words] for start in range(0, len(memory), words)]
+
+
+def write_tally(
+    tally: memoryview, counts: Sequence[int], recorded: int, content: int, end: int, used: Iterable[int]
+) -> None:
+    """Fill in a tally: a count for each of OUTCOMES, then the words named above. used: see used_since."""
+    for word, value in enumerate((*counts, recorded, content, end, *used)):
+        tally[word] = value
+
+
+def used_since(before: resource.struct_rusage) -> tuple[int, int, int, int]:
+    """What this process has used since then: the words from USER on."""
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return (
+        round((after.ru_utime - before.ru_utime) * 1e9),
+        round((after.ru_stime - before.ru_stime) * 1e9),
+        after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw,
+        after.ru_maxrss,
+    )
+
+
+def check_warm(tallies: Sequence[memoryview]) -> None:
+    """Raises OSError where a warm-up had other replies than OK."""
+    counts = [sum(tally[kind] for tally in tallies) for kind in range(len(OUTCOMES))]
+    if any(counts[OK + 1 :]):
+        bad = ", ".join(f"{count} {outcome}" for outcome, count in zip(OUTCOMES, counts, strict=True) if count)
+        raise OSError(f"warm-up: not every reply was OK: {bad}")
+
 
 _FIRST_READ = 8192  # bytes: the header, and all of a small file
 _READ = 1 << 20
@@ -217,7 +253,7 @@ class Slot:
 class Loader:
     """The slots of one process, and its tally.
 
-    tally: TALLY_WORDS 64-bit words, written when run() ends: a count for each of OUTCOMES, then those named above.
+    tally: TALLY_WORDS 64-bit words, written when run() ends.
     latencies: ns of each request, in the order of their ends; with more requests than room, of the last ones.
     abandoned: asked a few times a second whether to stop at once.
     """
@@ -278,16 +314,4 @@ class Loader:
         finally:
             for slot in active.values():
                 slot.finish()
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        words = (
-            *counts,
-            recorded,
-            content,
-            end,
-            round((after.ru_utime - before.ru_utime) * 1e9),
-            round((after.ru_stime - before.ru_stime) * 1e9),
-            after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw,
-            after.ru_maxrss,
-        )
-        for word, value in enumerate(words):
-            self._tally[word] = value
+        write_tally(self._tally, counts, recorded, content, end, used_since(before))

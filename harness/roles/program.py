@@ -68,7 +68,7 @@ def run(
         _watch([signals, 0] if until_eof else [signals], started, children, ready)
         ending()
     finally:
-        bad = _end(children)
+        bad = end(children)
         os.close(signals)
         os.close(told)
         os.close(started)
@@ -106,8 +106,8 @@ def _how_it_ended(pid: int) -> str:
     return f"worker process {pid} was ended by {signal.Signals(status.si_status).name}"
 
 
-def _end(children: dict[int, int]) -> str:
-    """End and reap them all. Returns how one ended that did not end well, or nothing."""
+def end(children: dict[int, int]) -> str:
+    """End and reap them all: pids by their pidfds. Returns how one ended that did not end well, or nothing."""
     bad = ""
     for pidfd in children:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
