@@ -11,8 +11,9 @@ import resource
 import select
 import socket
 import time
+import zlib
 from _socket import socket as RawSocket  # noqa: N812  without the 2 us of the class that wraps it
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from harness.protocol import getfile
@@ -20,7 +21,7 @@ from harness.protocol import getfile
 # What can come of a request. `short`: the content ended early. `wrong`: other content than announced or expected,
 # or no GETFILE reply. `failed`: no reply at all, because of a refused, reset or silent connection.
 OUTCOMES = ("OK", "FILE_NOT_FOUND", "ERROR", "INVALID", "short", "wrong", "failed")
-OK, SHORT, WRONG, FAILED = 0, 4, 5, 6
+OK, NOT_FOUND, ERROR, _, SHORT, WRONG, FAILED = range(len(OUTCOMES))
 
 # The words of a tally, all unsigned 64-bit. Times are in ns; END is on the clock of CLOCK_MONOTONIC.
 COUNT, BYTES, END, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 7)
@@ -139,6 +140,33 @@ class Compare(Sink):
     def close(self, complete: bool) -> bool:
         right = not complete or os.fstat(self._fd).st_size == self._offset
         return self._behind.close(complete and right) and right
+
+
+class Checksum(Sink):
+    """Compares each reply's CRC-32 with the one of its path."""
+
+    def __init__(self, expected: Mapping[str, int]) -> None:
+        self._expected = expected
+        self._wanted = self._sum = 0
+
+    def open(self, path: str) -> None:
+        self._wanted, self._sum = self._expected[path], 0
+
+    def write(self, piece: memoryview) -> bool:
+        self._sum = zlib.crc32(piece, self._sum)
+        return True
+
+    def close(self, complete: bool) -> bool:
+        return not complete or self._sum == self._wanted
+
+
+def checksums(directory: str, paths: Iterable[str]) -> dict[str, int]:
+    """The CRC-32 of each path's file below `directory`."""
+    sums = {}
+    for path in paths:
+        with open(directory + path, "rb") as file:
+            sums[path] = zlib.crc32(file.read())
+    return sums
 
 
 class Target(NamedTuple):

@@ -202,13 +202,18 @@ def open_home(undo: ExitStack, name: str, part: str) -> rendezvous.Home:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """The options of every program that meets others at a rendezvous."""
+    """The options of every program that serves others at a rendezvous."""
+    add_rendezvous(parser)
+    parser.add_argument("--until-eof", action="store_true",
+                        help="end when standard input does: for programs that start this one")  # fmt: skip
+
+
+def add_rendezvous(parser: argparse.ArgumentParser) -> None:
+    """The options of every program that meets others."""
     parser.add_argument("--name", default=rendezvous.DEFAULT, metavar="RENDEZVOUS",
                         help="where cache and proxies of one user meet (%(default)s)")  # fmt: skip
     parser.add_argument("--timeout", type=seconds, default=5.0, metavar="SECONDS",
                         help="bound on every wait for a peer (%(default)g)")  # fmt: skip
-    parser.add_argument("--until-eof", action="store_true",
-                        help="end when standard input does: for programs that start this one")  # fmt: skip
 
 
 def count(text: str) -> int:
