@@ -5,6 +5,7 @@ import gc
 import json
 import mmap
 import os
+import select
 import signal
 import socket
 import sys
@@ -41,7 +42,8 @@ def arguments() -> argparse.ArgumentParser:
         help="compare content with the files below DIR (with --discard: in the warm-up only)")
     add("--json", action="store_true", help="print the result as one line of JSON")
     add("--gate", action="store_true",
-        help="print `warm` after the warm-up, wait for a line on standard input; print `done` when the requests end")
+        help="print `warm` after the warm-up, and `done` when the requests end; after each wait for a line on standard "
+        "input")
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument("-r", dest="requests", type=program.positive, help="requests in all")
     amount.add_argument("--seconds", type=program.seconds, help="ask for this long instead")
@@ -104,6 +106,7 @@ def _run(args: argparse.Namespace) -> int:
         crew.expect("finish")
         if args.gate:
             print("done", flush=True)
+            sys.stdin.readline()  # until then all processes can be looked at
     finally:
         crew.end()
     result = summarise(regions, begun)
@@ -193,6 +196,7 @@ def _ask(
         if os.read(gate, 1):
             loader.run(iter(range(index, args.requests or sys.maxsize, processes)), _after(args.seconds))
             os.write(tell, b"+")
+            _await_closing(gate)
             code = 0
     except OSError as error:
         program.say(str(error))
@@ -200,6 +204,13 @@ def _ask(
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _await_closing(pipe: int) -> None:
+    """Return when nobody can write to a pipe any more, without reading from it."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    poll.poll()
 
 
 def _after(seconds: float | None) -> int:
