@@ -10,7 +10,7 @@ _COMMANDS = {
     "gfclient": ("harness.roles.gfclient", "ask for files, count and time the replies"),
     "lane": ("harness.roles.lane", "ask a cache for files over the two channels alone, count and time the replies"),
     "run": ("harness.experiment.runner", "run an experiment file and keep its results"),
-    "plugins": ("harness.plugins", "list the installed transports, and whether they work here"),
+    "plugins": ("harness.plugins", "list the installed transports and probes, and whether they work here"),
     "new-transport": ("harness.new_transport", "write a package with a transport of your own to begin with"),
     "check": ("harness.check", "hold transports to what they promise"),
     "clean": ("harness.clean", "remove what killed programs left"),
