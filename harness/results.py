@@ -42,7 +42,10 @@ class Trial:
         "foreign load or steal that took over 5 % of the CPUs, how much; empty: neither, or a costly probe's trial"
     )
 
-    scope: str = _column("`pipeline`; `lane`: the two channels alone between two processes, without client and TCP")
+    scope: str = _column(
+        "`pipeline`; `lane`: the two channels alone between two processes, without client and TCP: the role `proxy` "
+        "asks and times, `client` is empty, or the processes that read what the proxy's end writes to sockets"
+    )
     source: str = _column("`cache`, or `direct`: the proxy serves files by itself with sendfile, the floor")
     command: str = _column("command transport as asked for; it and what follows of lanes and cache: not for `direct`")
     data: str = _column("data transport as asked for")

@@ -26,7 +26,7 @@ from harness.probing import ProbeFailed, Probing, Seen, disturbance
 from harness.results import COLUMN_OF, Trial
 from harness.roles.gfserver import SYSTEM
 from harness.roles.load import OUTCOMES
-from harness.spec import OF_THE_CACHE, Spec
+from harness.spec import OF_TCP, OF_THE_CACHE, Spec
 
 _START = 30.0  # seconds for the programs to be ready
 _END = 4.0  # seconds for a program to end after SIGTERM
@@ -49,6 +49,9 @@ def run(spec: Spec, trial: Trial, probes: Sequence[Probe] = (), seen: Seen | Non
     _describe_host(trial)
     name = f"trial-{os.getpid()}-{trial.trial}"
     try:
+        if spec.scope == "lane" and (spec.rate or spec.source == "direct"):
+            raise ValueError("scope lane: a lane leads to a cache, and each request waits for its reply; "
+                             "leave `rate` and `source: direct` to the pipeline")  # fmt: skip
         _describe_transports(spec, trial)
         with ExitStack() as undo:
             home = rendezvous.Home(name, "trial")
@@ -78,7 +81,8 @@ def _sweep(name: str) -> int:
 
 def _measure(spec: Spec, trial: Trial, name: str, directory: str, probing: Probing, undo: ExitStack) -> None:
     _make_files(spec, directory)
-    common = ["--name", name, "--timeout", str(spec.timeout), "--until-eof"]
+    where = ["--name", name, "--timeout", str(spec.timeout)]
+    common = [*where, "--until-eof"]
     servers = {}
     if spec.source == "direct":
         backend = ["--direct", f"{directory}/files"]
@@ -89,19 +93,26 @@ def _measure(spec: Spec, trial: Trial, name: str, directory: str, probing: Probi
             "simplecached", directory, undo, "-c", f"{directory}/files", "-t", str(spec.cache_threads),
             "--processes", str(spec.cache_processes), "--command", spec.command, *common,
         )  # fmt: skip
-    servers["proxy"] = proxy = _Program(
-        "webproxy", directory, undo, "-p", "0", "-t", str(spec.proxy_threads), "--processes",
-        str(spec.proxy_processes), "--congestion", spec.congestion, *backend, *common,
-    )  # fmt: skip
-    if "cache" in servers:
-        servers["cache"].expect("simplecached: ready", _START)
-    port = proxy.expect("webproxy: listening on", _START).split()[3].rstrip(",").rpartition(":")[2]
-    client = _Program(
-        "gfclient", directory, undo, "-p", port, "-t", str(spec.clients), "--processes", str(spec.client_processes),
+    workers = ["-t", str(spec.proxy_threads), "--processes", str(spec.proxy_processes)]
+    load = [
         "-w", f"{directory}/workload.txt", "--seconds", str(spec.seconds), "--warmup", str(spec.warmup),
-        "--timeout", str(_REQUEST), "--verify", f"{directory}/files", "--gate", "--json",
-        *(["--discard"] if spec.sink == "discard" else []),
-    )  # fmt: skip
+        "--verify", f"{directory}/files", "--gate", "--json",
+    ]  # fmt: skip
+    if spec.scope == "lane":
+        servers["cache"].expect("simplecached: ready", _START)
+        client = _Program("lane", directory, undo, *workers, "--sink", spec.sink, *backend, *where, *load)
+        servers["proxy"] = client
+    else:
+        servers["proxy"] = proxy = _Program(
+            "webproxy", directory, undo, "-p", "0", *workers, "--congestion", spec.congestion, *backend, *common
+        )
+        if "cache" in servers:
+            servers["cache"].expect("simplecached: ready", _START)
+        port = proxy.expect("webproxy: listening on", _START).split()[3].rstrip(",").rpartition(":")[2]
+        client = _Program(
+            "gfclient", directory, undo, "-p", port, "-t", str(spec.clients), "--processes", str(spec.client_processes),
+            "--timeout", str(_REQUEST), *load, *(["--discard"] if spec.sink == "discard" else []),
+        )  # fmt: skip
     client.expect("warm", _START + spec.warmup)
     programs = {"client": client, **servers}
     with probing.looking({role: program.pids() for role, program in programs.items()}, directory):
@@ -217,12 +228,13 @@ def _fill(trial: Trial, report: str) -> None:
 
 
 def _describe_spec(spec: Spec, trial: Trial) -> None:
+    idle = OF_THE_CACHE if spec.source == "direct" else OF_TCP if spec.scope == "lane" else ()
     for factor in fields(Spec):
-        if spec.source == "cache" or factor.name not in OF_THE_CACHE:
+        if factor.name not in idle:
             setattr(trial, COLUMN_OF.get(factor.name, factor.name), getattr(spec, factor.name))
     trial.control = int(spec.control)
     trial.file_size_bytes = int(spec.files)
-    if spec.congestion == SYSTEM:
+    if trial.congestion == SYSTEM:
         with open("/proc/sys/net/ipv4/tcp_congestion_control") as name:
             trial.congestion = name.read().strip()
 

@@ -8,6 +8,7 @@ counts to when the last byte is in the socket. The CPU time and the memory of th
 
 import argparse
 import os
+import queue
 import sys
 import threading
 import time
@@ -225,6 +226,7 @@ def _ask(
             Worker(lane, Commands(link, args.timeout), paths, some, drain)
             for lane, some, drain in zip(lanes, sinks, drains, strict=False)
         ]
+        threads = _Threads(len(workers))
 
         def run(phase: int, until: int, requests: int) -> None:
             tasks = [
@@ -232,7 +234,7 @@ def _ask(
                 for number, worker in zip(numbers, workers, strict=True)
             ]
             try:
-                _run_together(tasks, abandoned)
+                threads.run(tasks, abandoned)
             except BaseException:
                 for worker in workers:
                     worker.stopping = True  # lest it provision a lane that nobody would remove
@@ -251,25 +253,33 @@ def _sinks(args: argparse.Namespace, sums: dict[str, int]) -> tuple[load.Sink | 
     return load.Compare(args.verify, load.Sink()) if args.verify else measured, measured
 
 
-def _run_together(tasks: Sequence[Callable[[], None]], abandoned: Callable[[], bool]) -> None:
-    """Run each task in a thread. Raises what one raises, and KeyboardInterrupt where they are to be abandoned."""
-    errors: list[Exception] = []
+class _Threads:
+    """Threads that are there until the process ends, so that what they have used can be looked at until then."""
 
-    def run(task: Callable[[], None]) -> None:
-        try:
-            task()
-        except Exception as error:  # noqa: BLE001  this thread has nobody to raise it to
-            errors.append(error)
+    def __init__(self, count: int) -> None:
+        self._tasks: list[queue.SimpleQueue[Callable[[], None]]] = [queue.SimpleQueue() for _ in range(count)]
+        self._ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        for tasks in self._tasks:
+            threading.Thread(target=self._work, args=(tasks,), daemon=True).start()
 
-    threads = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(_LOOK)
-            if errors or abandoned():
-                break
-    if errors:
-        raise errors[0]
-    if abandoned():
-        raise KeyboardInterrupt
+    def run(self, tasks: Sequence[Callable[[], None]], abandoned: Callable[[], bool]) -> None:
+        """Run a task in each. Raises what one raises, and KeyboardInterrupt where they are to be abandoned."""
+        for ours, task in zip(self._tasks, tasks, strict=True):
+            ours.put(task)
+        left = len(tasks)
+        while left:
+            try:
+                if (error := self._ended.get(timeout=_LOOK)) is not None:
+                    raise error
+                left -= 1
+            except queue.Empty:
+                if abandoned():
+                    raise KeyboardInterrupt from None
+
+    def _work(self, tasks: "queue.SimpleQueue[Callable[[], None]]") -> None:
+        while True:
+            try:
+                tasks.get()()
+                self._ended.put(None)
+            except Exception as error:  # noqa: BLE001  for run() to raise
+                self._ended.put(error)
