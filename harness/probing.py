@@ -79,7 +79,8 @@ class Probing:
         try:
             yield
         except Exception as error:  # noqa: BLE001  whatever a stranger's probe raises
-            self._problems.append((probe, " ".join(f"probe {probe.name}: {error or type(error).__name__}".split())))
+            text = f"probe {probe.name}: {type(error).__name__}: {error}"
+            self._problems.append((probe, " ".join(text.split())))
 
     def _check(self) -> None:
         self._trial.reason = "; ".join(problem for _, problem in self._problems)
