@@ -67,10 +67,10 @@ class _Progress:
     def begin(self, number: int, cell: Spec) -> None:
         done = number - 1
         left = (time.monotonic() - self._begun) / done * (self._total - done) if done else 0
-        self._show(number, f"{cell.command} x {cell.data} x {summary.size(int(cell.files))}", left)
+        self._show(number, f"{cell.command} x {cell.data} x {cell.files}", left)
 
     def trouble(self, reason: str, cell: Spec) -> None:
-        program.say(f"{cell.command} x {cell.data} x {summary.size(int(cell.files))}: {reason}")
+        program.say(f"{cell.command} x {cell.data} x {cell.files}: {reason}")
 
     def _show(self, number: int, what: str, left: float) -> None:
         if number == 1 or number % 10 == 0 or number == self._total:
