@@ -102,7 +102,8 @@ def compare(first: Iterable[Trial], second: Iterable[Trial], metric: str = "requ
         *(f"A/A control: OFF, and verdicts are withheld: {told}." for told in off),
     ]
     for name in _VERSION:
-        notes.append(f"{name}: {' against '.join(_seen(run, name) for run in runs)}.")
+        before, after = (_seen(run, name) for run in runs)
+        notes.append(f"{name}: {before} in both." if before == after else f"{name}: {before} against {after}.")
     if any(min(pair.first.n, pair.second.n) < LEAST for pair in pairs):
         notes.append(f"Cells with fewer than {LEAST} good trials in a run have no interval.")
     if len(cells[0]) + len(cells[1]) > 2 * len(usable):
@@ -114,7 +115,7 @@ def compare(first: Iterable[Trial], second: Iterable[Trial], metric: str = "requ
     if any(cells[0][key].wait != cells[1][key].wait for key in shared):
         notes.append("Some cells wait in another way in B than in A: that is compared, too.")
     machines = {name: [_seen(run, name) for run in runs] for name in _ALIKE}
-    unlike = [f"{name}: {a} against {b}" for name, (a, b) in machines.items() if a != b]
+    unlike = [f"{name}: {one} against {other}" for name, (one, other) in machines.items() if one != other]
     return Comparison(metric, pairs, unlike, bool(off), notes)
 
 
