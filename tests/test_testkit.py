@@ -32,6 +32,10 @@ class TestThePytestFace(testkit.DataContract):
     transport = PosixShm(chunk=4096, depth=1)
 
 
+class TestTheSecondSync(testkit.DataContract):
+    transport = PosixShm(chunk=4096, sync="fifo")
+
+
 # ---- broken on purpose; each names the check that has to catch it
 
 

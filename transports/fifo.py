@@ -44,9 +44,9 @@ class Fifo:
 
 
 class FifoEnd:
-    def __init__(self, scope: Scope, flags: int) -> None:
+    def __init__(self, scope: Scope, flags: int, part: str = "fifo") -> None:
         try:
-            self._fd = os.open(scope.path("fifo"), flags | os.O_NONBLOCK)
+            self._fd = os.open(scope.path(part), flags | os.O_NONBLOCK)
         except OSError as error:
             if error.errno == errno.ENXIO:  # open(2): O_WRONLY | O_NONBLOCK and no reader
                 raise ConnectionRefusedError("nobody has the FIFO open for reading") from None

@@ -23,7 +23,7 @@ from typing import Any
 import sysv_ipc
 
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
-from transports.ring import Parts, Ring, RingReceiver, RingSender
+from transports.ring import Parts, Ring, RingReceiver, RingSender, late
 
 # How semget(2) and shmget(2) say that one of the kernel's limits is met.
 _LIMITS = {("sem", OSError): "sem", ("shm", ValueError): "shmmax", ("shm", OSError): "shmall and shmmni"}
@@ -99,7 +99,7 @@ class SysvSemaphore:
         self._semaphore = sysv_ipc.Semaphore(scope.sysv_key("sem", part))
         self._id = self._semaphore.id
         self._waits = _waits(scope.timeout)
-        self._late = f"no slot was {'freed' if part == 'free' else 'filled'} for {scope.timeout} s"
+        self._late = late(part, scope)
 
     def acquire(self) -> None:
         self._waits[self._id] = time.monotonic()
