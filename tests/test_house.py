@@ -29,7 +29,7 @@ ROOMS = {
                       "harness.results", "harness", "harness.spec"],
     "harness.experiment": ["harness.experiment", "harness.trial", "harness.spec", "harness.results", "harness.registry",
                            "harness.api", "harness.analysis", "harness.roles"],
-    "harness.analysis": ["harness.analysis", "harness.results"],
+    "harness.analysis": ["harness.analysis", "harness.results", "harness.spec"],
     "harness.testkit": ["harness.api", "harness.protocol", "harness.rendezvous", "harness.transfer"],
     "harness.check": ["harness.testkit", "harness.registry", "harness.api", "harness.roles"],
     "harness.plugins": ["harness.registry", "harness.rendezvous", "harness.api", "harness.roles"],
