@@ -59,6 +59,7 @@ __all__ = [
     "CommandTransport",
     "DataTransport",
     "DescriptorSocket",
+    "End",
     "FileSender",
     "Probe",
     "Reading",
@@ -68,10 +69,14 @@ __all__ = [
     "SocketReceiver",
     "SysvKind",
     "await_room",
+    "bound_socket",
+    "check_least",
+    "connected_socket",
     "content_length",
     "hookimpl",
     "limit_waits",
     "send_file",
+    "socket_name",
 ]
 
 SysvKind = Literal["shm", "sem", "msg"]
@@ -304,6 +309,13 @@ class DataTransport(ABC):
         """Open a cache worker's end, in any process of the same user; a lane may have several, used in turn."""
 
 
+def check_least(options: object, **least: int) -> None:
+    """For the __post_init__ of a transport. Raises ValueError where one of its options is below the least given."""
+    for option, value in least.items():
+        if (given := getattr(options, option)) < value:
+            raise ValueError(f"{option}={given}: must be at least {value}")
+
+
 def content_length(head: bytes | bytearray | memoryview) -> int:
     """Bytes of content that follow the head of a reply: for ends that must know where a reply ends.
 
@@ -352,6 +364,41 @@ def limit_waits(end: socket.socket, timeout: float) -> None:
     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
+@contextmanager
+def socket_name(path: str) -> Iterator[None]:
+    """Provides for the name of a Unix socket: whoever receives makes it, bind(2), and leaving this removes it."""
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def bound_socket(kind: socket.SocketKind, path: str, timeout: float) -> socket.socket:
+    """A Unix socket with a name, for this user alone; its calls end within `timeout` seconds, see limit_waits."""
+    end = socket.socket(socket.AF_UNIX, kind)
+    try:
+        end.bind(path)
+        os.chmod(path, 0o600)
+    except OSError:
+        end.close()
+        raise
+    limit_waits(end, timeout)
+    return end
+
+
+def connected_socket(kind: socket.SocketKind, path: str, timeout: float) -> socket.socket:
+    """The socket of a sender, likewise. Raises FileNotFoundError, ConnectionRefusedError."""
+    end = socket.socket(socket.AF_UNIX, kind)
+    limit_waits(end, timeout)
+    try:
+        end.connect(path)
+    except OSError:
+        end.close()
+        raise
+    return end
+
+
 class DescriptorSocket:
     """A Unix datagram socket whose messages may each bear one descriptor, unix(7) SCM_RIGHTS: for zero-copy ends.
 
@@ -359,7 +406,7 @@ class DescriptorSocket:
     within `timeout` seconds with TimeoutError, which the kernel sees to, socket(7): it costs no system call.
     """
 
-    def __init__(self, timeout: float, fd: int | None = None) -> None:
+    def __init__(self, timeout: float, fd: int) -> None:
         self._timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, 0, fd)
         limit_waits(self._socket, timeout)
@@ -372,36 +419,13 @@ class DescriptorSocket:
 
     @classmethod
     def bound(cls, path: str, timeout: float) -> "DescriptorSocket":
-        """The receiving end; makes the name, which its owner removes."""
-        end = cls(timeout)
-        try:
-            end._socket.bind(path)
-            os.chmod(path, 0o600)
-        except OSError:
-            end.close()
-            raise
-        return end
+        """The receiving end, as bound_socket. socket_name removes the name."""
+        return cls(timeout, bound_socket(socket.SOCK_DGRAM, path, timeout).detach())
 
     @classmethod
     def connected(cls, path: str, timeout: float) -> "DescriptorSocket":
-        """A sending end. Raises FileNotFoundError, ConnectionRefusedError."""
-        end = cls(timeout)
-        try:
-            end._socket.connect(path)
-        except OSError:
-            end.close()
-            raise
-        return end
-
-    @staticmethod
-    @contextmanager
-    def named(path: str) -> Iterator[None]:
-        """Provides for the name of a bound end: the receiver makes it, bind(2), and leaving removes it."""
-        try:
-            yield
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+        """A sending end, as connected_socket."""
+        return cls(timeout, connected_socket(socket.SOCK_DGRAM, path, timeout).detach())
 
     def send(self, message: bytes, fd: int = -1) -> None:
         """Send a message, and with it a duplicate of `fd` where that is a descriptor."""

@@ -11,7 +11,7 @@ import pytest
 from harness import registry, testkit
 from harness.api import HEAD_BYTES, FileSender, Scope
 from transports.fifo import FifoCommandReceiver, FifoCommands, FifoCommandSender, FifoData, FifoReceiver, FifoSender
-from transports.posix_mq import MqCommandSender, PosixMqCommands
+from transports.posix_mq import PosixMqCommands, PosixQueue
 from transports.posix_shm import PosixShm
 from transports.sendfile import DescriptorSender, Sendfile
 
@@ -219,13 +219,16 @@ class CopyingInSecret(FifoData):
     class Sender(FileSender):
         def __init__(self, scope, options):
             self._end = FifoSender(scope, options)
+            self._chunk = options.chunk
 
         def send_file(self, head, fd, offset, count):
             data = head + os.pread(fd, count, offset) if count else head
             if len(data) < HEAD_BYTES + count:
                 raise EOFError
-            while data:
-                data = data[self._end._write(data) :]
+            for start in range(0, len(data), self._chunk):
+                piece = data[start : start + self._chunk]
+                self._end.loan()[: len(piece)] = piece
+                self._end.publish(len(piece))
 
         def close(self):
             self._end.close()
@@ -240,9 +243,9 @@ class Tearing(FifoCommands):
 
     class Sender(FifoCommandSender):
         def send(self, record):
-            self._write(record[:200])
+            super().send(record[:200])
             time.sleep(0.0002)
-            self._write(record[200:])
+            super().send(record[200:])
 
     def sender(self, scope) -> FifoCommandSender:
         return self.Sender(scope, os.O_WRONLY)
@@ -252,14 +255,14 @@ class Tearing(FifoCommands):
 class LosingWhenFull(PosixMqCommands):
     caught_by = "a full channel pushes back in time and keeps what it holds"
 
-    class Sender(MqCommandSender):
+    class Sender(PosixQueue):
         def send(self, record):
             try:
                 super().send(record)
             except TimeoutError:
                 pass
 
-    def sender(self, scope) -> MqCommandSender:
+    def sender(self, scope) -> PosixQueue:
         return self.Sender(Scope(scope.directory, scope.label, 0.0001))
 
 
@@ -267,11 +270,11 @@ class LosingWhenFull(PosixMqCommands):
 class Reordering(PosixMqCommands):
     caught_by = "the records of one sender keep their order"
 
-    class Sender(MqCommandSender):
+    class Sender(PosixQueue):
         def send(self, record):
             self._queue.send(record, self._timeout, priority=record[0] % 2)
 
-    def sender(self, scope) -> MqCommandSender:
+    def sender(self, scope) -> PosixQueue:
         return self.Sender(scope)
 
 
@@ -279,13 +282,13 @@ class Reordering(PosixMqCommands):
 class Doubling(PosixMqCommands):
     caught_by = "each record reaches exactly one of many receivers whole"
 
-    class Sender(MqCommandSender):
+    class Sender(PosixQueue):
         def send(self, record):
             super().send(record)
             if record[0] == 7:
                 super().send(record)
 
-    def sender(self, scope) -> MqCommandSender:
+    def sender(self, scope) -> PosixQueue:
         return self.Sender(scope)
 
 
@@ -294,8 +297,8 @@ class WaitingUnderALock(FifoCommands):
     caught_by = "a killed receiver takes no other one with it"
 
     class Receiver(FifoCommandReceiver):
-        def __init__(self, scope):
-            super().__init__(scope)
+        def __init__(self, scope, flags):
+            super().__init__(scope, flags)
             self._lock = posix_ipc.Semaphore(scope.posix_name("lock"), posix_ipc.O_CREAT, initial_value=1)
 
         def receive(self):
@@ -322,7 +325,7 @@ class WaitingUnderALock(FifoCommands):
                 posix_ipc.unlink_semaphore(scope.posix_name("lock"))
 
     def receiver(self, scope) -> FifoCommandReceiver:
-        return self.Receiver(scope)
+        return self.Receiver(scope, os.O_RDWR)
 
 
 BROKEN = [kind for kind in list(globals().values()) if isinstance(kind, type) and "caught_by" in vars(kind)]

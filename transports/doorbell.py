@@ -7,22 +7,10 @@ but within a reply only: between replies nobody need have it open, as the next o
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 from harness.api import HEAD_BYTES, Scope, content_length
-from transports.fifo import FifoEnd
+from transports.pipe_end import PipeEnd
 from transports.ring import Parts, Ring, RingReceiver, late
-
-
-@contextmanager
-def hung(scope: Scope) -> Iterator[None]:
-    """The two FIFOs, as long as the context lasts."""
-    with ExitStack() as undo:
-        for path in (scope.path("free"), scope.path("full")):
-            os.mkfifo(path, 0o600)
-            undo.callback(os.unlink, path)
-        yield
 
 
 def bell(scope: Scope, part: str, receives: bool) -> "Bell":
@@ -32,13 +20,13 @@ def bell(scope: Scope, part: str, receives: bool) -> "Bell":
     return FullBell(scope, part, os.O_RDONLY) if receives else Bell(scope, part, os.O_WRONLY)
 
 
-class Bell(FifoEnd):
+class Bell(PipeEnd):
     """A Semaphore of transports/ring.py. Both verbs raise ConnectionError where the proxy has gone."""
 
     resting = False  # nothing is under way: nothing will be there yet, and that nobody can ring says nothing
 
     def __init__(self, scope: Scope, part: str, flags: int) -> None:
-        super().__init__(scope, flags, part)
+        super().__init__(scope, part, flags)
         self._late = late(part, scope)
 
     def release(self) -> None:

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import posix_ipc
 
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
-from transports.doorbell import Bell, BellReceiver, bell, hung
+from transports.doorbell import Bell, BellReceiver, bell
+from transports.pipe_end import provisioned as fifos
 from transports.posix_memory import provisioned
 from transports.ring import Parts, Ring, RingReceiver, RingSender, late
 
@@ -55,7 +56,7 @@ class PosixShm(Ring, DataTransport):
     def provision(self, scope: Scope) -> Iterator[None]:
         semaphores = {"free": self.depth, "full": 0} if self.sync == "semaphore" else {}
         memory = provisioned(scope, "memory", self.size, semaphores, f"{self.depth} slots of {self.chunk} bytes")
-        with memory, hung(scope) if self.sync == "fifo" else nullcontext():
+        with memory, fifos(scope, "free", "full") if self.sync == "fifo" else nullcontext():
             yield
 
     def receiver(self, scope: Scope) -> Receiver:

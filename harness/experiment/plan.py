@@ -68,15 +68,17 @@ class Plan:
 
     def probing(self) -> list[Slot]:
         """The trials that costly probes want."""
+        known = registry.load().probes
         first = self.repeats * len(self.cells) + 1
-        pairs = itertools.product(self.probes, range(1, len(self.cells) + 1))
+        costly = [name for name in self.probes if known[name].costly]
+        pairs = itertools.product(costly, range(1, len(self.cells) + 1))
         return [Slot(number, 0, cell, probe) for number, (probe, cell) in enumerate(pairs, first)]
 
     def seconds(self) -> float:
         """About how long all blocks take."""
         loads = (cell.requests / _RATE if cell.requests else cell.seconds for cell in self.cells)
         block = sum(loads) + sum(cell.warmup + _START for cell in self.cells)
-        return block * (self.repeats + len(self.probes))
+        return block * self.repeats + block / len(self.cells) * len(self.probing())
 
     def scaled(self, scale: float) -> "Plan":
         """The same plan with `scale` times the load in each trial."""
@@ -199,7 +201,7 @@ class _Planner:
         self._mistakes.append((path, text))
 
     def _check_probes(self) -> None:
-        known = getattr(registry.load(), "probes", {})
+        known = registry.load().probes
         for index, probe in enumerate(self._document.probes):
             if probe not in known:
                 self._mistake(("probes", index), unknown("probe", probe, known))
