@@ -36,7 +36,7 @@ def main() -> int:
     print("semaphore is not counted (futex), nor what a queue's Python package copies within the process.\n")
     print("| data transport | cache: calls | cache: MiB copied | proxy: calls | proxy: MiB copied |")
     print("|---|--:|--:|--:|--:|")
-    for name in registry.load().data:
+    for name in sorted([*registry.load().data, "posix_shm:sync=fifo"]):
         (cache_calls, cache_bytes), (proxy_calls, proxy_bytes) = count(name)
         print(f"| `{name}` | {cache_calls:.1f} | {cache_bytes:.2f} | {proxy_calls:.1f} | {proxy_bytes:.2f} |")
     modules = {type(one).__module__: sys.modules[type(one).__module__] for one in registry.defaults()}

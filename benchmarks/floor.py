@@ -10,6 +10,7 @@ from statistics import median
 
 from harness import results, trial
 from harness.analysis.summary import size
+from harness.spec import Spec
 
 SIZES = (1 << 10, 100 << 10, 3 << 20)
 FLOOR = "direct"
@@ -27,9 +28,9 @@ def main() -> int:
         rows: dict[str, list[results.Trial]] = {}
         for number in range(args.rounds):
             for data in (FLOOR, *args.data):
-                spec = trial.Spec(
+                spec = Spec(
                     source="direct" if data == FLOOR else "cache", command=args.command,
-                    data=trial.Spec.data if data == FLOOR else data, file_size=file_size, seconds=args.seconds,
+                    data=Spec.data if data == FLOOR else data, files=str(file_size), seconds=args.seconds,
                 )  # fmt: skip
                 row = trial.run(spec, results.Trial(experiment="floor", trial=number))
                 if row.status != "ok":

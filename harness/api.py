@@ -41,10 +41,10 @@ import socket
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import pluggy
 
@@ -61,6 +61,8 @@ __all__ = [
     "DescriptorSocket",
     "End",
     "FileSender",
+    "Probe",
+    "Reading",
     "Receiver",
     "Scope",
     "Sender",
@@ -458,6 +460,51 @@ _FD = struct.Struct("@i")
 _FD_ROOM = socket.CMSG_SPACE(_FD.size)
 
 
+class Reading(NamedTuple):
+    """One figure of a probe. role: `client`, `proxy`, `cache`, or "" for the machine. unit: such as `1`, `s`, `B`.
+
+    A probe does not know how many requests there were: it tells totals.
+    """
+
+    role: str
+    metric: str
+    value: float
+    unit: str
+
+
+class Probe(ABC):
+    """Looks at the processes of a trial from the go-ahead to the last reply.
+
+    name: what an experiment's `probes` call it. costly: whether it slows down what it looks at; it then runs in
+    trials of its own, whose figures are never compared. table: the result file that keeps its readings, without
+    `.csv`. A reading whose `role_metric`, or `metric` without a role, is a column of trials.csv that probes fill in
+    stands there instead, unless a built-in probe has filled it in.
+
+    begin and end run while the load waits: their time is in no figure. After begin comes end, once, also where the
+    trial fails; what it tells is then lost. The processes live until end has returned, or are those of a failed trial.
+    """
+
+    name: ClassVar[str]
+    costly: ClassVar[bool] = False
+    table: ClassVar[str] = "probes"
+
+    def unusable(self) -> str:
+        """Why it cannot work on this machine, and the command that mends it, in one line; empty where it can."""
+        return ""
+
+    @abstractmethod
+    def begin(self, processes: Mapping[str, Sequence[int]], directory: str) -> None:
+        """Start to look; return when it does. Raises OSError, and leaves nothing behind then.
+
+        processes: pids by role, a program's parent process before its workers. directory: of this probe alone; it is
+        removed after the trial.
+        """
+
+    @abstractmethod
+    def end(self) -> list[Reading]:
+        """Stop, in bounded time, and let go of the processes: what was seen since begin. Raises OSError."""
+
+
 class Hooks:
     """What a plugin module may implement, with @hookimpl."""
 
@@ -469,4 +516,9 @@ class Hooks:
     @hookspec
     def data_transports(self) -> list[type[DataTransport]]:
         """The data transports that this plugin adds."""
+        raise NotImplementedError
+
+    @hookspec
+    def probes(self) -> list[type[Probe]]:
+        """The probes that this plugin adds. Each is made without arguments, afresh for each trial."""
         raise NotImplementedError

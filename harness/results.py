@@ -1,6 +1,7 @@
 """The result records: the one place for CSV columns, their units, and the schema version.
 
-A file of trials has one row a trial. Names carry units: `_s` seconds, `_us` microseconds, `_bytes` bytes.
+A file of trials has one row a trial, a table of observations one row for each thing that a probe saw there and that
+has no column. Names carry units: `_s` seconds, `_us` microseconds, `_bytes` bytes.
 """
 
 import csv
@@ -8,14 +9,16 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-SCHEMA = 1
+from harness.spec import Spec
+
+SCHEMA = 2
 TRIALS = "trials.csv"
 
 
-def _column(text: str, default: Any = "") -> Any:
-    return field(default=default, metadata={"text": text})
+def _column(text: str, default: Any = "", unit: str = "") -> Any:
+    return field(default=default, metadata={"text": text, "unit": unit})
 
 
 @dataclass
@@ -26,11 +29,23 @@ class Trial:
     experiment: str = _column("name of the experiment")
     trial: int = _column("number of the trial in the order of the run, from 1", 0)
     block: int = _column("number of the block, from 1: each block runs every cell once; compare within blocks", 0)
+    cell: int = _column("number of the cell, from 1, as `harness experiment check` lists them", 0)
     seed: int = _column("seed of the order of the cells", 0)
+    attempt: int = _column("1, or 2 where the first attempt failed: only the last one is kept here", 1)
+    probe: str = _column("costly probe that this trial was run for: its figures are not to be compared; empty: timed")
     started_utc: str = _column("when the trial began, ISO 8601")
-    status: str = _column("`ok`, or `failed`: then `reason` says why, and no figure may be used")
-    reason: str = _column("why the trial failed")
+    status: str = _column(
+        "`ok`; `failed`: `reason` says why, and no figure may be used; `refused`: machine or transport cannot do it"
+    )
+    reason: str = _column("why the trial failed or was refused; with `ok`: which probe did not work")
+    disturbed: str = _column(
+        "foreign load or steal that took over 5 % of the CPUs, how much; empty: neither, or a costly probe's trial"
+    )
 
+    scope: str = _column(
+        "`pipeline`; `lane`: the two channels alone between two processes, without client and TCP: the role `proxy` "
+        "asks and times, `client` is empty, or the processes that read what the proxy's end writes to sockets"
+    )
     source: str = _column("`cache`, or `direct`: the proxy serves files by itself with sendfile, the floor")
     command: str = _column("command transport as asked for; it and what follows of lanes and cache: not for `direct`")
     data: str = _column("data transport as asked for")
@@ -38,21 +53,37 @@ class Trial:
     data_effective: str = _column("data transport with all its options")
     cache_end: str = _column("shape of the cache's end of a lane: `copy` or `zero-copy`")
     proxy_end: str = _column("shape of the proxy's end of a lane: `copy`, `zero-copy` or `hand-off`")
-    file_size_bytes: int = _column("size of each file", 0)
-    files: int = _column("number of files, asked for in turn", 0)
-    clients: int = _column("requests under way at a time (closed loop: each waits for its reply)", 0)
+    files: str = _column("file set: sizes asked for in turn, `classic` (10 sizes from 0 B to 16 MiB), or a directory")
+    file_size_bytes: int = _column("mean size of the files", 0, "B")
+    copies: int = _column("number of files of each size", 0)
+    clients: int = _column("requests under way at a time; in an open loop: at most", 0)
     client_processes: int = _column("processes that ask", 0)
-    sink: str = _column("what the client does with content: `discard` (the kernel drops it, MSG_TRUNC) or `copy`")
+    sink: str = _column(
+        "what becomes of content at the client: `discard` (the kernel drops it, MSG_TRUNC), `copy` to memory, or "
+        "`checksum` (CRC-32 of each reply, compared)"
+    )
+    rate_per_s: float = _column("open loop: requests asked for a second; 0: closed loop, each waits for its reply", 0.0)
+    arrivals: str = _column("open loop: `poisson` or `fixed` distances between requests; empty: closed loop")
     proxy_threads: int = _column("worker threads of each proxy process", 0)
     proxy_processes: int = _column("worker processes of the proxy", 0)
     congestion: str = _column("TCP congestion control of the proxy's sockets")
     lanes: int = _column("lanes of the proxy, in all its processes", 0)
-    chunk_bytes: int = _column("bytes that a lane moves at a time, as asked for; 0: the transport's own", 0)
+    chunk_bytes: int = _column("bytes that a lane moves at a time, as asked for; 0: the transport's own", 0, "B")
+    chunk_effective_bytes: int = _column("the chunk that was used; 0: the transport has none", 0, "B")
+    depth: int = _column("pieces that a lane holds, as asked for; 0: the transport's own", 0)
+    depth_effective: int = _column("the depth that was used; 0: the transport has none", 0)
+    wait: str = _column("wait strategy of the data transport, as asked for; empty: the transport's own")
+    wait_effective: str = _column("the strategy that was used; empty: the transport offers none and blocks")
     cache_threads: int = _column("worker threads of each cache process", 0)
     cache_processes: int = _column("worker processes of the cache", 0)
-    timeout_s: float = _column("bound on every wait for a peer", 0.0)
-    warmup_s: float = _column("requests before those that count; their content is compared with the files", 0.0)
-    load_s: float = _column("how long the load was asked to run", 0.0)
+    placement: str = _column("which CPUs the roles may use: `free`, `same-core`, `spread`, or a list a role")
+    placement_effective: str = _column("the CPUs that each role had")
+    page_cache: str = _column("`warm`, or `cold`: dropped before each request with POSIX_FADV_DONTNEED")
+    timeout_s: float = _column("bound on every wait for a peer", 0.0, "s")
+    warmup_s: float = _column("requests before those that count; their content is compared with the files", 0.0, "s")
+    load_s: float = _column("how long the load was asked to run; 0: by `requests_asked`", 0.0, "s")
+    requests_asked: int = _column("how many requests were asked for; 0: as many as `load_s` allows", 0)
+    control: int = _column("1: the second of a pair of equal cells, the A/A control; 0: all others", 0)
 
     requests: int = _column("requests that ended in the measured time, well or not", 0)
     ok: int = _column("replies `OK` with all their content", 0)
@@ -62,30 +93,49 @@ class Trial:
     short: int = _column("replies `OK` whose content ended early", 0)
     wrong: int = _column("other content than announced, or no GETFILE reply", 0)
     failed: int = _column("connection refused, reset or silent: no reply", 0)
-    measured_s: float = _column("measured time: from the go-ahead to the last byte of the last reply", 0.0)
-    requests_per_s: float = _column("requests / measured_s", 0.0)
-    content_bytes: int = _column("bytes of content that arrived", 0)
-    content_bytes_per_s: float = _column("content_bytes / measured_s", 0.0)
-    latency_p50_us: float = _column("median latency: from before the connection is made to the last byte", 0.0)
-    latency_p90_us: float = _column("90th percentile of latency, nearest rank", 0.0)
-    latency_p99_us: float = _column("99th percentile", 0.0)
-    latency_p99_9_us: float = _column("99.9th percentile", 0.0)
-    latency_max_us: float = _column("largest latency", 0.0)
+    measured_s: float = _column("measured time: from the go-ahead to the last byte of the last reply", 0.0, "s")
+    requests_per_s: float = _column("requests / measured_s", 0.0, "1/s")
+    content_bytes: int = _column("bytes of content that arrived", 0, "B")
+    content_bytes_per_s: float = _column("content_bytes / measured_s", 0.0, "B/s")
+    latency_p50_us: float = _column(
+        "median latency: from before the connection is made (open loop: from when that was due) to the last byte",
+        0.0,
+        "us",
+    )
+    latency_p90_us: float = _column("90th percentile of latency, nearest rank", 0.0, "us")
+    latency_p99_us: float = _column("99th percentile", 0.0, "us")
+    latency_p99_9_us: float = _column("99.9th percentile", 0.0, "us")
+    latency_p99_99_us: float = _column("99.99th percentile", 0.0, "us")
+    latency_max_us: float = _column("largest latency", 0.0, "us")
 
-    client_user_s: float = _column("CPU time of the client in user mode, in the measured time", 0.0)
-    client_kernel_s: float = _column("CPU time of the client in the kernel", 0.0)
-    proxy_user_s: float = _column("CPU time of the proxy in user mode", 0.0)
-    proxy_kernel_s: float = _column("CPU time of the proxy in the kernel", 0.0)
-    cache_user_s: float = _column("CPU time of the cache in user mode", 0.0)
-    cache_kernel_s: float = _column("CPU time of the cache in the kernel", 0.0)
-    cpu_us_per_request: float = _column("CPU time of proxy and cache, user and kernel, for each request", 0.0)
+    client_user_s: float = _column("CPU time of the client in user mode, in the measured time", 0.0, "s")
+    client_kernel_s: float = _column("CPU time of the client in the kernel", 0.0, "s")
+    proxy_user_s: float = _column("CPU time of the proxy in user mode", 0.0, "s")
+    proxy_kernel_s: float = _column("CPU time of the proxy in the kernel", 0.0, "s")
+    cache_user_s: float = _column("CPU time of the cache in user mode", 0.0, "s")
+    cache_kernel_s: float = _column("CPU time of the cache in the kernel", 0.0, "s")
+    cpu_us_per_request: float = _column("CPU time of proxy and cache, user and kernel, for each request", 0.0, "us")
+    cpu_s_per_gib: float = _column("the same for each GiB of content", 0.0, "s/GiB")
     client_busy: float = _column("share of the time that the busiest client process ran; near 1 it is the limit", 0.0)
     client_switches: int = _column("context switches of the client, voluntary and not", 0)
     proxy_switches: int = _column("context switches of the proxy", 0)
     cache_switches: int = _column("context switches of the cache", 0)
-    client_peak_rss_bytes: int = _column("peak resident memory, summed over processes (shared pages count in each)", 0)
-    proxy_peak_rss_bytes: int = _column("the same of the proxy", 0)
-    cache_peak_rss_bytes: int = _column("the same of the cache", 0)
+    client_faults: int = _column("page faults of the client, minor and major", 0)
+    proxy_faults: int = _column("page faults of the proxy", 0)
+    cache_faults: int = _column("page faults of the cache", 0)
+    client_peak_rss_bytes: int = _column(
+        "peak resident memory of the client, summed over processes (shared pages count in each)", 0, "B"
+    )
+    proxy_peak_rss_bytes: int = _column("the same of the proxy", 0, "B")
+    cache_peak_rss_bytes: int = _column("the same of the cache", 0, "B")
+    proxy_rss_growth_bytes: int = _column("growth of the proxy's resident memory in the measured time", 0, "B")
+    cache_rss_growth_bytes: int = _column("growth of the cache's", 0, "B")
+    proxy_fds_growth: int = _column("descriptors that the proxy had more at the end than at the go-ahead", 0)
+    cache_fds_growth: int = _column("descriptors that the cache had more", 0)
+    run_queue_wait_s: float = _column("time that client, proxy and cache could have run, had a CPU been free", 0.0, "s")
+    foreign_cpu_s: float = _column("CPU time of all others, on the CPUs that the run may use", 0.0, "s")
+    steal_s: float = _column("CPU time that the hypervisor took away, on these CPUs", 0.0, "s")
+    quiet_wait_s: float = _column("how long the trial waited for the machine to be quiet", 0.0, "s")
     swept: int = _column("IPC objects that had to be swept after the trial; 0 is the only good number", 0)
 
     host: str = _column("name of the machine")
@@ -97,26 +147,48 @@ class Trial:
     commit: str = _column("git commit of the harness, `+dirty` where files differ; empty outside a checkout")
 
 
+# The columns of factors whose names bear a unit there.
+COLUMN_OF = {
+    "rate": "rate_per_s", "chunk": "chunk_bytes", "timeout": "timeout_s", "warmup": "warmup_s", "seconds": "load_s",
+    "requests": "requests_asked",
+}  # fmt: skip
 # What a trial was set to; trials that are alike in these are of one cell.
-FACTORS = (
-    "source", "command", "data", "file_size_bytes", "files", "clients", "client_processes", "sink", "proxy_threads",
-    "proxy_processes", "congestion", "lanes", "chunk_bytes", "cache_threads", "cache_processes", "timeout_s",
-    "warmup_s", "load_s",
-)  # fmt: skip
+FACTORS = tuple(COLUMN_OF.get(factor.name, factor.name) for factor in fields(Spec))
 COLUMNS = [column.name for column in fields(Trial)]
-_TYPES = get_type_hints(Trial)
+# The columns that probes fill in, by their endings.
+_PROBED = (
+    "_user_s", "_kernel_s", "_switches", "_faults", "_rss_bytes", "_growth_bytes", "_growth", "run_queue_wait_s",
+    "foreign_cpu_s", "steal_s",
+)  # fmt: skip
+PROBED = {name: kind for name, kind in get_type_hints(Trial).items() if name.endswith(_PROBED)}
 
 
-def append(path: str, trial: Trial) -> None:
-    """Add a row to a file of trials, and the header where it is new; durable on return, fsync(2)."""
+@dataclass(frozen=True)
+class Observation:
+    """One row of probes.csv, or of the table that its probe names."""
+
+    trial: int = _column("number of the trial, as in trials.csv", 0)
+    probe: str = _column("name of the probe")
+    role: str = _column("whose figure it is: `client`, `proxy`, `cache`; empty: the machine's")
+    metric: str = _column("what was seen; totals are those of the measured time")
+    value: float = _column("how much", 0.0)
+    unit: str = _column("unit of the value; `1`: a count, `share`: of all that the probe saw of the role")
+
+
+_Row = TypeVar("_Row", Trial, Observation)
+
+
+def append(path: str, *rows: Trial | Observation) -> None:
+    """Add rows of one kind to a file, and the header where it is new; durable on return, fsync(2)."""
     new = not os.path.exists(path)
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     if new:
-        writer.writerow(COLUMNS)
-    writer.writerow(f"{value:.9g}" if isinstance(value, float) else value for value in astuple(trial))
+        writer.writerow(column.name for column in fields(rows[0]))
+    for row in rows:
+        writer.writerow(f"{value:.9g}" if isinstance(value, float) else value for value in astuple(row))
     with open(path, "a", newline="", encoding="utf-8") as file:
-        file.write(rows.getvalue())
+        file.write(text.getvalue())
         file.flush()
         os.fsync(file.fileno())
     if new:
@@ -129,19 +201,30 @@ def append(path: str, trial: Trial) -> None:
 
 def read(path: str) -> Iterator[Trial]:
     """The rows of a file of trials. Raises ValueError with the line that is not a row of this schema."""
+    return _read(path, Trial)
+
+
+def read_observations(path: str) -> Iterator[Observation]:
+    """The rows of a table of observations. Raises as read()."""
+    return _read(path, Observation)
+
+
+def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
+    columns, types = [column.name for column in fields(kind)], get_type_hints(kind)
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
-        if next(rows, None) != COLUMNS:
+        if next(rows, None) != columns:
             raise ValueError(f"{path}:1: not the columns of schema {SCHEMA}; read it with the version that wrote it")
         for row in rows:
             try:
-                values = {name: _TYPES[name](text) for name, text in zip(COLUMNS, row, strict=True)}
+                values = {name: types[name](text) for name, text in zip(columns, row, strict=True)}
             except ValueError as error:
                 raise ValueError(f"{path}:{rows.line_num}: {error}") from None
-            yield Trial(**values)
+            yield kind(**values)
 
 
-def dictionary() -> str:
+def dictionary(kind: type[Trial] | type[Observation] = Trial) -> str:
     """The columns as a Markdown table: the heart of docs/results.md."""
-    rows = [f"| `{one.name}` | {_TYPES[one.name].__name__} | {one.metadata['text']} |" for one in fields(Trial)]
+    types = get_type_hints(kind)
+    rows = [f"| `{one.name}` | {types[one.name].__name__} | {one.metadata['text']} |" for one in fields(kind)]
     return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])

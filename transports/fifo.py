@@ -38,13 +38,14 @@ class FifoCommands(CommandTransport):
     name = "fifo"
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned(scope)
+        return provisioned(scope, "fifo")
 
     def receiver(self, scope: Scope) -> CommandReceiver:
-        return FifoCommandReceiver(scope, os.O_RDWR)  # a writer of its own, else the FIFO ends with its last proxy
+        # A writer of its own, else the FIFO would end with its last proxy.
+        return FifoCommandReceiver(scope, "fifo", os.O_RDWR)
 
     def sender(self, scope: Scope) -> CommandSender:
-        return FifoCommandSender(scope, os.O_WRONLY)
+        return FifoCommandSender(scope, "fifo", os.O_WRONLY)
 
 
 class FifoCommandSender(PipeEnd, CommandSender):
@@ -59,8 +60,8 @@ class FifoCommandSender(PipeEnd, CommandSender):
 
 
 class FifoCommandReceiver(PipeEnd, CommandReceiver):
-    def __init__(self, scope: Scope, flags: int) -> None:
-        super().__init__(scope, flags)
+    def __init__(self, scope: Scope, part: str, flags: int) -> None:
+        super().__init__(scope, part, flags)
         self._epoll = select.epoll()
         self._epoll.register(self._fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
@@ -94,7 +95,7 @@ class FifoData(DataTransport):
         check_least(self, chunk=HEAD_BYTES + 1, pipe_size=1)
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned(scope)
+        return provisioned(scope, "fifo")
 
     def receiver(self, scope: Scope) -> Receiver:
         return FifoReceiver(scope, self)
@@ -105,7 +106,7 @@ class FifoData(DataTransport):
 
 class FifoSender(PipeEnd, Sender):
     def __init__(self, scope: Scope, options: FifoData) -> None:
-        super().__init__(scope, os.O_WRONLY)
+        super().__init__(scope, "fifo", os.O_WRONLY)
         self._buffer = memoryview(bytearray(options.chunk))
 
     def loan(self) -> memoryview:
@@ -122,7 +123,7 @@ class FifoSender(PipeEnd, Sender):
 
 class FifoReceiver(PipeEnd, Receiver):
     def __init__(self, scope: Scope, options: FifoData) -> None:
-        super().__init__(scope, os.O_RDWR, options.pipe_size)
+        super().__init__(scope, "fifo", os.O_RDWR, options.pipe_size)
         self._buffer = memoryview(bytearray(options.chunk))
 
     def take(self) -> memoryview:

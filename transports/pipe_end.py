@@ -1,31 +1,31 @@
-"""What the transports over a FIFO have in common, fifo(7) and pipe(7): making it, and an end that waits in time."""
+"""What the transports over FIFOs have in common, fifo(7) and pipe(7): making them, and an end that waits in time."""
 
 import errno
 import fcntl
 import os
 import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from harness.api import Scope
 
 
 @contextmanager
-def provisioned(scope: Scope) -> Iterator[None]:
-    os.mkfifo(scope.path("fifo"), 0o600)
-    try:
+def provisioned(scope: Scope, *parts: str) -> Iterator[None]:
+    with ExitStack() as undo:
+        for part in parts:
+            os.mkfifo(scope.path(part), 0o600)
+            undo.callback(os.unlink, scope.path(part))
         yield
-    finally:
-        os.unlink(scope.path("fifo"))
 
 
 class PipeEnd:
-    """flags: of open(2); the descriptor does not block. size: bytes that the pipe is to hold, where not 0."""
+    """part: the FIFO. flags: of open(2); it does not block. size: bytes that the pipe is to hold, where not 0."""
 
-    def __init__(self, scope: Scope, flags: int, size: int = 0) -> None:
+    def __init__(self, scope: Scope, part: str, flags: int, size: int = 0) -> None:
         self._timeout = scope.timeout
         try:
-            self._fd = os.open(scope.path("fifo"), flags | os.O_NONBLOCK)
+            self._fd = os.open(scope.path(part), flags | os.O_NONBLOCK)
         except OSError as error:
             if error.errno == errno.ENXIO:  # open(2): O_WRONLY | O_NONBLOCK and no reader
                 raise ConnectionRefusedError("nobody has the FIFO open for reading") from None

@@ -33,14 +33,14 @@ class Splice(DataTransport):
         check_least(self, pipe_size=1)
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned(scope)
+        return provisioned(scope, "fifo")
 
     def receiver(self, scope: Scope) -> SocketReceiver:
         # A writer of its own: that the last cache worker closed its end says nothing about the next reply.
-        return PipeToSocket(scope, os.O_RDWR, self.pipe_size)
+        return PipeToSocket(scope, "fifo", os.O_RDWR, self.pipe_size)
 
     def sender(self, scope: Scope) -> FileSender:
-        return FileToPipe(scope, os.O_WRONLY)
+        return FileToPipe(scope, "fifo", os.O_WRONLY)
 
 
 class FileToPipe(PipeEnd, FileSender):

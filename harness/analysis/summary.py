@@ -58,7 +58,7 @@ def rank(trials: Iterable[Trial]) -> list[Row]:
             return median(map(value, some))
 
         return Row(
-            factors=tuple((name, level) for name, level in factors if name != "file_size_bytes"),
+            factors=tuple((name, level) for name, level in factors if name != "files"),
             file_size_bytes=some[0].file_size_bytes,
             trials=len(some),
             requests_per_s=middle(lambda one: one.requests_per_s),
