@@ -248,7 +248,7 @@ class Tearing(FifoCommands):
             super().send(record[200:])
 
     def sender(self, scope) -> FifoCommandSender:
-        return self.Sender(scope, os.O_WRONLY)
+        return self.Sender(scope, "fifo", os.O_WRONLY)
 
 
 @dataclass(frozen=True)
@@ -297,8 +297,8 @@ class WaitingUnderALock(FifoCommands):
     caught_by = "a killed receiver takes no other one with it"
 
     class Receiver(FifoCommandReceiver):
-        def __init__(self, scope, flags):
-            super().__init__(scope, flags)
+        def __init__(self, scope, part, flags):
+            super().__init__(scope, part, flags)
             self._lock = posix_ipc.Semaphore(scope.posix_name("lock"), posix_ipc.O_CREAT, initial_value=1)
 
         def receive(self):
@@ -325,7 +325,7 @@ class WaitingUnderALock(FifoCommands):
                 posix_ipc.unlink_semaphore(scope.posix_name("lock"))
 
     def receiver(self, scope) -> FifoCommandReceiver:
-        return self.Receiver(scope, os.O_RDWR)
+        return self.Receiver(scope, "fifo", os.O_RDWR)
 
 
 BROKEN = [kind for kind in list(globals().values()) if isinstance(kind, type) and "caught_by" in vars(kind)]

@@ -1,4 +1,4 @@
-"""What the transports over a FIFO have in common, fifo(7) and pipe(7): making it, and an end that waits in time."""
+"""What the transports over FIFOs have in common, fifo(7) and pipe(7): making them, and an end that waits in time."""
 
 import errno
 import fcntl
@@ -21,7 +21,7 @@ def provisioned(scope: Scope, *parts: str) -> Iterator[None]:
 
 
 class PipeEnd:
-    """flags: of open(2); the descriptor does not block. size: bytes that the pipe is to hold, where not 0."""
+    """part: the FIFO. flags: of open(2); it does not block. size: bytes that the pipe is to hold, where not 0."""
 
     def __init__(self, scope: Scope, part: str, flags: int, size: int = 0) -> None:
         self._timeout = scope.timeout

@@ -131,8 +131,8 @@ class SysvLaneQueue(Waiter):
     def __init__(self, scope: Scope, chunk: int) -> None:
         super().__init__(scope.timeout)
         self._queue = opened(scope, chunk)
-        self._send = self.in_time(self._queue.send, "the queue stayed full")
-        self._receive = self.in_time(self._queue.receive, "no message")
+        self._send = self.in_time(self._queue.send, f"the queue stayed full for {scope.timeout} s")
+        self._receive = self.in_time(self._queue.receive, f"no message for {scope.timeout} s")
 
     def send(self, message: bytes | memoryview) -> None:
         self._send(message, True, MESSAGE)

@@ -66,7 +66,7 @@ class SysvShm(Ring, DataTransport):
 
 def opened(scope: Scope) -> Parts:
     try:
-        free, full = SysvSemaphore(scope, "free", "freed"), SysvSemaphore(scope, "full", "filled")
+        free, full = SysvSemaphore(scope, "free"), SysvSemaphore(scope, "full")
         attached = Attached(scope.sysv_key("shm", "memory"))
     except sysv_ipc.ExistentialError as error:
         raise FileNotFoundError(str(error)) from error
@@ -92,7 +92,7 @@ class Attached:
 
 
 class SysvSemaphore(Waiter):
-    def __init__(self, scope: Scope, part: str, done: str) -> None:
+    def __init__(self, scope: Scope, part: str) -> None:
         super().__init__(scope.timeout)
         self._semaphore = sysv_ipc.Semaphore(scope.sysv_key("sem", part))
         self.acquire: Callable[[], None] = self.in_time(self._semaphore.acquire, f"no slot was {done}")

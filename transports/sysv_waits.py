@@ -38,7 +38,7 @@ class Waiter(End):
     def in_time(self, call: Callable[..., Any], late: str) -> Callable[..., Any]:
         """`call`, which waits, as a function that ends in time, and goes on where a signal interrupts it.
 
-        It raises TimeoutError where the wait was ended, another OSError where it failed before. It is a closure
+        It raises TimeoutError(late) where the wait was ended, another OSError where it failed before. It is a closure
         because that costs a sixth of what a method does.
         """
         waits, timeout, monotonic = self._waits, self._timeout, time.monotonic
@@ -51,7 +51,7 @@ class Waiter(End):
                         return call(*arguments)
                     except (sysv_ipc.Error, OSError) as error:
                         if monotonic() >= until:
-                            raise TimeoutError(f"{late} for {timeout} s") from None
+                            raise TimeoutError(late) from None
                         raise_unless_interrupted(error)
             finally:
                 del waits[self]
