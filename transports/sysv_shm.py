@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import sysv_ipc
 
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
-from transports.ring import Parts, Ring, RingReceiver, RingSender
+from transports.ring import Parts, Ring, RingReceiver, RingSender, late
 from transports.sysv_waits import Waiter, raise_unless_interrupted, remove
 
 # How semget(2) and shmget(2) say that one of the kernel's limits is met.
@@ -95,7 +95,7 @@ class SysvSemaphore(Waiter):
     def __init__(self, scope: Scope, part: str) -> None:
         super().__init__(scope.timeout)
         self._semaphore = sysv_ipc.Semaphore(scope.sysv_key("sem", part))
-        self.acquire: Callable[[], None] = self.in_time(self._semaphore.acquire, f"no slot was {done}")
+        self.acquire: Callable[[], None] = self.in_time(self._semaphore.acquire, late(part, scope))
 
     def release(self) -> None:
         try:
