@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from harness import registry
+from harness.analysis import claims
 from harness.experiment.language import CONVERT, Document, Mistakes, Path, Source, given, read, unknown
 from harness.spec import OF_TCP, OF_THE_CACHE, Spec
 
@@ -153,12 +154,18 @@ def find(study: Plan, text: str) -> int:
             raise ValueError(f"{pair!r}: write factor=value, or the number of a cell")
         if name not in CONVERT:
             raise ValueError(unknown("factor", name, CONVERT))
-        levels[name] = CONVERT[name](YAML(typ="safe", pure=True).load(value) if value else "", os.getcwd())
+        levels[name] = CONVERT[name](_scalar(value), os.getcwd())
     found = [number for number, cell in enumerate(study.cells, 1) if matches(cell, levels)]
     if len(found) != 1:
         which = f"{len(found)} cells are like that" if found else "no cell is like that"
         raise ValueError(f"{text}: {which}; `harness experiment check` lists them")
     return found[0]
+
+
+def _scalar(text: str) -> Any:
+    """A value as an experiment file would have it."""
+    yaml: Any = YAML(typ="safe", pure=True)
+    return yaml.load(text) if text else ""
 
 
 def load(path: str, name: str = "") -> Plan:
@@ -185,7 +192,7 @@ class _Planner:
             self._mistake(("baseline",), "no cell is like that")
         if document.control and not any(cell.control for cell in cells):
             cells += [replace(cell, control=True) for cell in cells if matches(cell, baseline)]
-        claims = [self._claim(index, cells) for index in range(len(document.claims))]
+        expected = [self._claim(index, cells) for index in range(len(document.claims))]
         if document.until and document.repeats:
             self._mistake(("until",), "`repeats` is there, too; keep one")
         if self._mistakes:
@@ -193,7 +200,7 @@ class _Planner:
         until = document.until
         return Plan(
             name, document.question, tuple(cells), document.repeats or (until.at_most if until else 3),
-            document.seed, until.at_least if until else 0, until.within if until else 0.0, baseline, tuple(claims),
+            document.seed, until.at_least if until else 0, until.within if until else 0.0, baseline, tuple(expected),
             tuple(document.probes), document.live,
         )  # fmt: skip
 
@@ -242,7 +249,7 @@ class _Planner:
     def _dimensions(self, settings: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
         """What is crossed: for each factor, or group of factors that move together, its levels."""
         free = given(self._document.factors)
-        dimensions = []
+        dimensions: list[list[dict[str, Any]]] = []
         for index, form in enumerate(self._document.zip):
             group = given(form)
             for name in group:
@@ -278,9 +285,14 @@ class _Planner:
         for side, levels in sides.items():
             if not levels:
                 self._mistake(("claims", index, side), "name the factors that tell the two cells apart")
-            elif not any(matches(cell, levels) and matches(cell, where) for cell in cells):
+            elif not any(matches(cell, {**where, **levels}) for cell in cells):
                 self._mistake(("claims", index, side), "no cell is like that")
-        return {"text": form.text, "metric": form.metric, **sides, "where": where, "expect": form.expect}
+        claim = {"text": form.text, "metric": form.metric, **sides, "where": where, "expect": form.expect}
+        try:
+            claims.read(claim)
+        except ValueError as error:
+            self._mistake(("claims", index), str(error))
+        return claim
 
 
 def _cross(dimensions: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
