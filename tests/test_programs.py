@@ -15,7 +15,7 @@ from conftest import Connection, eventually, get
 
 from harness import registry
 
-PROGRAMS = ("simplecached", "webproxy", "gfclient", "run", "clean")
+PROGRAMS = ("simplecached", "webproxy", "gfclient", "lane", "run", "clean")
 HEAVY = ("asyncio", "ctypes", "hypothesis", "numpy", "pydantic", "rich", "ruamel.yaml", "scipy", "unittest")
 
 
@@ -35,7 +35,7 @@ def test_help_names_every_command_and_every_command_has_help():
     assert harness("--version").stdout.startswith("harness 0.")
 
 
-@pytest.mark.parametrize("program", ["simplecached", "webproxy", "gfclient"])
+@pytest.mark.parametrize("program", ["simplecached", "webproxy", "gfclient", "lane"])
 def test_the_programs_of_a_trial_import_nothing_heavy(program):
     check = (
         f"import harness.roles.{program}, harness.registry, sys; harness.registry.load(); "
