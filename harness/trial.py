@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
-from functools import cache
 from typing import IO
 
 import harness
-from harness import registry, rendezvous
+from harness import machine, registry, rendezvous
 from harness.api import Probe
 from harness.probing import ProbeFailed, Probing, Seen, disturbance
 from harness.results import COLUMN_OF, Trial
@@ -249,24 +248,5 @@ def _describe_transports(spec: Spec, trial: Trial) -> None:
 
 def _describe_host(trial: Trial) -> None:
     trial.host, trial.kernel, trial.python = platform.node(), platform.release(), platform.python_version()
-    trial.cpu, trial.cpus = _cpu_model(), len(os.sched_getaffinity(0))
-    trial.harness, trial.commit = harness.__version__, _commit()
-
-
-@cache
-def _cpu_model() -> str:
-    with open("/proc/cpuinfo") as info:
-        return next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
-
-
-@cache
-def _commit() -> str:
-    """The commit of the checkout that this package lies in, empty where it lies in none."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if not os.path.exists(f"{root}/.git"):
-        return ""
-    try:
-        command = ["git", "-C", root, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+dirty"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    trial.cpu, trial.cpus = machine.cpu_model(), len(os.sched_getaffinity(0))
+    trial.harness, trial.commit = harness.__version__, machine.commit()
