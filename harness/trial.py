@@ -113,8 +113,10 @@ def _measure(spec: Spec, trial: Trial, name: str, directory: str, probing: Probi
             "--timeout", str(_REQUEST), *load, *(["--discard"] if spec.sink == "discard" else []),
         )  # fmt: skip
     client.expect("warm", _START + spec.warmup)
-    programs = {"client": client, **servers}
-    with probing.looking({role: program.pids() for role, program in programs.items()}, directory):
+    processes = {"client": client.pids(), **{role: program.pids() for role, program in servers.items()}}
+    if spec.scope == "lane":  # it has none but those that read from the sockets which some lanes need
+        processes["client"] = [pid for worker in client.pids()[1:] for pid in _children(worker)]
+    with probing.looking({role: pids for role, pids in processes.items() if pids}, directory):
         client.say("go")
         client.expect("done", spec.seconds + _REQUEST + 5)
     client.say("end")
@@ -147,8 +149,7 @@ class _Program:
 
     def pids(self) -> list[int]:
         """Its processes: the parent first, then its workers."""
-        with open(f"/proc/{self.pid}/task/{self.pid}/children") as children:
-            return [self.pid, *map(int, children.read().split())]
+        return [self.pid, *_children(self.pid)]
 
     def say(self, line: str) -> None:
         self._in.write(f"{line}\n".encode())
@@ -205,6 +206,11 @@ def _make_files(spec: Spec, directory: str) -> None:
             workload.write(f"/{number}\n")
             with open(f"{directory}/files/{number}", "wb") as file:
                 file.write(bytes(int(spec.files)) if zeros else os.urandom(int(spec.files)))
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return [int(child) for child in children.read().split()]
 
 
 def _fill(trial: Trial, report: str) -> None:
