@@ -13,6 +13,7 @@ _COMMANDS = {
     "show": ("harness.analysis.summary", "print the tables of a run again"),
     "claims": ("harness.analysis.answers", "say which claims of an experiment its trials support"),
     "compare": ("harness.analysis.compare", "compare two runs, such as before and after a change"),
+    "doctor": ("harness.doctor", "say what this machine allows, and what will disturb a study"),
     "plugins": ("harness.plugins", "list the installed transports and probes, and whether they work here"),
     "new-transport": ("harness.new_transport", "write a package with a transport of your own to begin with"),
     "check": ("harness.check", "hold transports to what they promise"),

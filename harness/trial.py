@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
-from functools import cache
 from typing import IO
 
 import harness
-from harness import registry, rendezvous
+from harness import machine, registry, rendezvous
 from harness.api import Probe
 from harness.probing import ProbeFailed, Probing, Seen, disturbance
 from harness.results import COLUMN_OF, Trial
@@ -114,8 +113,10 @@ def _measure(spec: Spec, trial: Trial, name: str, directory: str, probing: Probi
             "--timeout", str(_REQUEST), *load, *(["--discard"] if spec.sink == "discard" else []),
         )  # fmt: skip
     client.expect("warm", _START + spec.warmup)
-    programs = {"client": client, **servers}
-    with probing.looking({role: program.pids() for role, program in programs.items()}, directory):
+    processes = {"client": client.pids(), **{role: program.pids() for role, program in servers.items()}}
+    if spec.scope == "lane":  # it has none but those that read from the sockets which some lanes need
+        processes["client"] = [pid for worker in client.pids()[1:] for pid in _children(worker)]
+    with probing.looking({role: pids for role, pids in processes.items() if pids}, directory):
         client.say("go")
         client.expect("done", spec.seconds + _REQUEST + 5)
     client.say("end")
@@ -148,8 +149,7 @@ class _Program:
 
     def pids(self) -> list[int]:
         """Its processes: the parent first, then its workers."""
-        with open(f"/proc/{self.pid}/task/{self.pid}/children") as children:
-            return [self.pid, *map(int, children.read().split())]
+        return [self.pid, *_children(self.pid)]
 
     def say(self, line: str) -> None:
         self._in.write(f"{line}\n".encode())
@@ -208,6 +208,11 @@ def _make_files(spec: Spec, directory: str) -> None:
                 file.write(bytes(int(spec.files)) if zeros else os.urandom(int(spec.files)))
 
 
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return [int(child) for child in children.read().split()]
+
+
 def _fill(trial: Trial, report: str) -> None:
     result = json.loads(report)
     for outcome in OUTCOMES:
@@ -249,24 +254,5 @@ def _describe_transports(spec: Spec, trial: Trial) -> None:
 
 def _describe_host(trial: Trial) -> None:
     trial.host, trial.kernel, trial.python = platform.node(), platform.release(), platform.python_version()
-    trial.cpu, trial.cpus = _cpu_model(), len(os.sched_getaffinity(0))
-    trial.harness, trial.commit = harness.__version__, _commit()
-
-
-@cache
-def _cpu_model() -> str:
-    with open("/proc/cpuinfo") as info:
-        return next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
-
-
-@cache
-def _commit() -> str:
-    """The commit of the checkout that this package lies in, empty where it lies in none."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if not os.path.exists(f"{root}/.git"):
-        return ""
-    try:
-        command = ["git", "-C", root, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+dirty"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    trial.cpu, trial.cpus = machine.cpu_model(), len(os.sched_getaffinity(0))
+    trial.harness, trial.commit = harness.__version__, machine.commit()

@@ -16,7 +16,8 @@ from typing import NoReturn
 from harness.roles import program
 
 # What a process does, given its number and a function that says whether to stop at once: a generator that prepares,
-# warms up, and yields; makes the requests that count, and ends. It is closed in any case, so `with` cleans up.
+# warms up, and yields; makes the requests that count, and yields again; cleans up. It is closed in any case, so `with`
+# does that.
 Work = Callable[[int, Callable[[], bool]], Generator[None]]
 
 _LOOK = 0.25  # seconds between looks for the parent

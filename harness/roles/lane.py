@@ -245,6 +245,7 @@ def _ask(
             load.check_warm([regions[number] for number in numbers])
         yield
         run(_COUNTS, gfclient.after(args.seconds), args.requests or sys.maxsize)
+        yield
 
 
 def _sinks(args: argparse.Namespace, sums: dict[str, int]) -> tuple[load.Sink | None, load.Sink | None]:
