@@ -36,9 +36,38 @@ class Look:
         rivals = [cell for cell in self.cells if cell.design.get("source") != "direct"] or self.cells
         self.factors = [name for name in study.compared if len({cell.design[name] for cell in rivals}) > 1]
         self._style: dict[int, int] = {}
+        self._drawn, self.of_lines = self._few_lines(study)
         for cell in self.cells:
             if not cell.floor:
                 self._style[self.key(cell)] = len(self._style)
+
+    def _few_lines(self, study: Study) -> tuple[set[int], str]:
+        """The designs that are drawn as lines, the same ones in all pictures, and a note on which these are."""
+        if len(self.cells) <= MOST_LINES:
+            return {self.key(cell) for cell in self.cells}, ""
+        base = next((context.baseline for context in study.contexts if context.baseline), self.cells[0])
+        if len(self.factors) > 1:
+            name = min(self.factors, key=lambda one: len({cell.design[one] for cell in self.cells}))
+            alike = {self.key(cell) for cell in self.cells if cell.design[name] == base.design[name]}
+            if 1 < len(alike) <= MOST_LINES + 2:
+                given = wording.design({name: base.design[name]})
+                return alike, f"Drawn are those with the baseline's {name}, {given}. The tables have all."
+        best = [
+            self.key(cell) for place in range(MOST_LINES) for one in study.contexts for cell in one.cells[place:][:1]
+        ]
+        chosen = list(dict.fromkeys([self.key(base), *best]))[:MOST_LINES]
+        return set(
+            chosen
+        ), f"Drawn are {len(chosen)} of {len(self.cells)}: the best ones and the baseline. The tables have all."
+
+    def lines(self, context: Context) -> list[Cell]:
+        """The cells of a context that are drawn as lines."""
+        return [cell for cell in context.cells if self.key(cell) in self._drawn]
+
+    @property
+    def columns(self) -> int:
+        """How many panels fit side by side where names stand beside the marks."""
+        return 3 if max((len(self.name(cell)) for cell in self.cells), default=0) <= 13 else 2
 
     def key(self, cell: Cell) -> int:
         """The number of a cell's design: marks of one design have it in all pictures."""
@@ -73,11 +102,13 @@ class Look:
         if len(self.factors) < 2:
             return [(self.name(cell), [self.key(cell)], self.colour(cell), self.shape(cell)) for cell in self.cells]
         levels: dict[tuple[str, Any], list[int]] = defaultdict(list)
-        for cell in self.cells:
-            if cell.design.get("source") != "direct":
-                for name in self.factors:
+        for name in self.factors:
+            for cell in self.cells:
+                if cell.design.get("source") != "direct":
                     levels[name, cell.design[name]].append(self.key(cell))
-        return [(f"{name}: {wording.value(name, given) or '-'}", keys, "", 0) for (name, given), keys in levels.items()]
+        return [
+            (wording.label({name: given}) or f"{name}: its own", keys, "", 0) for (name, given), keys in levels.items()
+        ]
 
 
 def charts(study: Study, details: Details, trials: Sequence[Trial]) -> list[Figure]:
@@ -160,11 +191,11 @@ def _forest(study: Study, look: Look) -> Figure | None:
     return Figure(
         "ratios",
         "Against the baseline",
-        f"{'Median latency' if latency else 'Throughput'} as a ratio to {base} within blocks, with intervals that hold all "
-        f"at once. An interval that keeps clear of 1 is a difference; all others are open. "
+        f"{'Median latency' if latency else 'Throughput'} as a ratio to {base} within blocks, with intervals that hold "
+        f"all at once. An interval that keeps clear of 1 is a difference; all others are open. "
         f"{'Left is better.' if latency else 'Right is better.'}",
         panels[:MOST_PANELS],
-        2,
+        look.columns,
         _left_out(study, MOST_ROWS),
     )
 
@@ -219,12 +250,14 @@ def _interval(x: Scale, y: float, ratio: Estimate, kind: str, key: int) -> Marku
 
 
 def _numeric(study: Study) -> str:
-    """The factor to be drawn from left to right: the file size, else a number of clients, or a rate, that varies."""
-    for name in ("files", "clients", "rate_per_s"):
+    """The factor to be drawn from left to right: of file size, number of clients and rate the one with most levels."""
+    counts = {}
+    for name in _UNITS:
         given = {context.levels[name] for context in study.contexts if name in context.levels}
-        if len(given) > 1 and all(str(one).replace(".", "").isdecimal() and float(one) > 0 for one in given):
-            return name
-    return ""
+        if all(str(one).replace(".", "").isdecimal() and float(one) > 0 for one in given):
+            counts[name] = len(given)
+    name = max(counts, key=lambda one: counts[one], default="")
+    return name if counts.get(name, 0) > 1 else ""
 
 
 _UNITS = {"files": "size of a file", "clients": "requests under way at a time", "rate_per_s": "requests asked for, 1/s"}
@@ -258,12 +291,12 @@ def _sizes(study: Study, look: Look) -> Figure | None:
     return Figure(
         "sizes",
         f"By {what}",
-        f"How each design does as the {what} grows: absolute, and as a ratio to the baseline with intervals. Where lines "
-        "cross and the intervals are apart, another one is the better choice.",
+        f"How each design does as the {what} grows: absolute, and as a ratio to the baseline with intervals. Where "
+        "lines cross and the intervals are apart, another one is the better choice.",
         panels,
         2,
-        _left_out(study, MOST_LINES),
-        _legend(look, [cell for context in drawn for cell in few(context.cells, MOST_LINES)]),
+        look.of_lines,
+        _legend(look, [cell for context in drawn for cell in look.lines(context)]),
     )
 
 
@@ -273,10 +306,12 @@ def _absolute_axis(latency: bool, name: str) -> tuple[str, str, Callable[[float]
     return ("content_bytes_per_s", "content, B/s", short) if name == "files" else (THROUGHPUT, "requests/s", short)
 
 
-def _legend(look: Look, cells: Iterable[Cell]) -> tuple[tuple[str, int, str], ...]:
+def _legend(look: Look, cells: Iterable[Cell]) -> tuple[tuple[str, int, str, int | None], ...]:
     """Designs, each told by its own line's mark."""
     shown = {look.key(cell): cell for cell in cells}
-    return tuple((f"m dot {look.colour(cell)}", look.shape(cell), look.name(cell)) for _, cell in sorted(shown.items()))
+    return tuple(
+        (f"m dot {look.colour(cell)}", look.shape(cell), look.name(cell), key) for key, cell in sorted(shown.items())
+    )
 
 
 def _lines(
@@ -285,7 +320,7 @@ def _lines(
     """Lines by a number. metric: a column, or "": the ratio to the baseline."""
     series: dict[int, list[tuple[float, Estimate, Context, Cell]]] = defaultdict(list)
     for context in contexts:
-        for cell in few(context.cells, MOST_LINES):
+        for cell in look.lines(context):
             figure = cell.figures.get(metric or context.metric)
             estimate = figure and (figure.value if metric else figure.ratio)
             if not metric and cell.baseline:
@@ -320,8 +355,8 @@ def _lines(
             drawn.append(plot.curve([(x(at), y(one.value)) for at, one, *_ in some], f"m line {kind}", data_k=key))
             for at, estimate, context, cell in some:
                 if not metric and estimate.bounded and not cell.baseline:
-                    ends = plot.rule(x(at), y(estimate.low), x(at), y(estimate.high), f"m thin {kind}")
-                    drawn.append(Markup(ends.replace("<path ", f'<path data-k="{key}" ', 1)))
+                    ends = [(x(at), y(estimate.low)), (x(at), y(estimate.high))]
+                    drawn.append(plot.curve(ends, f"m thin {kind}", data_k=key))
                 drawn.append(
                     look.mark(cell, x(at), y(estimate.value), tip(context, cell, *_absolute(metric, estimate)))
                 )
@@ -369,8 +404,8 @@ def _heat(study: Study, look: Look) -> Figure | None:
     return Figure(
         "pairs",
         f"{down.capitalize()} \u00d7 {right}",
-        f"Each cell is a pair of {down} (down) and {right} (across): its ratio to the baseline. Blue is better than the "
-        "baseline, orange is worse, and paler is nearer to it; what cannot be told from it is in italics.",
+        f"Each cell is a pair of {down} (down) and {right} (across): its ratio to the baseline. Blue is better than "
+        "the baseline, orange is worse, and paler is nearer to it; what cannot be told from it is in italics.",
         panels[:MOST_PANELS],
         1 if counts[pair[1]] > 6 else 2,
         _left_out(study, 10**9),
@@ -391,24 +426,7 @@ def _heat_panel(context: Context, cells: list[Cell], look: Look, pair: tuple[str
         names = [wording.value(pair[0], one) or "own" for one in down]
         left = min(max(map(len, names)) * plot.LETTER + 10, width * 0.3)
         wide, high = (width - left) / len(right), 26
-        slanted = wide < 62
-        top = 62 if slanted else 20
-        drawn = []
-        for column, one in enumerate(right):
-            x, name = left + (column + 0.5) * wide, wording.value(pair[1], one) or "own"
-            head = plot.clip(name, 70 if slanted else wide)
-            turn = f"rotate(-45 {x:.1f} {top - 6})" if slanted else None
-            drawn.append(
-                el(
-                    "text",
-                    head,
-                    x=x,
-                    y=top - 6,
-                    text_anchor=None if slanted else "middle",
-                    class_="tick",
-                    transform=turn,
-                )
-            )
+        drawn, top = plot.heads([wording.value(pair[1], one) or "own" for one in right], left, wide)
         for row, (one, name) in enumerate(zip(down, names, strict=True)):
             y = top + row * high
             drawn.append(words(left - 8, y + 17, plot.clip(name, left - 8), "label", "end"))
@@ -429,7 +447,7 @@ def _heat_cell(
     if ratio is None:
         return []
     better = -math.log2(ratio) if less else math.log2(ratio)
-    step = min(4, round(abs(better) * 4))
+    step = min(4, round(abs(better) * 5))
     shade = f"{'up' if better > 0 else 'down'}{step}" if step else "even"
     quiet = "" if cell.baseline or (figure and figure.verdict not in ("cannot tell", "withheld", "")) else " open"
     key = look.key(cell)
@@ -461,7 +479,7 @@ def _spectrum(study: Study, look: Look, details: Details) -> Figure | None:
     """The whole distribution of latency."""
     panels, shown = [], []
     for context in study.contexts[:MOST_PANELS]:
-        found = [(cell, details.spectrum(cell)) for cell in few(context.cells, MOST_LINES)]
+        found = [(cell, details.spectrum(cell)) for cell in look.lines(context)]
         found = [(cell, some) for cell, some in found if len(some) > 1]
         if found:
             panels.append(Panel(context.label, _spectrum_panel(context, found, look)))
@@ -474,8 +492,8 @@ def _spectrum(study: Study, look: Look, details: Details) -> Figure | None:
         + ("All replies of a cell's trials together. " if whole else "Medians of the trials' percentiles. ")
         + f"Dashed: fewer than {FIRM} replies are above, single events.",
         panels,
-        2,
-        _left_out(study, MOST_LINES),
+        3,
+        look.of_lines,
         _legend(look, shown),
     )
 
@@ -532,9 +550,9 @@ def _cpu(study: Study, look: Look, details: Details) -> Figure | None:
         "CPU time of a request: the processes of each role, in user mode (pale) and in the kernel. Totals are exact; "
         "how a total is parted is sampled.",
         panels,
-        2,
+        look.columns,
         _left_out(study, MOST_ROWS // 2),
-        tuple((f"{role}-{mode}", -1, f"{role}, {mode}") for role in ROLES for mode in MODES),
+        tuple((f"{role}-{mode}", -1, f"{role}, {mode}", None) for role in ROLES for mode in MODES),
     )
 
 
@@ -602,10 +620,10 @@ def _symbols(study: Study, look: Look, details: Details) -> list[Figure]:
     figure = Figure(
         "symbols",
         "Where in the code",
-        "Shares of each role's CPU samples by symbol, from trials of their own for the perf probe; darker is more. Sampling "
-        "slows a trial down, so these are shares, not times.",
+        "Shares of each role's CPU samples by symbol, from trials of their own for the perf probe; darker is more. "
+        "Sampling slows a trial down, so these are shares, not times.",
         panels[: 2 * MOST_PANELS],
-        1,
+        2 if len(details.symbols) and max(len(one.cells) for one in study.contexts) <= 7 else 1,
     )
     return [figure] if panels else []
 
@@ -616,27 +634,14 @@ def _symbols_panel(
     cells: list[Cell],
     look: Look,
     shares: Mapping[int, Mapping[str, float]],
-    top: list[str],
+    symbols: list[str],
 ) -> Callable[[float], _Drawn]:
     def draw(width: float) -> _Drawn:
         left = min(230.0, width * 0.42)
         wide, high = min(90.0, (width - left) / len(cells)), 22
-        drawn: list[Markup] = []
-        for column, cell in enumerate(cells):
-            x = left + (column + 0.5) * wide
-            drawn.append(
-                el(
-                    "text",
-                    plot.clip(look.name(cell), 84),
-                    x=x,
-                    y=74,
-                    class_="tick m",
-                    data_k=look.key(cell),
-                    transform=f"rotate(-45 {x:.1f} 74)",
-                )
-            )
-        for row, symbol in enumerate(top):
-            y = 82 + row * high
+        drawn, top = plot.heads([look.name(cell) for cell in cells], left, wide)
+        for row, symbol in enumerate(symbols):
+            y = top + row * high
             drawn.append(words(left - 8, y + 15, plot.clip(symbol, left - 8), "label", "end"))
             for column, cell in enumerate(cells):
                 share = shares[look.key(cell)].get(symbol, 0.0)
@@ -667,7 +672,7 @@ def _symbols_panel(
                             data_k=look.key(cell),
                         )
                     )
-        return drawn, 82 + len(top) * high + 8.0
+        return drawn, top + len(symbols) * high + 8.0
 
     return draw
 
@@ -762,7 +767,8 @@ def changes(comparison: Comparison) -> Figure:
         for row, (pair, name) in enumerate(zip(pairs, names, strict=True)):
             y, ratio = row * 21 + 13.0, pair.ratio
             kind = {"slower": "c1", "more": "c1", "faster": "c0", "less": "c0"}.get(pair.verdict, "floor")
-            text = f"{name}\nA: {number(pair.first.value)}, B: {number(pair.second.value)}\nB to A: {told(ratio)}\nverdict: {pair.verdict}"
+            sides = f"A: {number(pair.first.value)}, B: {number(pair.second.value)}"
+            text = "\n".join((name, sides, f"B to A: {told(ratio)}", f"verdict: {pair.verdict}"))
             drawn.append(
                 el(
                     "text",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness import results
-from harness.analysis import compare, details, directory, study
+from harness.analysis import compare, details, directory, study, wording
 from harness.analysis.details import Details
 from harness.analysis.study import Study
 from harness.report import charts, figures, page
@@ -150,7 +150,8 @@ def _measured(
         ("the same in all trials", page.settings(fixed)),
         (
             "trials",
-            f"{counts.trials}: {counts.ok} good, {counts.failed} failed, {counts.refused} refused, {counts.probes} for probes; {counts.disturbed} disturbed",
+            f"{counts.trials}: {counts.ok} good ({counts.disturbed} of them disturbed), {counts.failed} failed, "
+            f"{counts.refused} refused, {counts.probes} for probes",
         ),
         *((name, ", ".join(some)) for name, some in machines.items()),
     ]
@@ -160,7 +161,8 @@ def _measured(
         lines = [
             el(
                 "li",
-                f"trial {trial.trial}, block {trial.block}, {trial.command} + {trial.data}, {trial.files} B: {trial.status}: {trial.reason}",
+                f"trial {trial.trial}, block {trial.block}, {trial.command} + {trial.data}, "
+                f"{wording.value('files', trial.files)}: {trial.status}: {trial.reason}",
             )
             for trial in bad[:200]
         ]

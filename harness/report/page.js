@@ -41,7 +41,7 @@
   };
   document.addEventListener("pointermove", (event) => {
     const mark = event.target.closest?.("[data-tip]");
-    if (mark) tell(mark.dataset.tip, event.clientX, event.clientY); else hide();
+    if (mark) tell(data.tips[mark.dataset.tip], event.clientX, event.clientY); else hide();
   });
   document.addEventListener("scroll", hide, { passive: true });
 
@@ -58,8 +58,8 @@
         const box = marks[at].getBoundingClientRect();
         if (box.top < 80 || box.bottom > innerHeight) marks[at].scrollIntoView({ block: "center", behavior: "instant" });
         const seen = marks[at].getBoundingClientRect();
-        tell(marks[at].dataset.tip, seen.right, seen.top);
-        said.textContent = marks[at].dataset.tip;
+        tell(data.tips[marks[at].dataset.tip], seen.right, seen.top);
+        said.textContent = data.tips[marks[at].dataset.tip];
       } else if (event.key === "Enter" && marks[at]?.dataset.k) {
         toggle([marks[at].dataset.k]);
       }

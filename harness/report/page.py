@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
@@ -23,6 +25,7 @@ from harness.report.markup import Markup, data, el, join
 from harness.report.plot import Figure, Scale, micros, number
 from harness.results import COLUMN_OF, Trial
 
+_TIP = re.compile(' data-tip="([^"]*)"')  # many marks tell the same, on wide and narrow pictures all do: once is enough
 WIDE, NARROW = 920, 343
 _TYPES = get_type_hints(Trial)
 _TITLES = {column.name: column.metadata["text"] for column in fields(Trial)}
@@ -41,12 +44,15 @@ def page(title: str, body: Iterable[Any], tables: Mapping[str, Any] | None = Non
     """The whole page. Only its own script may run, and nothing may be loaded: the browser is told so."""
     script = asset("page.js")
     digest = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
+    tips: dict[str, int] = {}
+    text = _TIP.sub(lambda found: f' data-tip="{tips.setdefault(found[1], len(tips))}"', join(body))
+    given = {"tables": tables or {}, "tips": [html.unescape(tip) for tip in tips]}
     return Template(asset("page.html")).substitute(
         title=el("b", title).removeprefix("<b>").removesuffix("</b>"),
         hash=f"sha256-{digest}",
         style=asset("page.css") + asset("chart.css"),
-        body=join(body),
-        data=data({"tables": tables or {}}),
+        body=text,
+        data=data(given),
         script=f"\n{script}",
     )
 
@@ -73,8 +79,7 @@ def answer(study: Study) -> Markup:
     parts: list[Any] = [el("h2", "The answer", id="answer")]
     if not study.contexts:
         parts.append(_nothing(study))
-    for crossover in study.crossovers if len(study.crossovers) <= 6 else []:
-        parts.append(_crossover(crossover.label, crossover.segments))
+    parts += [_crossover(one.label, one.segments) for one in study.crossovers[:8]]
     if study.contexts:
         parts.append(_leaders(study))
     if study.answers:
@@ -103,14 +108,20 @@ def _crossover(label: str, segments: Sequence[Any]) -> Markup:
         first, last = (wording.value("files", segment.files[end]) for end in (0, -1))
         where = first if first == last else f"{first} to {last}"
         if len(segments) > 1 and segment.files[0].isdecimal():
-            where = f"Up to {last}" if position == 0 else f"From {first} on" if position == len(segments) - 1 else where
+            where = (
+                f"{'up' if label else 'Up'} to {last}"
+                if position == 0
+                else f"{'from' if label else 'From'} {first} on"
+                if position == len(segments) - 1
+                else where
+            )
         if len(segment.designs) == 1:
             said: list[Any] = ["use ", el("strong", segment.designs[0])]
         else:
             shown, rest = segment.designs[:4], len(segment.designs) - 4
             said = [el("strong", " or ".join(shown)), f" or {rest} more" if rest > 0 else "", ": cannot be told apart"]
-        lines.append(el("p", f"{where}: ", *said, class_="lead"))
-    return el("div", el("h3", label) if label else None, lines)
+        lines.append(el("p", f"{label}, " if label else "", f"{where}: ", *said, class_="lead"))
+    return el("div", lines)
 
 
 def _leaders(study: Study) -> Markup:
@@ -272,6 +283,7 @@ def _floors(some: Sequence[Floor]) -> Any:
         return f"{one.context}: {100 * share.value:.0f} %{ends} of {one.baseline} ({one.floor})"
 
     lines = el("ul", [el("li", line(one)) for one in some])
+    firsts = [one for place, one in enumerate(some) if one.context not in {other.context for other in some[:place]}]
     return (
         lines
         if len(some) <= 4
@@ -456,7 +468,6 @@ def rows_of(trials: Sequence[Trial], varying: Sequence[str], study: Study, look:
         "disturbed",
         "probe",
         "reason",
-        "started_utc",
     ]
     shown = [name for name in shown if name in ("trial", "status") or any(getattr(trial, name) for trial in trials)]
     columns = [

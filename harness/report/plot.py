@@ -45,15 +45,18 @@ class Scale:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             sets = [[mantissa * 10.0**power for power in powers] for mantissa in (1, 3, 2, 5)]
         else:
-            raw = (self.high - self.low) / max(1, count)
-            power = 10.0 ** math.floor(math.log10(raw)) if raw > 0 else 1.0
-            step = next(one * power for one in (1, 2, 2.5, 5, 10) if one * power >= raw * 0.999)
-            begin, stop = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-            sets = [[number * step for number in range(begin, stop + 1)]]
+            sets = [self._even(max(1.0, count * more)) for more in ((1, 2, 4) if self.log else (1,))]
         return [
             [value for value in one if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9) or value == 0]
             for one in sets
         ]
+
+    def _even(self, count: float) -> list[float]:
+        raw = (self.high - self.low) / count
+        power = 10.0 ** math.floor(math.log10(raw)) if raw > 0 else 1.0
+        step = next(one * power for one in (1, 2, 2.5, 5, 10) if one * power >= raw * 0.999)
+        begin, stop = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [number * step for number in range(begin, stop + 1)]
 
 
 def around(values: Sequence[float], log: bool = False, pad: float = 0.06) -> tuple[float, float]:
@@ -144,6 +147,21 @@ def upright(
     ]
 
 
+def heads(names: Sequence[str], left: float, wide: float) -> tuple[list[Markup], int]:
+    """The heads of columns, slanted where they are narrow; and the height that they take."""
+    slanted = wide < max(map(len, names), default=0) * LETTER * 0.95
+    top = 62 if slanted else 20
+    drawn = []
+    for column, name in enumerate(names):
+        x = left + (column + 0.5) * wide
+        turn = f"rotate(-45 {x:.1f} {top - 6})" if slanted else None
+        head = clip(name, 70 if slanted else wide)
+        drawn.append(
+            el("text", head, x=x, y=top - 6, text_anchor=None if slanted else "middle", class_="tick", transform=turn)
+        )
+    return drawn, top
+
+
 def marker(shape: int, x: float, y: float, size: float = 4.5) -> str:
     """The path of a marker: shapes tell apart what colours alone do not."""
     a, b = size, size * 0.9
@@ -168,7 +186,7 @@ class Panel:
 class Figure:
     """A picture: panels, `columns` of them side by side where there is room. text: how to read it.
 
-    legend: (classes, shape, name) of what marks mean where names do not stand beside them; shape -1 is a square patch.
+    legend: (classes, shape, name, design) of what marks mean where names do not stand beside them; shape -1: a patch.
     """
 
     name: str
@@ -177,22 +195,25 @@ class Figure:
     panels: list[Panel]
     columns: int = 1
     note: str = ""
-    legend: tuple[tuple[str, int, str], ...] = ()
+    legend: tuple[tuple[str, int, str, int | None], ...] = ()
 
     def draw(self, width: float) -> Markup:
         """The whole figure as one SVG element."""
-        columns = max(1, min(self.columns, len(self.panels), int(width // 300)))
+        columns = max(1, min(self.columns, len(self.panels), int(width // 285)))
+        if columns == 3 and len(self.panels) in (2, 4):
+            columns = 2
         each = (width - (columns - 1) * _GAP) / columns
         content: list[Markup] = []
         y = 0.0
         if self.legend:
             x = 0.0
-            for kind, shape, name in self.legend:
+            for kind, shape, name, key in self.legend:
                 room = 20 + len(name) * LETTER + 14
                 if x and x + room > width:
                     x, y = 0.0, y + 20
                 sign = f"M{x:.1f} {y + 2:.1f}h12v12h-12z" if shape < 0 else marker(shape, x + 6, y + 8)
-                content += [el("path", d=sign, class_=kind), words(x + 18, y + 12, name)]
+                content.append(el("path", d=sign, class_=kind, data_k=key))
+                content.append(el("text", name, x=x + 18, y=y + 12, class_="m", data_k=key))
                 x += room
             y += 32
         for row in range(0, len(self.panels), columns):
