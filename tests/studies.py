@@ -140,7 +140,8 @@ def pairs(place, blocks=5):
 def surface(place):
     """Depth against chunk."""
     cells = [
-        ({"depth": depth, "chunk_bytes": chunk, "files": "3145728"}, 3000 * (1 - 0.5 / depth) * (1 - 3000 / (chunk + 4000)))
+        ({"depth": depth, "chunk_bytes": chunk, "files": "3145728"},
+         3000 * (1 - 0.5 / depth) * (1 - 3000 / (chunk + 4000)))
         for depth in (1, 2, 4, 8) for chunk in (4096, 16384, 65536, 262144, 1048576)
     ]  # fmt: skip
     return write(place, trials(cells, 5), {"question": "How large, and how many?",
@@ -152,7 +153,8 @@ def open_loop(place):
     cells = [({"data": data, "rate_per_s": float(rate), "arrivals": "poisson", "files": "16384"}, speed)
              for data, speed in (("posix_shm", 18000), ("fifo", 15000), ("sendfile", 19000), ("null", 21000))
              for rate in (2000, 8000, 12000)]  # fmt: skip
-    return write(place, trials(cells, 6), {"question": "What latency, at which rate?", "baseline": {"data": "posix_shm"}})
+    experiment = {"question": "What latency, at which rate?", "baseline": {"data": "posix_shm"}}
+    return write(place, trials(cells, 6), experiment)
 
 
 def concurrency(place):
@@ -166,9 +168,11 @@ def concurrency(place):
 
 def large(place, count=10_000):
     """10,000 trials: 25 designs, 20 contexts, 20 blocks."""
-    cells = [({"data": f"transport{design}", "clients": clients, "files": str(1024 << shift)}, 1000 * (30 + design) / (1 + shift))
+    cells = [({"data": f"transport{design}", "clients": clients, "files": str(1024 << shift)},
+              1000 * (30 + design) / (1 + shift))
              for design in range(25) for clients in (1, 8, 64, 256) for shift in range(0, 10, 2)]  # fmt: skip
-    return write(place, trials(cells, count // len(cells)), {"question": "Ten thousand?", "baseline": {"data": "transport3"}})
+    experiment = {"question": "Ten thousand?", "baseline": {"data": "transport3"}}
+    return write(place, trials(cells, count // len(cells)), experiment)
 
 
 ALL = {one.__name__: one for one in (whole, pairs, surface, open_loop, concurrency, large)}

@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 
 from harness.report import page
-from harness.report.markup import Markup
 from harness.report.plot import Figure
 
 FORMATS = ("svg", "pdf", "png")
@@ -40,17 +39,11 @@ def standalone(figure: Figure) -> str:
     colours = dict(re.findall(r"--([\w-]+): ([^;]+);", page.asset("page.css").partition("@media")[0]))
     style = _COLOUR.sub(lambda found: colours[found[1]], page.asset("chart.css")).replace("system-ui, ", "")
     style = style.replace(".chart {", "svg {").replace(".chart ", "")
-    drawing = figure.draw(WIDTH)
-    title = Markup(
-        f'<style>{style}</style><rect width="100%" height="100%" style="fill: {colours["paper"]}"/><g transform="translate(0 2)">'
-    )
+    drawing: str = figure.draw(WIDTH)
+    paper = f'<rect width="100%" height="100%" style="fill: {colours["paper"]}"/>'
     # Marks carry what the page shows beside them; a paper has no use for it.
-    drawing = Markup(re.sub(r' data-(tip|k)="[^"]*"', "", drawing))
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>\n'
-        + drawing.replace(">", f">{title}", 1).removesuffix("</svg>")
-        + "</g></svg>\n"
-    )
+    drawing = re.sub(r' data-(tip|k)="[^"]*"', "", drawing).replace(">", f"><style>{style}</style>{paper}", 1)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{drawing}\n'
 
 
 def _converted(svg: str, kind: str) -> bytes:

@@ -284,18 +284,10 @@ def _floors(some: Sequence[Floor]) -> Any:
 
     lines = el("ul", [el("li", line(one)) for one in some])
     firsts = [one for place, one in enumerate(some) if one.context not in {other.context for other in some[:place]}]
-    return (
-        lines
-        if len(some) <= 4
-        else [
-            ", ".join(
-                f"{one.context} {100 * one.share.value:.0f} %"
-                for one in {floor.context: floor for floor in reversed(some)}.values()
-            )
-            + ".",
-            el("details", el("summary", f"all {len(some)}, with intervals"), lines),
-        ]
-    )
+    if len(some) <= 4:
+        return lines
+    shares = ", ".join(f"{one.context} {100 * one.share.value:.0f} %" for one in firsts)
+    return [f"{shares}.", el("details", el("summary", f"all {len(some)}, with intervals"), lines)]
 
 
 # Pictures
@@ -339,7 +331,8 @@ def picture(figure: Figure) -> Markup:
     """A figure, drawn for wide and for narrow screens: text keeps its size on both."""
     drawn = []
     for width, kind in ((WIDE, "wide"), (NARROW, "narrow")):
-        label = f"{figure.title}: {', '.join(panel.title for panel in figure.panels[:6])}. Arrow keys walk through its values, Enter marks one."
+        panels = ", ".join(panel.title for panel in figure.panels[:6])
+        label = f"{figure.title}: {panels}. Arrow keys walk through its values, Enter marks one."
         drawn.append(
             el(
                 "div",
@@ -471,11 +464,9 @@ def rows_of(trials: Sequence[Trial], varying: Sequence[str], study: Study, look:
     ]
     shown = [name for name in shown if name in ("trial", "status") or any(getattr(trial, name) for trial in trials)]
     columns = [
-        column(
-            name,
-            kind="text" if _TYPES[name] is str else "number",
-            digits=0 if _TYPES[name] is int else 1 if name != "client_busy" else 2,
-        )
+        column(name)
+        if _TYPES[name] is str
+        else column(name, kind="number", digits=_digits([getattr(trial, name) for trial in trials], _TYPES[name]))
         for name in shown
     ]
     rows = [
@@ -483,6 +474,12 @@ def rows_of(trials: Sequence[Trial], varying: Sequence[str], study: Study, look:
         for trial in trials
     ]
     return {"columns": columns, "rows": _rounded(rows)}
+
+
+def _digits(values: Sequence[float], kind: type) -> int:
+    """After the point: as many as leave three that count in the largest."""
+    most = max(map(abs, values), default=0)
+    return 0 if kind is int or most >= 1000 else 1 if most >= 10 else 3
 
 
 def _rounded(rows: Rows) -> Rows:
