@@ -18,7 +18,7 @@ from harness.analysis.claims import REFUTED, SUPPORTED
 from harness.analysis.compare import Comparison
 from harness.analysis.details import Floor, floors
 from harness.analysis.intervals import Estimate
-from harness.analysis.study import Study
+from harness.analysis.study import Crossover, Segment, Study
 from harness.report import plot
 from harness.report.charts import Look, told
 from harness.report.markup import Markup, data, el, join
@@ -79,7 +79,7 @@ def answer(study: Study) -> Markup:
     parts: list[Any] = [el("h2", "The answer", id="answer")]
     if not study.contexts:
         parts.append(_nothing(study))
-    parts += [_crossover(one.label, one.segments) for one in study.crossovers[:8]]
+    parts += _advice(study.crossovers)
     if study.contexts:
         parts.append(_leaders(study))
     if study.answers:
@@ -102,26 +102,33 @@ def _nothing(study: Study) -> Markup:
     )
 
 
-def _crossover(label: str, segments: Sequence[Any]) -> Markup:
-    lines = []
+def _advice(crossovers: Sequence[Crossover]) -> list[Markup]:
+    """What to use where, in lines; those that say the same of several contexts are one."""
+    contexts: dict[Markup, list[str]] = {}
+    for crossover in crossovers:
+        contexts.setdefault(join(_segments(crossover.segments)), []).append(crossover.label)
+    lines = [
+        el("p", el("span", f"{', '.join(labels)} \u2014 ", class_="soft") if labels[0] else "", said, class_="lead")
+        for said, labels in list(contexts.items())[:8]
+    ]
+    if lines:
+        lines.append(el("p", "Named are designs that no other one is told to beat at these sizes.", class_="soft"))
+    return lines
+
+
+def _segments(segments: Sequence[Segment]) -> Iterable[Markup]:
     for position, segment in enumerate(segments):
         first, last = (wording.value("files", segment.files[end]) for end in (0, -1))
         where = first if first == last else f"{first} to {last}"
         if len(segments) > 1 and segment.files[0].isdecimal():
-            where = (
-                f"{'up' if label else 'Up'} to {last}"
-                if position == 0
-                else f"{'from' if label else 'From'} {first} on"
-                if position == len(segments) - 1
-                else where
-            )
+            where = f"up to {last}" if position == 0 else f"from {first} on" if position == len(segments) - 1 else where
         if len(segment.designs) == 1:
             said: list[Any] = ["use ", el("strong", segment.designs[0])]
         else:
             shown, rest = segment.designs[:4], len(segment.designs) - 4
-            said = [el("strong", " or ".join(shown)), f" or {rest} more" if rest > 0 else "", ": cannot be told apart"]
-        lines.append(el("p", f"{label}, " if label else "", f"{where}: ", *said, class_="lead"))
-    return el("div", lines)
+            more = f" or {rest} more" if rest > 0 else ""
+            said = [el("strong", " or ".join(shown)), more, ", which cannot be told apart"]
+        yield el("span", f"{where}: ", said, "; " if position < len(segments) - 1 else ".")
 
 
 def _leaders(study: Study) -> Markup:

@@ -45,7 +45,7 @@ class Scale:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             sets = [[mantissa * 10.0**power for power in powers] for mantissa in (1, 3, 2, 5)]
         else:
-            sets = [self._even(max(1.0, count * more)) for more in ((1, 2, 4) if self.log else (1,))]
+            sets = [self._even(max(1.0, count * more)) for more in ((1, 2) if self.log else (1,))]
         return [
             [value for value in one if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9) or value == 0]
             for one in sets
@@ -54,7 +54,7 @@ class Scale:
     def _even(self, count: float) -> list[float]:
         raw = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(raw)) if raw > 0 else 1.0
-        step = next(one * power for one in (1, 2, 2.5, 5, 10) if one * power >= raw * 0.999)
+        step = next(one * power for one in (1, 2, 5, 10) if one * power >= raw * 0.999)
         begin, stop = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [number * step for number in range(begin, stop + 1)]
 
