@@ -71,7 +71,7 @@ def test_the_page_answers_first(whole):
     assert text.index("from 3 MiB on: use sendfile") < text.index("Pictures") < text.index("How it was measured")
     assert "supported sendfile beats shared memory for large files" in text
     assert "refuted A FIFO is as fast as shared memory" in text
-    assert "control: on" in text
+    assert "A/A control: on" in text
     assert "3 MiB files: 68 %" in text, "the floor's share"
     assert "harness run quick.yaml" in text
     assert "the proxy went away" in text
@@ -179,7 +179,8 @@ def test_values_are_never_markup(tmp_path):
 
 
 def test_markup_escapes_all_that_is_not_markup():
-    assert markup.el("p", "<b>", markup.el("i", "&"), title='"') == '<p title="&quot;">&lt;b&gt;<i>&amp;</i></p>'
+    given = markup.el("p", "<b>", markup.el("i", "&"), title='"', hidden=False, data_k=0)
+    assert given == '<p title="&quot;" data-k="0">&lt;b&gt;<i>&amp;</i></p>'
     assert markup.data({"a": "</script><!--", "b": float("inf")}) == '{"a":"\\u003c/script>\\u003c!--","b":null}'
 
 
@@ -280,3 +281,14 @@ def test_designs_are_told_apart_by_colour_and_shape(tmp_path):
     found = study.analyse(studies.trials(cells, 3), {})
     look = charts.Look(found)
     assert len({(look.colour(cell), look.shape(cell)) for cell in found.contexts[0].cells}) == 24
+
+
+def test_a_wide_terminal_shows_plots(whole):
+    from harness.analysis import summary
+
+    found = study.analyse(*directory.load(str(whole)))
+    lines = dict(zip([cell.label for cell in found.contexts[2].cells], summary._plots(found.contexts[2]), strict=True))
+    assert {len(line) for line in lines.values()} == {25}
+    middle = {label: line.index("\u25cf") - 12 for label, line in lines.items()}
+    assert middle["posix_shm"] == 0
+    assert middle["fifo"] < middle["unix"] < 0 < middle["memfd"] < middle["sendfile"]

@@ -169,7 +169,7 @@ def _measured(
         parts.append(
             el(
                 "details",
-                el("summary", f"{len(bad)} trials failed or were refused"),
+                el("summary", f"Trials that failed or were refused: {len(bad)}"),
                 el("ul", lines),
                 open=len(bad) <= 10,
             )

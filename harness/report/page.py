@@ -248,39 +248,27 @@ def _strip(expect: str, ratio: Estimate) -> Markup:
 
 
 def _trust(study: Study, some: Sequence[Floor]) -> Markup:
-    counts = study.counts
-    control = study.control
+    counts, control = study.counts, study.control
     unsure = not control.checks or not any(ratio.bounded for _, ratio in control.checks)
     kind, state = ("bad", "off") if control.off else ("unsure", "not known") if unsure else ("good", "on")
-    lost = counts.failed + counts.refused
-    lines = [el("p", badge(f"control: {state}", kind), f" {control.line.removeprefix('A/A control: ')}")]
-    if lost:
-        lines.append(
-            el(
-                "p",
-                badge(f"{lost} not good", "bad"),
-                f" {counts.failed} trials failed and {counts.refused} were refused, of {counts.trials}.",
-            )
-        )
+    badges = [badge(f"A/A control: {state}", kind)]
+    badges += [
+        badge(f"{count} {what}", "bad")
+        for count, what in ((counts.failed, "failed"), (counts.refused, "refused"))
+        if count
+    ]
     if counts.disturbed:
+        # A study in which every fourth trial was disturbed is one of something else as well.
         kind = "bad" if counts.disturbed * 4 > counts.ok else "unsure"
-        lines.append(
-            el(
-                "p",
-                badge(f"{counts.disturbed} disturbed", kind),
-                f" of {counts.ok} good trials: something else took over 5 % of the CPUs. They are in the figures.",
-            )
-        )
+        badges.append(badge(f"{counts.disturbed} of {counts.ok} disturbed", kind))
+    if counts.trials and not (counts.failed or counts.refused or counts.disturbed):
+        badges.append(badge(f"all {counts.ok} trials good and undisturbed", "good"))
+    lines = [el("li", line) for line in (control.line, *study.notes)]
     if some:
         lines.append(
-            el(
-                "p",
-                badge("floor", "good"),
-                " How much of a request's time is the harness's own, for a floor needs it as well: ",
-                _floors(some),
-            )
+            el("li", "How much of a request's time is the harness's own, for a floor needs it as well: ", _floors(some))
         )
-    return el("div", el("h3", "May it be believed?"), lines, el("ul", [el("li", note) for note in study.notes]))
+    return el("div", el("h3", "May it be believed?"), el("p", [[one, " "] for one in badges]), el("ul", lines))
 
 
 def _floors(some: Sequence[Floor]) -> Any:
@@ -465,6 +453,7 @@ def rows_of(trials: Sequence[Trial], varying: Sequence[str], study: Study, look:
         "status",
         *[name for name in varying if name not in ("trial", "block")],
         *_MEASURED,
+        "control",
         "disturbed",
         "probe",
         "reason",
