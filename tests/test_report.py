@@ -197,7 +197,7 @@ def test_figures_are_written_in_the_formats_that_are_asked_for(whole, capsys):
             assert b"var(" not in content
         elif path.endswith("png"):
             assert content[:8] == b"\x89PNG\r\n\x1a\n"
-            assert struct.unpack(">II", content[16:24])[0] == 1896
+            assert struct.unpack(">II", content[16:24])[0] == 1776
         else:
             assert content[:5] == b"%PDF-"
     assert command.main([str(whole), "--figures", "gif"]) == 2

@@ -12,6 +12,7 @@ from harness.analysis.compare import Comparison
 from harness.analysis.details import FIRM, MODES, ROLES, Details, Percentile
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context, Study
+from harness.analysis.verdicts import WITHHELD
 from harness.report import plot
 from harness.report.markup import Markup, el
 from harness.report.plot import Figure, Panel, Scale, micros, number, short, words
@@ -107,7 +108,8 @@ class Look:
                 if cell.design.get("source") != "direct":
                     levels[name, cell.design[name]].append(self.key(cell))
         return [
-            (wording.label({name: given}) or f"{name}: its own", keys, "", 0) for (name, given), keys in levels.items()
+            (f"{name.removesuffix('_bytes')}: {wording.value(name, given) or 'own'}", keys, "", 0)
+            for (name, given), keys in levels.items()
         ]
 
 
@@ -333,7 +335,7 @@ def _lines(
 
     def draw(width: float) -> _Drawn:
         height = 250.0
-        x = Scale(levels[0], levels[-1], 54, width - 14, log=True)
+        x = Scale(levels[0], levels[-1], 60 if metric else 66, width - 18, log=True)
         y = Scale(*plot.around(values, log=True), height, 18, log=True)
         ticks = [levels[0]]
         for level in levels[1:]:
@@ -349,17 +351,18 @@ def _lines(
             _UNITS[name],
             ticks,
         )
-        for key, some in series.items():
+        for position, (key, some) in enumerate(series.items()):
+            # Intervals stand beside each other.
+            aside = (position / max(1, len(series) - 1) - 0.5) * min(20, 3 * len(series)) if not metric else 0.0
             cell = some[0][3]
             kind = f"{look.colour(cell)}{' dashed' if cell.floor else ''}"
-            drawn.append(plot.curve([(x(at), y(one.value)) for at, one, *_ in some], f"m line {kind}", data_k=key))
-            for at, estimate, context, cell in some:
+            points = [(x(at) + aside, y(estimate.value)) for at, estimate, *_ in some]
+            drawn.append(plot.curve(points, f"m line {kind}", data_k=key))
+            for point, (_, estimate, context, cell) in zip(points, some, strict=True):
                 if not metric and estimate.bounded and not cell.baseline:
-                    ends = [(x(at), y(estimate.low)), (x(at), y(estimate.high))]
+                    ends = [(point[0], y(estimate.low)), (point[0], y(estimate.high))]
                     drawn.append(plot.curve(ends, f"m thin {kind}", data_k=key))
-                drawn.append(
-                    look.mark(cell, x(at), y(estimate.value), tip(context, cell, *_absolute(metric, estimate)))
-                )
+                drawn.append(look.mark(cell, *point, tip(context, cell, *_absolute(metric, estimate))))
         return drawn, height + 38
 
     return draw
@@ -405,7 +408,7 @@ def _heat(study: Study, look: Look) -> Figure | None:
         "pairs",
         f"{down.capitalize()} \u00d7 {right}",
         f"Each cell is a pair of {down} (down) and {right} (across): its ratio to the baseline. Blue is better than "
-        "the baseline, orange is worse, and paler is nearer to it; what cannot be told from it is in italics.",
+        "the baseline, orange is worse, and paler is nearer to it; what cannot be told from it is pale, in italics.",
         panels[:MOST_PANELS],
         1 if counts[pair[1]] > 6 else 2,
         _left_out(study, 10**9),
@@ -418,23 +421,27 @@ def _order_of(cells: Iterable[Cell], name: str) -> list[Any]:
 
 
 def _heat_panel(context: Context, cells: list[Cell], look: Look, pair: tuple[str, str]) -> Callable[[float], _Drawn]:
-    down, right = (_order_of(cells, name) for name in pair)
-    at = {(cell.design[pair[0]], cell.design[pair[1]]): cell for cell in cells}
+    at = {tuple(cell.design[name] for name in pair): cell for cell in cells}
     less = context.metric == MEDIAN_LATENCY
 
     def draw(width: float) -> _Drawn:
-        names = [wording.value(pair[0], one) or "own" for one in down]
+        levels = [_order_of(cells, name) for name in pair]
+        # On a phone many columns do not fit: the longer factor goes down.
+        turned = len(levels[1]) > len(levels[0]) and width / len(levels[1]) < 44
+        first, second = (1, 0) if turned else (0, 1)
+        names, heads = ([wording.value(pair[one], level) or "own" for level in levels[one]] for one in (first, second))
         left = min(max(map(len, names)) * plot.LETTER + 10, width * 0.3)
-        wide, high = (width - left) / len(right), 26
-        drawn, top = plot.heads([wording.value(pair[1], one) or "own" for one in right], left, wide)
-        for row, (one, name) in enumerate(zip(down, names, strict=True)):
+        wide, high = (width - left) / len(heads), 26
+        drawn, top = plot.heads(heads, left, wide)
+        for row, name in enumerate(names):
             y = top + row * high
             drawn.append(words(left - 8, y + 17, plot.clip(name, left - 8), "label", "end"))
-            for column, other in enumerate(right):
-                cell = at.get((one, other))
+            for column in range(len(heads)):
+                place = (column, row) if turned else (row, column)
+                cell = at.get((levels[0][place[0]], levels[1][place[1]]))
                 if cell:
                     drawn += _heat_cell(context, cell, look, left + column * wide, float(y), wide, high, less)
-        return drawn, top + len(down) * high + 8.0
+        return drawn, top + len(names) * high + 8.0
 
     return draw
 
@@ -443,13 +450,16 @@ def _heat_cell(
     context: Context, cell: Cell, look: Look, x: float, y: float, wide: float, high: float, less: bool
 ) -> list[Markup]:
     figure = cell.figures.get(context.metric)
-    ratio = figure.ratio.value if figure and figure.ratio else 1.0 if cell.baseline else None
-    if ratio is None:
+    estimate = figure.ratio if figure else None
+    if not estimate and not cell.baseline:
         return []
+    ratio = estimate.value if estimate else 1.0
+    # A difference that is not told from none must not shout.
+    told_apart = estimate and figure and figure.verdict != WITHHELD and not estimate.low <= 1 <= estimate.high
     better = -math.log2(ratio) if less else math.log2(ratio)
-    step = min(4, round(abs(better) * 5))
+    step = min(4 if told_apart else 1, round(abs(better) * 5))
     shade = f"{'up' if better > 0 else 'down'}{step}" if step else "even"
-    quiet = "" if cell.baseline or (figure and figure.verdict not in ("cannot tell", "withheld", "")) else " open"
+    quiet = "" if told_apart or cell.baseline else " open"
     key = look.key(cell)
     return [
         el(

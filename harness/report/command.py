@@ -300,7 +300,10 @@ def _card(place: str, name: str, path: str) -> Markup:
         for one, kind in (("supported", "good"), ("refuted", "bad"), ("undecided", "unsure"))
         if one in outcomes
     ]
-    lines = [line if len(line) < 240 else f"{line[:240]}\u2026" for line in (one.line for one in found.crossovers[:3])]
+    lines = [
+        line if len(line) < 240 else f"{line[:240]}\u2026"
+        for line in (one.line if not one.label else f"{one.label}: {one.line}" for one in found.crossovers[:3])
+    ]
     return el(
         "article",
         el("p", f"{name} \u00b7 ", " \u00b7 ".join(_subline(found, trials)), class_="kicker"),

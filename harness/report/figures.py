@@ -8,7 +8,7 @@ from harness.report import page
 from harness.report.plot import Figure
 
 FORMATS = ("svg", "pdf", "png")
-WIDTH, MARGIN = 920, 14  # pixels; PNGs have twice as many
+WIDTH, MARGIN = 860, 14  # pixels; PNGs have twice as many
 _SIZE = re.compile(r'width="[^"]*" height="[^"]*" viewBox="[^"]*"')
 _HEIGHT = re.compile(r' height="([^"]*)"')
 _COLOUR = re.compile(r"var\(--([\w-]+)\)")

@@ -26,7 +26,7 @@ from harness.report.plot import Figure, Scale, micros, number
 from harness.results import COLUMN_OF, Trial
 
 _TIP = re.compile(' data-tip="([^"]*)"')  # many marks tell the same, on wide and narrow pictures all do: once is enough
-WIDE, NARROW = 920, 343
+WIDE, NARROW = 860, 343
 _TYPES = get_type_hints(Trial)
 _TITLES = {column.name: column.metadata["text"] for column in fields(Trial)}
 _BADGES = {SUPPORTED: "good", REFUTED: "bad"}
@@ -485,10 +485,11 @@ def _rounded(rows: Rows) -> Rows:
 def pairs(comparison: Comparison) -> dict[str, Any]:
     """A row for each cell of two runs."""
     names = list(comparison.pairs[0].levels) if comparison.pairs else []
+    digits = _digits([pair.first.value for pair in comparison.pairs], float)
     columns = [
         *(column(name) for name in names),
-        column("a", "A", "number", 1),
-        column("b", "B", "number", 1),
+        column("a", "A", "number", digits),
+        column("b", "B", "number", digits),
         column("ratio", "B to A", "number", 3),
         column("low", "from", "number", 3),
         column("high", "to", "number", 3),

@@ -199,7 +199,7 @@ class Figure:
 
     def draw(self, width: float) -> Markup:
         """The whole figure as one SVG element."""
-        columns = max(1, min(self.columns, len(self.panels), int(width // 285)))
+        columns = max(1, min(self.columns, len(self.panels), int((width + _GAP) // 290)))
         if columns == 3 and len(self.panels) in (2, 4):
             columns = 2
         each = (width - (columns - 1) * _GAP) / columns
