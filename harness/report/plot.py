@@ -127,7 +127,7 @@ def across(
     one: float | None = None,
 ) -> list[Markup]:
     """A horizontal axis under a plot, with grid lines through it. one: a value that has a line of its own."""
-    ticks = scale.ticks(46, one) if ticks is None else ticks
+    ticks = scale.ticks(36, one) if ticks is None else ticks
     return [
         *(rule(scale(tick), top, scale(tick), bottom, "zero" if tick == one else "grid") for tick in ticks),
         *(words(scale(tick), bottom + 15, label(tick), "tick", "middle") for tick in ticks),
