@@ -15,7 +15,8 @@ import studies
 
 from harness import report
 from harness.analysis import details, directory, study
-from harness.report import charts, command, markup, plot
+from harness.report import command, markup, plot
+from harness.report.look import Look
 
 EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\x00|`"
 
@@ -279,7 +280,7 @@ def test_ticks_are_round_within_and_apart(low, high, log):
 def test_designs_are_told_apart_by_colour_and_shape(tmp_path):
     cells = [({"data": f"t{number:02}"}, 1000 + number) for number in range(24)]
     found = study.analyse(studies.trials(cells, 3), {})
-    look = charts.Look(found)
+    look = Look(found)
     assert len({(look.colour(cell), look.shape(cell)) for cell in found.contexts[0].cells}) == 24
 
 

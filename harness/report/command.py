@@ -12,6 +12,7 @@ from harness.analysis import compare, details, directory, study, wording
 from harness.analysis.details import Details
 from harness.analysis.study import Study
 from harness.report import charts, figures, page
+from harness.report.look import Look
 from harness.report.markup import Markup, el
 from harness.report.plot import Figure
 from harness.results import Trial
@@ -76,7 +77,7 @@ def pictures(place: str) -> list[Figure]:
 
 
 def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], found: Study, more: Details) -> str:
-    look = charts.Look(found)
+    look = Look(found)
     name = found.name or os.path.basename(os.path.abspath(place))
     question = str(experiment.get("question") or name)
     varying, fixed = charts.levels(trials) if trials else ([], {})

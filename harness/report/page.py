@@ -20,7 +20,7 @@ from harness.analysis.details import Floor, floors
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Crossover, Segment, Study
 from harness.report import plot
-from harness.report.charts import Look, told
+from harness.report.look import Look, told
 from harness.report.markup import Markup, data, el, join
 from harness.report.plot import Figure, Scale, micros, number
 from harness.results import COLUMN_OF, Trial

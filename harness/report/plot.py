@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from harness.report.markup import Markup, el
 
 LETTER = 6.9  # the width of one, on average, at 12 px
+ROW = 21  # the height of a row with a name
 _GAP = 28
+
+# Of a legend: classes, shape, name, design. Shape -1 is a patch of colour.
+Entry = tuple[str, int, str, int | None]
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,29 @@ def words(x: float, y: float, what: object, kind: str = "", anchor: str = "start
     return el("text", what, x=x, y=y, class_=kind or None, text_anchor=None if anchor == "start" else anchor)
 
 
+def margin(names: Sequence[str], width: float) -> float:
+    """The room for the names of rows."""
+    return min(max(map(len, names), default=0) * LETTER + 14, width * 0.42)
+
+
+def named(name: str, left: float, y: float, key: int, quiet: bool) -> Markup:
+    """The name of a row, left of it."""
+    kind = f"m label{' floor-name' if quiet else ''}"
+    return el("text", clip(name, left - 12), x=left - 10, y=y, text_anchor="end", class_=kind, data_k=key)
+
+
+def tile(
+    x: float, y: float, wide: float, high: float, shade: str, what: str, key: int, tip: str, kind: str = ""
+) -> list[Markup]:
+    """A cell of a heat map."""
+    size = {"x": x + 1, "y": y + 1, "width": wide - 2, "height": high - 2, "rx": 3}
+    tiles = [el("rect", **size, class_=f"m heat {shade}", data_k=key, data_tip=tip)]
+    if what:
+        place = {"x": x + wide / 2, "y": y + high / 2 + 4, "text_anchor": "middle"}
+        tiles.append(el("text", what, **place, class_=f"m in-{shade} heat-text{kind}", data_k=key))
+    return tiles
+
+
 def rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
     """A straight line."""
     return el("path", d=f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}", class_=kind)
@@ -186,7 +213,7 @@ class Panel:
 class Figure:
     """A picture: panels, `columns` of them side by side where there is room. text: how to read it.
 
-    legend: (classes, shape, name, design) of what marks mean where names do not stand beside them; shape -1: a patch.
+    legend: what marks mean where names do not stand beside them.
     """
 
     name: str
@@ -195,7 +222,7 @@ class Figure:
     panels: list[Panel]
     columns: int = 1
     note: str = ""
-    legend: tuple[tuple[str, int, str, int | None], ...] = ()
+    legend: tuple[Entry, ...] = ()
 
     def draw(self, width: float) -> Markup:
         """The whole figure as one SVG element."""
