@@ -578,7 +578,7 @@ def changes(comparison: Comparison) -> Figure:
     return Figure(
         "changes",
         "What changed",
-        "Each cell of both runs: the ratio of B to A, with intervals that hold all at once. Blue: better, orange: worse.",
+        "Each cell of both runs: the ratio of B to A. All intervals hold at once. Blue is better, orange is worse.",
         [Panel(comparison.metric, _ratios(f"{comparison.metric}, ratio of B to A", rows))],
         note=f"{left} more are in the table." if left else "",
     )

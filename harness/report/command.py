@@ -12,6 +12,7 @@ from harness.analysis import compare, details, directory, study, wording
 from harness.analysis.details import Details
 from harness.analysis.study import Study
 from harness.report import charts, figures, page
+from harness.report import tables as contents
 from harness.report.look import Look
 from harness.report.markup import Markup, el
 from harness.report.plot import Figure
@@ -87,14 +88,14 @@ def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], foun
     if pictured:
         parts += [el("h2", "Pictures", id="pictures"), page.chips(look), pictured]
     if found.contexts:
-        tables["cells"] = page.cells(found, look)
+        tables["cells"] = contents.of_cells(found, look)
         parts += [
             el("h2", "Tables", id="tables"),
             el("h3", "Cells"),
             page.table("cells", "Cells", "One row a cell. A click on the number of its trials shows their rows below."),
         ]
     if trials:
-        tables["trials"] = page.rows_of(trials, varying, found, look)
+        tables["trials"] = contents.of_trials(trials, varying, found, look)
         parts += [
             el("h3", "Trials"),
             page.table("trials", "Trials", f"One row a trial, of {results.TRIALS}, which has more columns."),
@@ -265,7 +266,7 @@ def against(first: str, second: str, metric: str, output: str | None = None) -> 
         ]
     return _write(
         output or f"{second}/comparison.html",
-        page.page(f"{second} against {first}", [el("main", parts)], {"pairs": page.pairs(found)}),
+        page.page(f"{second} against {first}", [el("main", parts)], {"pairs": contents.of_pairs(found)}),
     )
 
 

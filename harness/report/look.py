@@ -115,8 +115,8 @@ def told(ratio: Estimate) -> str:
 
 
 def _rows(cell: Cell) -> str:
-    rows = ", ".join(map(str, cell.rows[:12]))
-    return f"rows of trials.csv: {rows}" + (", \u2026" if len(cell.rows) > 12 else "")
+    rows = ", ".join(map(str, cell.rows[:8]))
+    return f"rows of trials.csv: {rows}" + (", \u2026" if len(cell.rows) > 8 else "")
 
 
 def tip(context: Context, cell: Cell, *lines: str) -> str:
