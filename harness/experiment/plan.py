@@ -113,7 +113,8 @@ class Plan:
         else:
             document["repeats"] = self.repeats
         text = io.StringIO()
-        YAML(typ="safe", pure=True).dump(document, text)
+        yaml: Any = YAML(typ="safe", pure=True)  # its methods have no annotations
+        yaml.dump(document, text)
         return text.getvalue()
 
     def varying(self) -> list[str]:
@@ -164,7 +165,7 @@ def find(study: Plan, text: str) -> int:
 
 def _scalar(text: str) -> Any:
     """A value as an experiment file would have it."""
-    yaml: Any = YAML(typ="safe", pure=True)
+    yaml: Any = YAML(typ="safe", pure=True)  # its methods have no annotations
     return yaml.load(text) if text else ""
 
 
