@@ -245,6 +245,14 @@ class _Planner:
             if cell.scope == "lane" and cell.source == "direct":
                 self._mistake(("factors", "scope"), "a lane leads to a cache; with `source: direct` there is none")
                 break
+            if cell.scope == "lane" and cell.rate:
+                self._mistake(("factors", "scope"), "in a lane each request waits for its reply; there is no `rate`")
+                break
+            if cell.scope == "lane" and cell.lanes < (workers := cell.proxy_processes * cell.proxy_threads):
+                self._mistake(
+                    ("factors", "scope"), f"{cell.lanes} lanes for {workers} workers: each needs one of its own"
+                )
+                break
         return list(dict.fromkeys(_plain(cell) for cell in cells))
 
     def _dimensions(self, settings: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
