@@ -26,7 +26,7 @@ from harness.roles import program
 from harness.spec import Spec
 
 _ATTEMPTS = 2  # a trial that fails is tried once more
-_QUIET = 0.25  # CPUs that others may use when a trial begins
+_QUIET = 0.25  # share of the CPUs that others may use when a trial begins
 _PATIENCE = 3.0  # seconds that a trial waits for the machine to be as quiet as that, unless told otherwise
 
 
