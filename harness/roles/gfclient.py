@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.protocol import getfile
+from harness.protocol.dialects import DIALECTS, Dialect
 from harness.roles import load, program
 from harness.roles.load import BYTES, COUNT, END, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, TALLY_WORDS, USER
 
@@ -35,6 +36,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--processes", type=program.positive, default=None, help="processes to drive them (default: one a CPU)")
     add("-w", dest="workload", required=True, metavar="WORKLOAD", help="a file with a path a line")
     add("--timeout", type=program.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
+    add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE (%(default)s)")
     add("--warmup", type=program.seconds, default=None, metavar="SECONDS",
         help="requests before those that count; all must be OK")
     add("--verify", default=None, metavar="DIR",
@@ -60,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     return program.main("gfclient", lambda: _run(args), stopped=130)
 
 
-def read_workload(path: str) -> list[str]:
+def read_workload(path: str, dialect: Dialect) -> list[str]:
     """The request paths of a workload file. Raises ValueError with the line of the first that cannot be one."""
     paths = []
     with open(path, encoding="utf-8", errors="surrogateescape") as lines:
@@ -69,7 +71,7 @@ def read_workload(path: str) -> list[str]:
                 continue
             request_path = line.strip()
             try:
-                getfile.encode_request(request_path)
+                dialect.encode_request(request_path)
             except getfile.Malformed as error:
                 raise ValueError(f"{path}:{number}: {request_path!r}: {error}; write `/path`") from None
             paths.append(request_path)
@@ -79,7 +81,8 @@ def read_workload(path: str) -> list[str]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    paths = read_workload(args.workload)
+    dialect = DIALECTS[args.dialect]
+    paths = read_workload(args.workload, dialect)
     for directory, wanted in ((args.output, "keep"), (args.verify, "compare")):
         if directory is not None:
             _check_below(directory, paths, wanted)
@@ -87,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.requests is not None:
         processes = min(processes, args.requests)
     family, _, _, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[0]
-    target = load.Target(family, address[:2], args.timeout)  # type: ignore[arg-type]
+    target = load.Target(family, address[:2], args.timeout, dialect)  # type: ignore[arg-type]
     most = -(-args.requests // processes) if args.requests else int(args.seconds * _MOST_A_SECOND) + args.threads
     words = TALLY_WORDS + most
     memory = memoryview(mmap.mmap(-1, processes * words * 8)).cast("Q")  # pages come as they are written

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from harness import registry, rendezvous, transfer
 from harness.api import CommandSender, CommandTransport, DataTransport, Scope
 from harness.protocol import getfile, wire
-from harness.roles.gfserver import Handler, write_refusal
+from harness.protocol.dialects import Dialect
+from harness.roles.gfserver import Handler
 from harness.roles.program import Failure, say
 
 CACHE = "cache"
@@ -187,7 +188,13 @@ class CacheBackend:
     """Serves from the cache. One a proxy process."""
 
     def __init__(
-        self, home: rendezvous.Home, name: str, data: DataTransport, slots: list[str], timeout: float
+        self,
+        home: rendezvous.Home,
+        name: str,
+        data: DataTransport,
+        slots: list[str],
+        timeout: float,
+        dialect: Dialect,
     ) -> None:
         self._lanes = [Lane(home, data, timeout, slot) for slot in slots]
         for number, lane in enumerate(self._lanes, 1):
@@ -200,10 +207,11 @@ class CacheBackend:
         self._link = CacheLink(name)
         self._request_ids = itertools.count(1)
         self._timeout = timeout
+        self._dialect = dialect
 
     def handler(self) -> Handler:
         """One worker thread's way to the cache."""
-        return _CacheHandler(self._pool, self._link, self._request_ids, self._timeout)
+        return _CacheHandler(self._pool, self._link, self._request_ids, self._timeout, self._dialect)
 
     def close(self) -> None:
         """Remove the names of the lanes; requests may still be in flight."""
@@ -212,8 +220,12 @@ class CacheBackend:
 
 
 class _CacheHandler:
-    def __init__(self, pool: LanePool, link: CacheLink, request_ids: "itertools.count[int]", timeout: float) -> None:
+    def __init__(
+        self, pool: LanePool, link: CacheLink, request_ids: "itertools.count[int]", timeout: float, dialect: Dialect
+    ) -> None:
         self._pool, self._link, self._request_ids, self._timeout = pool, link, request_ids, timeout
+        self._ok_header = dialect.OK_HEADER
+        self._refusals = {number: dialect.refusal_header(status) for number, status in _STATUS.items()}
         self._channel: Channel | None = None
         self._commands: CommandSender | None = None
 
@@ -222,7 +234,7 @@ class _CacheHandler:
             lane = self._pool.lease(self._timeout)
         except TimeoutError as error:
             say(str(error))
-            write_refusal(client, getfile.ERROR)
+            os.write(client, self._refusals[wire.STATUS_ERROR])
             return
         try:
             self._fetch(lane, client, path)
@@ -239,13 +251,13 @@ class _CacheHandler:
             record = wire.encode_command(request_id, lane.name, path)
             commands = self._command_sender()
             if lane.hand_off is not None:
-                lane.hand_off.give(client, getfile.OK_HEADER)
+                lane.hand_off.give(client, self._ok_header)
                 given = lane.hand_off
             commands.send(record)
             sent = True
             status, length = relay.await_head(request_id)
             answered = True
-            relay.pass_on(client, getfile.refusal_header(_STATUS[status]) if status else getfile.ok_header(length))
+            relay.pass_on(client, self._refusals[status] if status else self._ok_header % length)
             return
         except transfer.ClientGone:
             return
@@ -257,8 +269,9 @@ class _CacheHandler:
             lane.retire()
         if not sent:
             self._channel = None
-        if ours and not answered:
-            write_refusal(client, getfile.ERROR)
+        if not ours or answered:
+            raise EOFError("the reply is cut")
+        os.write(client, self._refusals[wire.STATUS_ERROR])
 
     def _command_sender(self) -> CommandSender:
         """The end of the living cache's channel, opened again where that has changed."""
