@@ -1,4 +1,4 @@
-"""Finds the transports: built-in ones and strangers' come through the same entry points, group `transport_harness`.
+"""Finds transports and probes: built-in and strangers' come through the same entry points, group `transport_harness`.
 
 Plugins are loaded one by one (pluggy's own loading stops at the first that fails to import); a failure is kept for the
 message when somebody asks for what is not there, and for `harness plugins`.
@@ -17,6 +17,7 @@ from harness import api
 
 GROUP = "transport_harness"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_TRIALS = "trials"  # the one table that is not a probe's
 Kind = Literal["command", "data"]
 AnyTransport = api.CommandTransport | api.DataTransport
 
@@ -26,17 +27,18 @@ class Registry(NamedTuple):
 
     command: dict[str, type[api.CommandTransport]]
     data: dict[str, type[api.DataTransport]]
+    probes: dict[str, type[api.Probe]]
     failed: dict[str, str]
     origins: dict[type, str]
 
 
 class UnknownTransport(ValueError):
-    """No such transport, option or value; the message says what there is."""
+    """No such transport, option, value or probe; the message says what there is."""
 
 
 @cache
 def load() -> Registry:
-    """All installed transports. Raises ValueError where two plugins use one name."""
+    """All installed transports and probes. Raises ValueError where two plugins use one name."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(api.Hooks)
     failed: dict[str, str] = {}
@@ -59,40 +61,52 @@ def _collect(manager: pluggy.PluginManager, failed: dict[str, str], distribution
 
     Raises ValueError for a doubled name.
     """
-    registry = Registry({}, {}, failed, {})
+    registry = Registry({}, {}, {}, failed, {})
     kinds: tuple[tuple[pluggy.HookCaller, type, dict[str, Any]], ...] = (
         (manager.hook.command_transports, api.CommandTransport, registry.command),
         (manager.hook.data_transports, api.DataTransport, registry.data),
+        (manager.hook.probes, api.Probe, registry.probes),
     )
     for hook, base, table in kinds:
         for plugin in hook.get_hookimpls():
             function: Any = plugin.function
             try:
-                offered = {_name_of(transport, base): transport for transport in function()}
+                offered = {_name_of(one, base): one for one in function()}
             except Exception as error:  # noqa: BLE001
                 failed[plugin.plugin_name] = f"{type(error).__name__}: {error}"
                 continue
-            for name, transport in offered.items():
+            for name, one in offered.items():
                 if name in table:
-                    raise ValueError(f"two plugins offer {name!r}: {table[name]!r} and {transport!r}; uninstall one")
-                table[name] = transport
-                registry.origins[transport] = distributions.get(plugin.plugin_name, "unknown")
-    command, data = (dict(sorted(table.items())) for _, _, table in kinds)
-    return registry._replace(command=command, data=data)
+                    raise ValueError(f"two plugins offer {name!r}: {table[name]!r} and {one!r}; uninstall one")
+                table[name] = one
+                registry.origins[one] = distributions.get(plugin.plugin_name, "unknown")
+    command, data, probes = (dict(sorted(table.items())) for _, _, table in kinds)
+    return registry._replace(command=command, data=data, probes=probes)
 
 
-def _name_of(transport: Any, base: type) -> str:
-    """The name of a transport class. Raises TypeError where it is none."""
-    if not (dataclasses.is_dataclass(transport) and isinstance(transport, type) and issubclass(transport, base)):
-        raise TypeError(f"{transport!r} is no dataclass of {base.__name__}")
-    for option in dataclasses.fields(transport):
-        if type(option.default) not in {bool, int, float, str}:
-            raise TypeError(f"{transport!r}: option {option.name} needs a default that is a bool, int, float or str")
-    name = getattr(transport, "name", None)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise TypeError(f"{transport!r}: its name {name!r} is not letters, digits, '_' and '-'")
+def _name_of(offered: Any, base: type) -> str:
+    """The name of a class of transports or probes. Raises TypeError where it is none."""
+    what = "class" if base is api.Probe else "dataclass"
+    fits = isinstance(offered, type) and issubclass(offered, base)
+    if not fits or (what == "dataclass" and not dataclasses.is_dataclass(offered)):
+        raise TypeError(f"{offered!r} is no {what} of {base.__name__}")
+    if base is api.Probe:
+        offered()
+        if _checked_name(offered, "table") == _TRIALS:
+            raise TypeError(f"{offered!r}: its table cannot be {_TRIALS!r}")
+    else:
+        for option in dataclasses.fields(offered):
+            if type(option.default) not in {bool, int, float, str}:
+                raise TypeError(f"{offered!r}: option {option.name} needs a default that is a bool, int, float or str")
     if base is api.DataTransport:
-        shape(transport)  # type: ignore[arg-type]
+        shape(offered)
+    return _checked_name(offered, "name")
+
+
+def _checked_name(offered: type, attribute: str) -> str:
+    name = getattr(offered, attribute, None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise TypeError(f"{offered!r}: its {attribute} {name!r} is not letters, digits, '_' and '-'")
     return name
 
 
@@ -114,6 +128,13 @@ def data_transport(text: str, chunk: int | None = None) -> api.DataTransport:
         options.setdefault("chunk", str(chunk))
     built: api.DataTransport = _build("data", load().data, name, options)
     return built
+
+
+def probe(name: str) -> api.Probe:
+    """The probe of that name, made for one trial. Raises UnknownTransport."""
+    if name not in load().probes:
+        raise UnknownTransport(_unknown("probe", name, load().probes))
+    return load().probes[name]()
 
 
 def defaults() -> list[AnyTransport]:

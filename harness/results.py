@@ -1,6 +1,7 @@
 """The result records: the one place for CSV columns, their units, and the schema version.
 
-A file of trials has one row a trial. Names carry units: `_s` seconds, `_us` microseconds, `_bytes` bytes.
+A file of trials has one row a trial, a table of observations one row for each thing that a probe saw there and that
+has no column. Names carry units: `_s` seconds, `_us` microseconds, `_bytes` bytes.
 """
 
 import csv
@@ -8,7 +9,7 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from harness.spec import Spec
 
@@ -36,8 +37,10 @@ class Trial:
     status: str = _column(
         "`ok`; `failed`: `reason` says why, and no figure may be used; `refused`: machine or transport cannot do it"
     )
-    reason: str = _column("why the trial failed or was refused")
-    disturbed: str = _column("what disturbed the trial (foreign load, steal); empty: nothing seen")
+    reason: str = _column("why the trial failed or was refused; with `ok`: which probe did not work")
+    disturbed: str = _column(
+        "foreign load or steal that took over 5 % of the CPUs, how much; empty: neither, or a costly probe's trial"
+    )
 
     scope: str = _column("`pipeline`; `lane`: the two channels alone between two processes, without client and TCP")
     source: str = _column("`cache`, or `direct`: the proxy serves files by itself with sendfile, the floor")
@@ -118,7 +121,7 @@ class Trial:
     proxy_faults: int = _column("page faults of the proxy", 0)
     cache_faults: int = _column("page faults of the cache", 0)
     client_peak_rss_bytes: int = _column(
-        "peak resident memory, summed over processes (shared pages count in each)", 0, "B"
+        "peak resident memory of the client, summed over processes (shared pages count in each)", 0, "B"
     )
     proxy_peak_rss_bytes: int = _column("the same of the proxy", 0, "B")
     cache_peak_rss_bytes: int = _column("the same of the cache", 0, "B")
@@ -127,8 +130,8 @@ class Trial:
     proxy_fds_growth: int = _column("descriptors that the proxy had more at the end than at the go-ahead", 0)
     cache_fds_growth: int = _column("descriptors that the cache had more", 0)
     run_queue_wait_s: float = _column("time that client, proxy and cache could have run, had a CPU been free", 0.0, "s")
-    foreign_cpu_s: float = _column("CPU time of all other processes of the machine in the measured time", 0.0, "s")
-    steal_s: float = _column("CPU time that the hypervisor took away in the measured time, on all CPUs", 0.0, "s")
+    foreign_cpu_s: float = _column("CPU time of all others, on the CPUs that the run may use", 0.0, "s")
+    steal_s: float = _column("CPU time that the hypervisor took away, on these CPUs", 0.0, "s")
     quiet_wait_s: float = _column("how long the trial waited for the machine to be quiet", 0.0, "s")
     swept: int = _column("IPC objects that had to be swept after the trial; 0 is the only good number", 0)
 
@@ -149,19 +152,40 @@ COLUMN_OF = {
 # What a trial was set to; trials that are alike in these are of one cell.
 FACTORS = tuple(COLUMN_OF.get(factor.name, factor.name) for factor in fields(Spec))
 COLUMNS = [column.name for column in fields(Trial)]
-_TYPES = get_type_hints(Trial)
+# The columns that probes fill in, by their endings.
+_PROBED = (
+    "_user_s", "_kernel_s", "_switches", "_faults", "_rss_bytes", "_growth_bytes", "_growth", "run_queue_wait_s",
+    "foreign_cpu_s", "steal_s",
+)  # fmt: skip
+PROBED = {name: kind for name, kind in get_type_hints(Trial).items() if name.endswith(_PROBED)}
 
 
-def append(path: str, trial: Trial) -> None:
-    """Add a row to a file of trials, and the header where it is new; durable on return, fsync(2)."""
+@dataclass(frozen=True)
+class Observation:
+    """One row of probes.csv, or of the table that its probe names."""
+
+    trial: int = _column("number of the trial, as in trials.csv", 0)
+    probe: str = _column("name of the probe")
+    role: str = _column("whose figure it is: `client`, `proxy`, `cache`; empty: the machine's")
+    metric: str = _column("what was seen; totals are those of the measured time")
+    value: float = _column("how much", 0.0)
+    unit: str = _column("unit of the value; `1`: a count, `share`: of all that the probe saw of the role")
+
+
+_Row = TypeVar("_Row", Trial, Observation)
+
+
+def append(path: str, *rows: Trial | Observation) -> None:
+    """Add rows of one kind to a file, and the header where it is new; durable on return, fsync(2)."""
     new = not os.path.exists(path)
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     if new:
-        writer.writerow(COLUMNS)
-    writer.writerow(f"{value:.9g}" if isinstance(value, float) else value for value in astuple(trial))
+        writer.writerow(column.name for column in fields(rows[0]))
+    for row in rows:
+        writer.writerow(f"{value:.9g}" if isinstance(value, float) else value for value in astuple(row))
     with open(path, "a", newline="", encoding="utf-8") as file:
-        file.write(rows.getvalue())
+        file.write(text.getvalue())
         file.flush()
         os.fsync(file.fileno())
     if new:
@@ -174,19 +198,30 @@ def append(path: str, trial: Trial) -> None:
 
 def read(path: str) -> Iterator[Trial]:
     """The rows of a file of trials. Raises ValueError with the line that is not a row of this schema."""
+    return _read(path, Trial)
+
+
+def read_observations(path: str) -> Iterator[Observation]:
+    """The rows of a table of observations. Raises as read()."""
+    return _read(path, Observation)
+
+
+def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
+    columns, types = [column.name for column in fields(kind)], get_type_hints(kind)
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
-        if next(rows, None) != COLUMNS:
+        if next(rows, None) != columns:
             raise ValueError(f"{path}:1: not the columns of schema {SCHEMA}; read it with the version that wrote it")
         for row in rows:
             try:
-                values = {name: _TYPES[name](text) for name, text in zip(COLUMNS, row, strict=True)}
+                values = {name: types[name](text) for name, text in zip(columns, row, strict=True)}
             except ValueError as error:
                 raise ValueError(f"{path}:{rows.line_num}: {error}") from None
-            yield Trial(**values)
+            yield kind(**values)
 
 
-def dictionary() -> str:
+def dictionary(kind: type[Trial] | type[Observation] = Trial) -> str:
     """The columns as a Markdown table: the heart of docs/results.md."""
-    rows = [f"| `{one.name}` | {_TYPES[one.name].__name__} | {one.metadata['text']} |" for one in fields(Trial)]
+    types = get_type_hints(kind)
+    rows = [f"| `{one.name}` | {types[one.name].__name__} | {one.metadata['text']} |" for one in fields(kind)]
     return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])

@@ -124,6 +124,29 @@ class CopyingRelay:
         if gone:
             raise ClientGone(gone)
 
+    def spend(self, use: Callable[[memoryview], bool] | None) -> bool:
+        """Have `use` look at each piece of the content, instead of sending it; None: nobody looks.
+
+        Returns whether `use` said so of all pieces. Raises as pass_on.
+        """
+        receiver, length = self._receiver, self._length
+        piece, self._content = self._content, memoryview(b"")
+        right, taken = True, len(piece)
+        while True:
+            try:
+                if use is not None and not use(piece):
+                    right = False
+            finally:
+                piece.release()
+            receiver.give_back()
+            if taken >= length:
+                break
+            piece = receiver.take()
+            taken += len(piece)
+        if taken != length:
+            raise ValueError(f"{taken} bytes of content, {length} announced")
+        return right
+
     def close(self) -> None:
         self._content.release()
         self._receiver.close()
@@ -145,7 +168,8 @@ class SocketRelay:
     def pass_on(self, sink: int, header: bytes) -> None:
         gone = ""
         try:
-            _check_written(os.write(sink, header), len(header))
+            if header:
+                _check_written(os.write(sink, header), len(header))
             if self._length:
                 self._receiver.deliver(sink, self._length)
         except ConnectionError as error:

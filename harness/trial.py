@@ -1,8 +1,7 @@
 """One trial: start the programs afresh, load, measure, stop, sweep, and return a record.
 
-While the load runs this process sleeps. CPU times are read at the go-ahead and at the end of the load: the total of
-a process from its CPU clock (ns), parted into user and kernel by the ticks of /proc/<pid>/stat, which on most
-kernels are samples: in short trials the parts are less sure than their sum.
+While the load runs this process sleeps. What the programs use meanwhile is told by probes, which look at them from the
+go-ahead to the last reply.
 """
 
 import json
@@ -13,14 +12,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cache
-from typing import IO, NamedTuple
+from typing import IO
 
 import harness
 from harness import registry, rendezvous
+from harness.api import Probe
+from harness.probing import ProbeFailed, Probing, Seen, disturbance
 from harness.results import COLUMN_OF, Trial
 from harness.roles.gfserver import SYSTEM
 from harness.roles.load import OUTCOMES
@@ -36,10 +38,11 @@ class TrialError(Exception):
     """Why a trial has no result, in one line."""
 
 
-def run(spec: Spec, trial: Trial) -> Trial:
+def run(spec: Spec, trial: Trial, probes: Sequence[Probe] = (), seen: Seen | None = None) -> Trial:
     """Run one trial and fill in `trial`, whose identity (experiment, number, block) the caller has set.
 
-    A trial that fails is a record too: status `failed` and the reason.
+    A trial that fails is a record too: status `failed` and the reason. probes: made afresh; those of every trial need
+    not be named. seen: gets the readings that have no column, by table.
     """
     trial.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
     _describe_spec(spec, trial)
@@ -50,12 +53,13 @@ def run(spec: Spec, trial: Trial) -> Trial:
         with ExitStack() as undo:
             home = rendezvous.Home(name, "trial")
             undo.callback(home.close)
-            _measure(spec, trial, name, home.directory, undo)
+            probing = Probing(trial, probes, {} if seen is None else seen)
+            _measure(spec, trial, name, home.directory, probing, undo)
         trial.status = "ok"
         if trial.ok != trial.requests:
             bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
             trial.status, trial.reason = "failed", f"not every reply was OK: {bad}"
-    except (TrialError, OSError, ValueError) as error:
+    except (TrialError, ProbeFailed, OSError, ValueError) as error:
         trial.status, trial.reason = "failed", " ".join(str(error).split())
     finally:
         trial.swept = _sweep(name)
@@ -72,7 +76,7 @@ def _sweep(name: str) -> int:
     return found
 
 
-def _measure(spec: Spec, trial: Trial, name: str, directory: str, undo: ExitStack) -> None:
+def _measure(spec: Spec, trial: Trial, name: str, directory: str, probing: Probing, undo: ExitStack) -> None:
     _make_files(spec, directory)
     common = ["--name", name, "--timeout", str(spec.timeout), "--until-eof"]
     servers = {}
@@ -99,13 +103,14 @@ def _measure(spec: Spec, trial: Trial, name: str, directory: str, undo: ExitStac
         *(["--discard"] if spec.sink == "discard" else []),
     )  # fmt: skip
     client.expect("warm", _START + spec.warmup)
-    before = {role: _usage(program.pid) for role, program in servers.items()}
-    client.say("go")
-    client.expect("done", spec.seconds + _REQUEST + 5)
-    after = {role: _usage(program.pid) for role, program in servers.items()}
+    programs = {"client": client, **servers}
+    with probing.looking({role: program.pids() for role, program in programs.items()}, directory):
+        client.say("go")
+        client.expect("done", spec.seconds + _REQUEST + 5)
+    client.say("end")
     report = client.expect("{", _START)
     client.wait()
-    _fill(trial, report, before, after)
+    _fill(trial, report)
 
 
 class _Program:
@@ -129,6 +134,11 @@ class _Program:
         self._in: IO[bytes] = self._process.stdin
         self._out: IO[bytes] = self._process.stdout
         self._unread = b""
+
+    def pids(self) -> list[int]:
+        """Its processes: the parent first, then its workers."""
+        with open(f"/proc/{self.pid}/task/{self.pid}/children") as children:
+            return [self.pid, *map(int, children.read().split())]
 
     def say(self, line: str) -> None:
         self._in.write(f"{line}\n".encode())
@@ -187,40 +197,7 @@ def _make_files(spec: Spec, directory: str) -> None:
                 file.write(bytes(int(spec.files)) if zeros else os.urandom(int(spec.files)))
 
 
-class _Usage(NamedTuple):
-    total_ns: int
-    user_ticks: int
-    kernel_ticks: int
-    switches: int
-    peak_rss_bytes: int
-
-
-def _usage(pid: int) -> _Usage:
-    """What a program's processes (`pid` and its children) have used since they began, proc(5)."""
-    with open(f"/proc/{pid}/task/{pid}/children") as children:
-        pids = [pid, *map(int, children.read().split())]
-    return _Usage(*map(sum, zip(*map(_usage_of_process, pids), strict=True)))
-
-
-def _usage_of_process(pid: int) -> _Usage:
-    # The CPU clock of another process, clock_getcpuclockid(3): kernel clock ids are built like this.
-    total = time.clock_gettime_ns(~pid << 3 | 2)
-    with open(f"/proc/{pid}/stat") as stat:
-        user, kernel = map(int, stat.read().rpartition(")")[2].split()[11:13])
-    switches = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        status = _status(f"/proc/{pid}/task/{task}/status")
-        switches += int(status["voluntary_ctxt_switches"]) + int(status["nonvoluntary_ctxt_switches"])
-    peak = int(_status(f"/proc/{pid}/status")["VmHWM"].split()[0]) * 1024
-    return _Usage(total, user, kernel, switches, peak)
-
-
-def _status(path: str) -> dict[str, str]:
-    with open(path) as status:
-        return dict(line.rstrip("\n").split(":", 1) for line in status)
-
-
-def _fill(trial: Trial, report: str, before: dict[str, _Usage], after: dict[str, _Usage]) -> None:
+def _fill(trial: Trial, report: str) -> None:
     result = json.loads(report)
     for outcome in OUTCOMES:
         setattr(trial, outcome.lower(), result[outcome])
@@ -230,20 +207,13 @@ def _fill(trial: Trial, report: str, before: dict[str, _Usage], after: dict[str,
         setattr(trial, f"latency_p{percentile.replace('.', '_')}_us", result[f"latency_p{percentile}_us"])
     trial.measured_s = result["seconds"]
     trial.content_bytes_per_s = result["content_bytes"] / result["seconds"]
-    trial.client_user_s, trial.client_kernel_s = result["user_s"], result["kernel_s"]
-    trial.client_busy, trial.client_switches = result["busy"], result["switches"]
-    trial.client_peak_rss_bytes = result["peak_rss_bytes"]
-    total = 0.0
-    for role, begun in before.items():
-        used = _Usage(*(end - begin for begin, end in zip(begun, after[role], strict=True)))
-        seconds = used.total_ns / 1e9
-        total += seconds
-        user = seconds * used.user_ticks / max(1, used.user_ticks + used.kernel_ticks)
-        setattr(trial, f"{role}_user_s", user)
-        setattr(trial, f"{role}_kernel_s", seconds - user)
-        setattr(trial, f"{role}_switches", used.switches)
-        setattr(trial, f"{role}_peak_rss_bytes", after[role].peak_rss_bytes)
-    trial.cpu_us_per_request = total * 1e6 / max(1, trial.requests)
+    trial.client_busy = result["busy"]
+    cpu = trial.proxy_user_s + trial.proxy_kernel_s + trial.cache_user_s + trial.cache_kernel_s
+    trial.cpu_us_per_request = cpu * 1e6 / max(1, trial.requests)
+    if trial.content_bytes:
+        trial.cpu_s_per_gib = cpu * 2**30 / trial.content_bytes
+    if not trial.probe:
+        trial.disturbed = disturbance(trial)
 
 
 def _describe_spec(spec: Spec, trial: Trial) -> None:

@@ -37,66 +37,6 @@ def test_the_experiments_that_come_along_are_right_and_open_with_their_question(
     assert experiment.repeats >= 2
 
 
-def load(tmp_path, text):
-    file = tmp_path / "study.yaml"
-    file.write_text(text)
-    return plan.load(str(file))
-
-
-def test_a_plan_crosses_the_factors_and_shuffles_each_block_by_the_seed(tmp_path):
-    experiment = load(tmp_path, SMALL)
-    assert len(experiment.cells) == 8
-    trials = list(experiment.trials())
-    assert [block for block, _ in trials] == [1] * 8 + [2] * 8
-    first, second = [cell for block, cell in trials if block == 1], [cell for block, cell in trials if block == 2]
-    assert set(first) == set(second) == set(experiment.cells)
-    assert first != second
-    assert trials == list(load(tmp_path, SMALL).trials())
-    assert trials != list(load(tmp_path, SMALL.replace("seed: 7", "seed: 8")).trials())
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "message"),
-    [
-        ("", 1, "write `factors:`"),
-        ("- a list\n", 1, "write `factors:`"),
-        ("factors: {data: fifo\n", 2, "not YAML"),
-        ("factors:\n  data: fifo\n  data: fifo\n", 3, "not YAML: found duplicate key"),
-        ("facters:\n  data: fifo\n", 1, "facters: no such key; did you mean factors?"),
-        ("factors: fifo\n", 1, "factors: write `name: value` lines"),
-        ("factors:\n  dta: fifo\n", 2, "dta: no such factor; did you mean data?"),
-        ("settings:\n  cleints: 2\n", 2, "cleints: no such setting; did you mean clients?"),
-        ("factors:\n  data: [fifo, posix_smh]\n", 2, "did you mean posix_shm?"),
-        ("factors:\n  data:\n    - posix_shm:dept=2\n", 2, "did you mean depth?"),
-        ("factors:\n  data: []\n", 2, "at least one"),
-        ("factors:\n  data: [fifo, fifo]\n", 2, "each level once"),
-        ("factors:\n  files: [1KB]\n", 2, "files: '1KB': not a size"),
-        ("factors:\n  files: -1\n", 2, "not a size"),
-        ("settings:\n  chunk: 64\n", 2, "chunk: must be over 64 bytes"),
-        ("settings:\n  clients: 0\n", 2, "clients: 0 is not a whole number from 1 on"),
-        ("settings:\n  clients: yes\n", 2, "clients: 'yes' is not a whole number"),
-        ("settings:\n  clients: true\n", 2, "clients: True is not a whole number"),
-        ("settings:\n  seconds: 5s\n", 2, "seconds: '5s' is not a number of seconds"),
-        ("settings:\n  sink: drop\n", 2, "drop: no such sink"),
-        ("factors:\n  clients: [1]\nsettings:\n  clients: 2\n", 4, "clients: is a factor, too"),
-        ("repeats: 0\n", 1, "repeats: 0 is not a whole number from 1 on"),
-        ("seed: x\n", 1, "seed: 'x' is not a whole number"),
-        ("settings:\n  lanes: 1\n  proxy_processes: 2\n", 1, "1 lanes: each proxy process needs one of its own"),
-    ],
-)
-def test_a_mistake_is_told_with_its_line_and_what_to_write_instead(tmp_path, text, line, message):
-    with pytest.raises(plan.Mistakes) as told:
-        load(tmp_path, text)
-    assert str(told.value).startswith(f"{tmp_path}/study.yaml:{line}: ")
-    assert message in str(told.value)
-
-
-def test_all_mistakes_are_told_at_once(tmp_path):
-    with pytest.raises(plan.Mistakes) as told:
-        load(tmp_path, "factors:\n  data: x\n  files: y\nrepeats: z\n")
-    assert len(str(told.value).splitlines()) == 3
-
-
 def run(directory, *arguments, **options):
     (directory / "study.yaml").write_text(SMALL)
     return subprocess.Popen(

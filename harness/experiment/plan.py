@@ -1,186 +1,300 @@
-"""An experiment file: read, checked whole, and made a plan.
+"""The plan of a study: which cells, in which order, against what.
 
-    question: Which data transport is the fastest, at which file size?
-    factors:                    # crossed: each combination is a cell
-      command: [posix_mq, fifo]
-      data: [posix_shm, "sendfile"]
-      files: [1KiB, 3MiB]
-    settings:                   # the same for every cell
-      clients: 8
-      seconds: 0.5
-    repeats: 3                  # blocks: each runs every cell once, in an order of its own
-    seed: 1                     # of these orders
-
-Factors and settings have the names of the fields of `spec.Spec`.
+Each block runs every cell once, in an order of its own that the seed tells: noise that a block shares falls out of
+ratios taken within it. Trials for costly probes come after the timed ones, one for each cell and probe.
 """
 
-import difflib
+import dataclasses
+import io
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError
 
 from harness import registry
-from harness.api import HEAD_BYTES
-from harness.spec import Spec
+from harness.experiment.language import CONVERT, Document, Mistakes, Path, Source, given, read, unknown
+from harness.spec import OF_TCP, OF_THE_CACHE, Spec
 
-_TRANSPORTS: dict[str, Callable[[str], Any]] = {
-    "command": registry.command_transport,
-    "data": registry.data_transport,
-}
-_SIZES = {"files", "chunk"}
-_CHOICES = {"sink": ("discard", "copy"), "source": ("cache", "direct")}
-_KINDS = {field.name: field.type for field in fields(Spec)}
-_KEYS = ("question", "factors", "settings", "repeats", "seed")
+__all__ = ["Mistakes", "Plan", "Slot", "load"]
+
+_FLOOR = "null"
+_CONDITIONS = ("files", "clients", "rate", "requests", "seconds")  # what one compares under, not what one compares
+_START = 0.3  # seconds that a trial takes beside its load: programs start, stop and are swept
+_RATE = 5000.0  # requests/s, to guess how long a number of them takes
+_DEFAULT = Spec()
+_LEAST_SECONDS = 0.1  # of a scaled trial
 
 
-class Mistakes(ValueError):
-    """All that is wrong with a file, a line each: `file:line: what, and what to do instead`."""
+class Slot(NamedTuple):
+    """One trial of the plan. number: its place in the order, from 1. block: 0 for a probe's trial. cell: from 1."""
+
+    number: int
+    block: int
+    cell: int
+    probe: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """cells: in the order of the file. repeats: how often each runs. seed: of the order within the blocks."""
+    """baseline: factor to value. repeats: blocks, at most. least: blocks before `within` may end the run.
+
+    within: the width of interval, a share of 1 to each side, that ends the run; 0: all blocks are run.
+    claims: as the analysis reads them from the results.
+    """
 
     name: str
     question: str
-    cells: list[Spec]
+    cells: tuple[Spec, ...]
     repeats: int
-    seed: int
+    seed: int = 1
+    least: int = 0
+    within: float = 0.0
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    claims: tuple[Mapping[str, Any], ...] = ()
+    probes: tuple[str, ...] = ()
+    live: bool = False
 
-    def trials(self) -> Iterator[tuple[int, Spec]]:
-        """(block from 1, cell), in the order of the run: whole blocks, each shuffled."""
-        order = random.Random(self.seed)
+    def blocks(self) -> Iterator[list[Slot]]:
+        """The timed trials, block by block."""
         for block in range(1, self.repeats + 1):
-            cells = list(self.cells)
-            order.shuffle(cells)
-            for cell in cells:
-                yield block, cell
+            order = list(range(1, len(self.cells) + 1))
+            random.Random(f"{self.seed}/{block}").shuffle(order)
+            first = (block - 1) * len(order) + 1
+            yield [Slot(number, block, cell) for number, cell in enumerate(order, first)]
+
+    def probing(self) -> list[Slot]:
+        """The trials that costly probes want."""
+        first = self.repeats * len(self.cells) + 1
+        pairs = itertools.product(self.probes, range(1, len(self.cells) + 1))
+        return [Slot(number, 0, cell, probe) for number, (probe, cell) in enumerate(pairs, first)]
+
+    def seconds(self) -> float:
+        """About how long all blocks take."""
+        loads = (cell.requests / _RATE if cell.requests else cell.seconds for cell in self.cells)
+        block = sum(loads) + sum(cell.warmup + _START for cell in self.cells)
+        return block * (self.repeats + len(self.probes))
+
+    def scaled(self, scale: float) -> "Plan":
+        """The same plan with `scale` times the load in each trial."""
+        cells = (
+            replace(cell, requests=max(1, round(cell.requests * scale))) if cell.requests
+            else replace(cell, seconds=max(_LEAST_SECONDS, cell.seconds * scale)) for cell in self.cells
+        )  # fmt: skip
+        return replace(self, cells=tuple(cells))
+
+    def repeated(self, blocks: int) -> "Plan":
+        """The same plan with this many blocks."""
+        return replace(self, repeats=blocks, within=0.0)
+
+    def only(self, cell: int, repeats: int) -> "Plan":
+        """One cell of the plan, by itself."""
+        return replace(
+            self, cells=(self.cells[cell - 1],), repeats=repeats, within=0.0, claims=(), probes=(), baseline={}
+        )
+
+    def text(self) -> str:
+        """The plan as an experiment file: load() makes the same plan of it."""
+        document: dict[str, Any] = {
+            "question": self.question, "cells": [dataclasses.asdict(cell) for cell in self.cells],
+            "baseline": dict(self.baseline), "claims": [dict(claim) for claim in self.claims],
+            "probes": list(self.probes), "seed": self.seed, "live": self.live,
+        }  # fmt: skip
+        if self.within:
+            document["until"] = {
+                "within": f"{self.within * 100:g}%", "at_least": self.least, "at_most": self.repeats
+            }  # fmt: skip
+        else:
+            document["repeats"] = self.repeats
+        text = io.StringIO()
+        YAML(typ="safe", pure=True).dump(document, text)
+        return text.getvalue()
+
+    def varying(self) -> list[str]:
+        """The factors of which there is more than one level."""
+        return varying(self.cells)
 
 
-def load(path: str) -> Plan:
-    """The plan in a file. Raises Mistakes, OSError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            document = YAML(typ="rt", pure=True).load(file)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise Mistakes(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {error.problem}") from None
-    except UnicodeDecodeError as error:
-        raise Mistakes(f"{path}: not UTF-8 at byte {error.start}") from None
-    return _Reader(path).plan(document)
+def varying(cells: tuple[Spec, ...]) -> list[str]:
+    return [
+        factor.name for factor in dataclasses.fields(Spec)
+        if factor.name != "control" and len({getattr(cell, factor.name) for cell in cells}) > 1
+    ]  # fmt: skip
 
 
-class _Reader:
-    """Checks a document, keeping on after a mistake so that all are told at once."""
+def matches(cell: Spec, levels: Mapping[str, Any]) -> bool:
+    """Whether a cell has these levels; each a value, or a list of which it has one."""
+    return all(
+        getattr(cell, name) in level if isinstance(level, list) else getattr(cell, name) == level
+        for name, level in levels.items()
+    )
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._mistakes: list[str] = []
 
-    def plan(self, document: Any) -> Plan:
-        if not isinstance(document, CommentedMap):
-            raise Mistakes(f"{self._path}:1: write `factors:` and the factors below it")
-        for key in document:
-            if key not in _KEYS:
-                self._mistake(document, key, _unknown("key", key, _KEYS))
-        factors = self._section(document, "factors")
-        settings = self._section(document, "settings")
-        for key in settings:
-            if key in factors:
-                self._mistake(settings, key, f"{key}: is a factor, too; keep one")
-        levels = {key: self._levels(factors, key) for key in factors}
-        fixed = {key: self._value(settings, key, settings[key]) for key in settings}
-        repeats = self._count(document, "repeats", 3, 1)
-        seed = self._count(document, "seed", 1, 0)
-        cells = []
-        if not self._mistakes:
-            for combination in itertools.product(*levels.values()):
-                cells.append(Spec(**fixed, **dict(zip(levels, combination, strict=True))))
-            for cell in cells:
-                if cell.lanes < cell.proxy_processes:
-                    key = "lanes" if "lanes" in factors else "proxy_processes"
-                    self._mistake(factors, key, f"{cell.lanes} lanes: each proxy process needs one of its own")
-                    break
+def label(cell: Spec, factors: list[str]) -> str:
+    """`data=fifo files=1024`, as `harness run --only` takes it."""
+    return " ".join(f"{name}={getattr(cell, name)}" for name in factors) or "the only cell"
+
+
+def find(study: Plan, text: str) -> int:
+    """The number of the cell that `text` names: a number, or as label() has it. Raises ValueError."""
+    if text.isdecimal():
+        if not 1 <= int(text) <= len(study.cells):
+            raise ValueError(f"cell {text}: there are cells from 1 to {len(study.cells)}")
+        return int(text)
+    levels = {}
+    for pair in text.split():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{pair!r}: write factor=value, or the number of a cell")
+        if name not in CONVERT:
+            raise ValueError(unknown("factor", name, CONVERT))
+        levels[name] = CONVERT[name](YAML(typ="safe", pure=True).load(value) if value else "", os.getcwd())
+    found = [number for number, cell in enumerate(study.cells, 1) if matches(cell, levels)]
+    if len(found) != 1:
+        which = f"{len(found)} cells are like that" if found else "no cell is like that"
+        raise ValueError(f"{text}: {which}; `harness experiment check` lists them")
+    return found[0]
+
+
+def load(path: str, name: str = "") -> Plan:
+    """The plan in a file, named after it unless a name is given. Raises Mistakes, OSError."""
+    source = read(path)
+    return _Planner(source, source.document()).plan(name or os.path.splitext(os.path.basename(path))[0])
+
+
+class _Planner:
+    """Makes cells of a document; what does not fit together is told all at once."""
+
+    def __init__(self, source: Source, document: Document) -> None:
+        self._source, self._document = source, document
+        self._mistakes: list[tuple[Path, str]] = []
+
+    def plan(self, name: str) -> Plan:
+        document = self._document
+        self._check_probes()
+        cells = self._cells()
         if self._mistakes:
-            raise Mistakes("\n".join(self._mistakes))
-        name = os.path.splitext(os.path.basename(self._path))[0]
-        return Plan(name, str(document.get("question", "")), cells, repeats, seed)
+            raise self._source.mistakes(self._mistakes)
+        baseline = given(document.baseline) or _first_baseline(cells)
+        if not any(matches(cell, baseline) for cell in cells):
+            self._mistake(("baseline",), "no cell is like that")
+        if document.control and not any(cell.control for cell in cells):
+            cells += [replace(cell, control=True) for cell in cells if matches(cell, baseline)]
+        claims = [self._claim(index, cells) for index in range(len(document.claims))]
+        if document.until and document.repeats:
+            self._mistake(("until",), "`repeats` is there, too; keep one")
+        if self._mistakes:
+            raise self._source.mistakes(self._mistakes)
+        until = document.until
+        return Plan(
+            name, document.question, tuple(cells), document.repeats or (until.at_most if until else 3),
+            document.seed, until.at_least if until else 0, until.within if until else 0.0, baseline, tuple(claims),
+            tuple(document.probes), document.live,
+        )  # fmt: skip
 
-    def _section(self, document: CommentedMap, key: str) -> CommentedMap:
-        section = document.get(key)
-        if section is None:
-            return CommentedMap()
-        if not isinstance(section, CommentedMap):
-            self._mistake(document, key, f"{key}: write `name: value` lines below it")
-            return CommentedMap()
-        for name in list(section):
-            if name not in _KINDS:
-                self._mistake(section, name, _unknown(key.rstrip("s"), name, _KINDS))
-                del section[name]
-        return section
+    def _mistake(self, path: Path, text: str) -> None:
+        self._mistakes.append((path, text))
 
-    def _levels(self, factors: CommentedMap, key: str) -> list[Any]:
-        given = factors[key] if isinstance(factors[key], list) else [factors[key]]
-        levels = [self._value(factors, key, value) for value in given]
-        if not levels or len(set(levels)) < len(levels):
-            self._mistake(factors, key, f"{key}: give each level once, and at least one")
-        return levels
+    def _check_probes(self) -> None:
+        known = getattr(registry.load(), "probes", {})
+        for index, probe in enumerate(self._document.probes):
+            if probe not in known:
+                self._mistake(("probes", index), unknown("probe", probe, known))
 
-    def _value(self, where: CommentedMap, key: str, value: Any) -> Any:
-        try:
-            return _convert(key, value)
-        except ValueError as error:
-            self._mistake(where, key, f"{key}: {error}")
-            return None
+    def _cells(self) -> list[Spec]:
+        """Crossed, without the excluded, with the included; each once, in the order of the file."""
+        document = self._document
+        settings = given(document.settings)
+        if document.cells:
+            for other in ("factors", "zip", "include", "exclude", "settings"):
+                if other in document.model_fields_set:
+                    self._mistake((other,), "`cells` has all values already; keep one of the two")
+            cells = [Spec(**given(cell)) for cell in document.cells]
+        else:
+            dimensions = self._dimensions(settings)
+            cells = [Spec(**settings, **levels) for levels in _cross(dimensions)]
+            for index, form in enumerate(document.exclude):
+                left = [cell for cell in cells if not matches(cell, given(form))]
+                if len(left) == len(cells):
+                    self._mistake(("exclude", index), "no cell is like that")
+                cells = left
+            for index, form in enumerate(document.include):
+                cells += self._included(index, given(form), dimensions, settings)
+        if not cells and not self._mistakes:
+            self._mistake(("exclude",), "nothing is left to run")
+        for index, cell in enumerate(cells):
+            if cell.source == "cache" and cell.lanes < cell.proxy_processes:
+                at: Path = ("cells", index) if document.cells else ("factors", "proxy_processes")
+                self._mistake(
+                    at, f"{cell.lanes} lanes for {cell.proxy_processes} proxy processes: each needs one of its own"
+                )
+                break
+            if cell.scope == "lane" and cell.source == "direct":
+                self._mistake(("factors", "scope"), "a lane leads to a cache; with `source: direct` there is none")
+                break
+        return list(dict.fromkeys(_plain(cell) for cell in cells))
 
-    def _count(self, document: CommentedMap, key: str, default: int, least: int) -> int:
-        value = document.get(key, default)
-        if type(value) is not int or value < least:
-            self._mistake(document, key, f"{key}: {value!r} is not a whole number from {least} on")
-            return default
-        return value
+    def _dimensions(self, settings: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+        """What is crossed: for each factor, or group of factors that move together, its levels."""
+        free = given(self._document.factors)
+        dimensions = []
+        for index, form in enumerate(self._document.zip):
+            group = given(form)
+            for name in group:
+                if name in free or any(name in dimension[0] for dimension in dimensions if dimension):
+                    self._mistake(("zip", index, name), "is a factor, or in a group, already; keep one")
+            if len({len(levels) for levels in group.values()}) != 1:
+                self._mistake(("zip", index), "factors that move together need equally many levels")
+            dimensions.append([dict(zip(group, row, strict=False)) for row in zip(*group.values(), strict=False)])
+        dimensions += [[{name: level} for level in levels] for name, levels in free.items()]
+        names = [name for dimension in dimensions for name in (dimension[0] if dimension else {})]
+        for name in settings:
+            if name in names:
+                self._mistake(("settings", name), "is a factor, too; keep one")
+        return [] if self._mistakes else dimensions
 
-    def _mistake(self, where: CommentedMap, key: Any, text: str) -> None:
-        try:
-            line = where.lc.key(key)[0] + 1
-        except (KeyError, TypeError):
-            line = 1
-        self._mistakes.append(f"{self._path}:{line}: {text}")
+    def _included(
+        self, index: int, levels: dict[str, Any], dimensions: list[list[dict[str, Any]]], settings: Mapping[str, Any]
+    ) -> list[Spec]:
+        others = []
+        for dimension in dimensions:
+            named = [name for name in dimension[0] if name in levels]
+            if named and len(named) < len(dimension[0]):
+                self._mistake(("include", index), f"give all of {', '.join(dimension[0])}: they move together")
+            if not named:
+                others.append(dimension)
+        own = [[{name: level} for level in some] for name, some in levels.items()]
+        return [Spec(**{**settings, **combination}) for combination in _cross(own + others)]
+
+    def _claim(self, index: int, cells: list[Spec]) -> dict[str, Any]:
+        form = self._document.claims[index]
+        where = given(form.where)
+        sides = {"test": given(form.test), "baseline": given(form.baseline)}
+        for side, levels in sides.items():
+            if not levels:
+                self._mistake(("claims", index, side), "name the factors that tell the two cells apart")
+            elif not any(matches(cell, levels) and matches(cell, where) for cell in cells):
+                self._mistake(("claims", index, side), "no cell is like that")
+        return {"text": form.text, "metric": form.metric, **sides, "where": where, "expect": form.expect}
 
 
-def _convert(key: str, value: Any) -> Any:
-    if key in _TRANSPORTS:
-        # YAML reads an unquoted null as nothing; here it can only be the transport of that name.
-        text = "null" if value is None else str(value)
-        _TRANSPORTS[key](text)
-        return text
-    if key in _CHOICES:
-        if value not in _CHOICES[key]:
-            raise ValueError(_unknown(key, value, _CHOICES[key]))
-        return value
-    if key in _SIZES:
-        size = registry.parse_size(str(value))
-        if key == "chunk" and size <= HEAD_BYTES:
-            raise ValueError(f"must be over {HEAD_BYTES} bytes")
-        return str(size) if key == "files" else size
-    if _KINDS[key] is str:
-        return str(value)
-    if _KINDS[key] is float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
-            raise ValueError(f"{value!r} is not a number of seconds over 0")
-        return float(value)
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} is not a whole number from 1 on")
-    return value
+def _cross(dimensions: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    for combination in itertools.product(*dimensions):
+        yield {name: level for levels in combination for name, level in levels.items()}
 
 
-def _unknown(what: str, name: Any, known: Any) -> str:
-    close = difflib.get_close_matches(str(name), known, 1)
-    return f"{name}: no such {what}; " + (f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}")
+def _plain(cell: Spec) -> Spec:
+    """The cell without what says nothing of it, so that equal cells are equal."""
+    idle = OF_THE_CACHE if cell.source == "direct" else OF_TCP if cell.scope == "lane" else ()
+    return replace(cell, **{name: getattr(_DEFAULT, name) for name in idle})
+
+
+def _first_baseline(cells: list[Spec]) -> dict[str, Any]:
+    """The levels of the first cell that is no floor, of the factors that one compares."""
+    names = [name for name in varying(tuple(cells)) if name not in _CONDITIONS]
+    transports = [name for name in names if name in {"command", "data"}]
+    first = next((cell for cell in cells if cell.data != _FLOOR and cell.source != "direct"), cells[0])
+    return {name: getattr(first, name) for name in transports or names}

@@ -1,6 +1,7 @@
 """`harness run`: runs a plan, keeps each trial as soon as it is measured, and prints what came of it."""
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -40,9 +41,13 @@ def _run(file: str, output: str | None) -> int:
     failed = 0
     try:
         with _progress(len(experiment.cells) * experiment.repeats) as told:
-            for number, (block, cell) in enumerate(experiment.trials(), 1):
-                told.begin(number, cell)
-                row = results.Trial(experiment=experiment.name, trial=number, block=block, seed=experiment.seed)
+            for slot in itertools.chain.from_iterable(experiment.blocks()):
+                cell = experiment.cells[slot.cell - 1]
+                told.begin(slot.number, cell)
+                row = results.Trial(
+                    experiment=experiment.name, trial=slot.number, block=slot.block, cell=slot.cell,
+                    seed=experiment.seed,
+                )  # fmt: skip
                 trial.run(cell, row)
                 results.append(path, row)
                 if row.status != "ok" or row.swept:
@@ -67,10 +72,10 @@ class _Progress:
     def begin(self, number: int, cell: Spec) -> None:
         done = number - 1
         left = (time.monotonic() - self._begun) / done * (self._total - done) if done else 0
-        self._show(number, f"{cell.command} x {cell.data} x {summary.size(int(cell.files))}", left)
+        self._show(number, f"{cell.command} x {cell.data} x {cell.files}", left)
 
     def trouble(self, reason: str, cell: Spec) -> None:
-        program.say(f"{cell.command} x {cell.data} x {summary.size(int(cell.files))}: {reason}")
+        program.say(f"{cell.command} x {cell.data} x {cell.files}: {reason}")
 
     def _show(self, number: int, what: str, left: float) -> None:
         if number == 1 or number % 10 == 0 or number == self._total:

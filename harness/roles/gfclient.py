@@ -1,24 +1,21 @@
 """The client: asks a GETFILE server for files, counts what comes and times it. Also the load of trials."""
 
 import argparse
-import gc
 import json
-import mmap
 import os
-import signal
 import socket
 import sys
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 from harness.protocol import getfile
 from harness.protocol.dialects import DIALECTS, Dialect
-from harness.roles import load, program
+from harness.roles import crew, load, program
 from harness.roles.load import BYTES, COUNT, END, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, TALLY_WORDS, USER
 
-_MOST_A_SECOND = 200_000  # requests of one process, beyond what one can do: room for their latencies
+MOST_A_SECOND = 200_000  # requests of one process, beyond what one can do: room for their latencies
 PERCENTILES = (50, 90, 99, 99.9)
 
 
@@ -34,23 +31,30 @@ def arguments() -> argparse.ArgumentParser:
     add("-p", dest="port", type=program.port, default=25496, help="port (%(default)s)")
     add("-t", dest="threads", type=program.positive, default=4, help="requests under way at a time (%(default)s)")
     add("--processes", type=program.positive, default=None, help="processes to drive them (default: one a CPU)")
-    add("-w", dest="workload", required=True, metavar="WORKLOAD", help="a file with a path a line")
     add("--timeout", type=program.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
     add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE (%(default)s)")
-    add("--warmup", type=program.seconds, default=None, metavar="SECONDS",
-        help="requests before those that count; all must be OK")
     add("--verify", default=None, metavar="DIR",
         help="compare content with the files below DIR (with --discard: in the warm-up only)")
-    add("--json", action="store_true", help="print the result as one line of JSON")
-    add("--gate", action="store_true",
-        help="print `warm` after the warm-up, wait for a line on standard input; print `done` when the requests end")
-    amount = parser.add_mutually_exclusive_group(required=True)
-    amount.add_argument("-r", dest="requests", type=program.positive, help="requests in all")
-    amount.add_argument("--seconds", type=program.seconds, help="ask for this long instead")
+    add_common(parser)
     sink = parser.add_mutually_exclusive_group()
     sink.add_argument("-o", dest="output", default=None, metavar="DIR", help="keep the files below DIR")
     sink.add_argument("--discard", action="store_true", help="let the kernel drop content without copying it")
     return parser
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """The options of every program that asks and counts."""
+    add = parser.add_argument
+    add("-w", dest="workload", required=True, metavar="WORKLOAD", help="a file with a path a line")
+    add("--warmup", type=program.seconds, default=None, metavar="SECONDS",
+        help="requests before those that count; all must be OK")
+    add("--json", action="store_true", help="print the result as one line of JSON")
+    add("--gate", action="store_true",
+        help="print `warm` after the warm-up, and wait for a line on standard input; print `done` when the requests "
+        "have ended, and wait for another")
+    amount = parser.add_mutually_exclusive_group(required=True)
+    amount.add_argument("-r", dest="requests", type=program.positive, help="requests in all")
+    amount.add_argument("--seconds", type=program.seconds, help="ask for this long instead")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     return program.main("gfclient", lambda: _run(args), stopped=130)
 
 
-def read_workload(path: str, dialect: Dialect) -> list[str]:
+def read_workload(path: str, dialect: Dialect = getfile) -> list[str]:
     """The request paths of a workload file. Raises ValueError with the line of the first that cannot be one."""
     paths = []
     with open(path, encoding="utf-8", errors="surrogateescape") as lines:
@@ -85,36 +89,20 @@ def _run(args: argparse.Namespace) -> int:
     paths = read_workload(args.workload, dialect)
     for directory, wanted in ((args.output, "keep"), (args.verify, "compare")):
         if directory is not None:
-            _check_below(directory, paths, wanted)
+            check_below(directory, paths, wanted)
     processes = min(args.processes or os.cpu_count() or 1, args.threads)
     if args.requests is not None:
         processes = min(processes, args.requests)
     family, _, _, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[0]
     target = load.Target(family, address[:2], args.timeout, dialect)  # type: ignore[arg-type]
-    most = -(-args.requests // processes) if args.requests else int(args.seconds * _MOST_A_SECOND) + args.threads
-    words = TALLY_WORDS + most
-    memory = memoryview(mmap.mmap(-1, processes * words * 8)).cast("Q")  # pages come as they are written
-    regions = [memory[start : start + words] for start in range(0, len(memory), words)]
-    crew = _Crew(args, target, paths, regions)
-    try:
-        crew.expect("warm up")
-        if args.gate:
-            print("warm", flush=True)
-            if not sys.stdin.readline():
-                raise program.Failure("standard input ended before the go-ahead")
-        begun = time.monotonic_ns()
-        crew.go()
-        crew.expect("finish")
-        if args.gate:
-            print("done", flush=True)
-    finally:
-        crew.end()
-    result = summarise(regions, begun)
-    print(json.dumps(result) if args.json else _describe(result))
-    return 0 if result["OK"] == result["requests"] else 1
+    most = -(-args.requests // processes) if args.requests else int(args.seconds * MOST_A_SECOND) + args.threads
+    regions = load.regions(processes, most)
+    begun = crew.drive(processes, partial(_ask, args, target, paths, regions), args.gate)
+    return report(summarise(regions, begun), args.json)
 
 
-def _check_below(directory: str, paths: list[str], wanted: str) -> None:
+def check_below(directory: str, paths: list[str], wanted: str) -> None:
+    """Raises ValueError where a path is none below `directory`, or names no file there that is to be compared."""
     for path in paths:
         if ".." in path.split("/") or path.endswith("/"):
             raise ValueError(f"{path}: cannot {wanted} this below {directory}")
@@ -122,90 +110,30 @@ def _check_below(directory: str, paths: list[str], wanted: str) -> None:
             raise ValueError(f"{directory}{path}: no such file to compare with")
 
 
-class _Crew:
-    """The processes that ask. Each tells by one byte that it is warm, and by another that it has finished."""
-
-    def __init__(
-        self, args: argparse.Namespace, target: load.Target, paths: list[str], regions: list[memoryview]
-    ) -> None:
-        self._reports: list[int] = []
-        gate, self._gate = os.pipe2(os.O_CLOEXEC)
-        self._pids: list[int] = []
-        gc.freeze()
-        # The processes look for signals now and then: an interruption could come anywhere, also between the making
-        # and the noting of a file.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-        for index, region in enumerate(regions):
-            report, tell = os.pipe2(os.O_CLOEXEC)
-            pid = os.fork()
-            if not pid:
-                os.close(self._gate)
-                _ask(args, target, paths, region, index, len(regions), tell, gate)
-            self._pids.append(pid)
-            self._reports.append(report)
-            os.close(tell)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(gate)
-
-    def expect(self, what: str) -> None:
-        """Wait for a byte of each process. Raises Failure where one ends without."""
-        for report in self._reports:
-            if not os.read(report, 1):
-                raise program.Failure(f"a process ended before it could {what}")
-
-    def go(self) -> None:
-        os.write(self._gate, b"+" * len(self._pids))
-
-    def end(self) -> None:
-        for fd in (self._gate, *self._reports):
-            os.close(fd)
-        for pid in self._pids:
-            os.kill(pid, signal.SIGTERM)
-        for pid in self._pids:
-            os.waitpid(pid, 0)
-
-
 def _ask(
     args: argparse.Namespace,
     target: load.Target,
     paths: list[str],
-    region: memoryview,
+    regions: list[memoryview],
     index: int,
-    processes: int,
-    tell: int,
-    gate: int,
-) -> None:
-    code = 1
-    parent = os.getppid()
-
-    def abandoned() -> bool:
-        return signal.SIGTERM in signal.sigpending() or os.getppid() != parent
-
-    try:
-        slots = [f"{os.getpid()}-{slot}" for slot in range(index, args.threads, processes)]
-        tally, latencies = region[:TALLY_WORDS], region[TALLY_WORDS:]
-        if args.warmup:
-            sinks = [_compare(args, load.Sink()) for _ in slots]
-            requests = iter(range(index, sys.maxsize, processes))
-            load.Loader(target, sinks, paths, tally, latencies, abandoned).run(requests, _after(args.warmup))
-            if tally[load.OK] != tally[COUNT]:
-                bad = ", ".join(f"{count} {outcome}" for outcome, count in zip(OUTCOMES, tally, strict=False) if count)
-                raise OSError(f"warm-up: not every reply was OK: {bad}")
-        loader = load.Loader(target, [_sink(args, slot) for slot in slots], paths, tally, latencies, abandoned)
-        os.write(tell, b"+")
-        if os.read(gate, 1):
-            loader.run(iter(range(index, args.requests or sys.maxsize, processes)), _after(args.seconds))
-            os.write(tell, b"+")
-            code = 0
-    except OSError as error:
-        program.say(str(error))
-    except BaseException:  # noqa: BLE001  a defect of ours, told in full
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+    abandoned: Callable[[], bool],
+) -> Generator[None]:
+    """One process: see crew.Work."""
+    processes = len(regions)
+    slots = [f"{os.getpid()}-{slot}" for slot in range(index, args.threads, processes)]
+    tally, latencies = regions[index][:TALLY_WORDS], regions[index][TALLY_WORDS:]
+    if args.warmup:
+        sinks = [_compare(args, load.Sink()) for _ in slots]
+        requests = iter(range(index, sys.maxsize, processes))
+        load.Loader(target, sinks, paths, tally, latencies, abandoned).run(requests, after(args.warmup))
+        load.check_warm([tally])
+    loader = load.Loader(target, [_sink(args, slot) for slot in slots], paths, tally, latencies, abandoned)
+    yield
+    loader.run(iter(range(index, args.requests or sys.maxsize, processes)), after(args.seconds))
 
 
-def _after(seconds: float | None) -> int:
+def after(seconds: float | None) -> int:
+    """When so much time will have passed, ns on the clock of time.monotonic_ns(); None: never."""
     return sys.maxsize if seconds is None else time.monotonic_ns() + int(seconds * 1e9)
 
 
@@ -246,6 +174,12 @@ def _percentile(ordered: list[int], percent: float) -> int:
     """The nearest-rank percentile: the smallest value that `percent` of all do not exceed; 0 where there are none."""
     rank = -(-len(ordered) * round(percent * 10) // 1000)
     return ordered[max(0, rank - 1)] if ordered else 0
+
+
+def report(result: dict[str, Any], as_json: bool) -> int:
+    """Print what summarise() returned. Returns the exit code."""
+    print(json.dumps(result) if as_json else _describe(result))
+    return 0 if result["OK"] == result["requests"] else 1
 
 
 def _describe(result: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
     Lane       a provisioned lane, and its successors: one whose request went wrong is retired, its names are removed
     LanePool   leases lanes, first come first served
     CacheLink  follows the cache that runs at a rendezvous, through its deaths and restarts
+    Commands   one thread's end of the command channel of whichever cache that is
 """
 
 import itertools
@@ -65,9 +66,33 @@ class Lane:
         if relay is not None:
             relay.close()
 
+    def give_up(self, client: int, given: bool, sent: bool) -> bool:
+        """Undo what a request has done that went wrong. Returns whether `client` is still the caller's to answer.
+
+        given: whether the client was given away; sent: whether the command was sent.
+        """
+        ours = not given or self.hand_off is None or self.hand_off.take_back(client)
+        if sent or given:
+            self.retire()
+        return ours
+
     def remove_names(self) -> None:
         """All that may be done to a lane that another thread is using, at the end of the process."""
         self._names.pop_all().close()
+
+
+def provision_lanes(
+    undo: ExitStack, home: rendezvous.Home, data: DataTransport, slots: list[str], timeout: float
+) -> list[Lane]:
+    """Lanes of one process, whose names `undo` removes; requests may still be in flight then. Raises OSError."""
+    lanes = [Lane(home, data, timeout, slot) for slot in slots]
+    for number, lane in enumerate(lanes, 1):
+        undo.callback(lane.remove_names)
+        try:
+            lane.provision()
+        except OSError as error:
+            raise OSError(f"lane {number} of {len(slots)} over {data.name}: {error}") from error
+    return lanes
 
 
 class LanePool:
@@ -116,6 +141,10 @@ class Channel(NamedTuple):
     scope: Scope
 
 
+class NoCache(TimeoutError):
+    """No cache came to the rendezvous in time."""
+
+
 class CacheLink:
     """Knows the command channel of the cache at `rendezvous`, or that there is none."""
 
@@ -126,12 +155,12 @@ class CacheLink:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def wait(self, timeout: float) -> Channel:
-        """The channel of the cache that is or comes there. Raises TimeoutError after `timeout` seconds."""
+        """The channel of the cache that is or comes there. Raises NoCache after `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self.channel, timeout)
             channel = self.channel
         if channel is None:
-            raise TimeoutError(f"no cache at rendezvous {self._rendezvous!r} for {timeout} s")
+            raise NoCache(f"no cache at rendezvous {self._rendezvous!r} for {timeout} s")
         return channel
 
     def _set(self, channel: Channel | None) -> None:
@@ -150,6 +179,30 @@ class CacheLink:
             except (OSError, ValueError):
                 time.sleep(_LOOK_AGAIN)  # there is none, or it is starting or ending
             self._set(None)
+
+
+class Commands:
+    """One thread's end of the living cache's command channel."""
+
+    def __init__(self, link: CacheLink, timeout: float) -> None:
+        self._link, self._timeout = link, timeout
+        self._channel: Channel | None = None
+        self._sender: CommandSender | None = None
+
+    def sender(self) -> CommandSender:
+        """The end, opened again where the cache has changed. Raises OSError, of which NoCache is one."""
+        if self._sender is None or self._channel is None or self._channel is not self._link.channel:
+            if self._sender is not None:
+                self._sender.close()
+                self._sender = None
+            channel = self._link.wait(self._timeout)
+            self._sender = channel.transport.sender(replace(channel.scope, timeout=self._timeout))
+            self._channel = channel
+        return self._sender
+
+    def forget(self) -> None:
+        """It could not be sent over: have it opened again."""
+        self._channel = None
 
 
 def find_channel(name: str) -> Channel:
@@ -196,14 +249,9 @@ class CacheBackend:
         timeout: float,
         dialect: Dialect,
     ) -> None:
-        self._lanes = [Lane(home, data, timeout, slot) for slot in slots]
-        for number, lane in enumerate(self._lanes, 1):
-            try:
-                lane.provision()
-            except OSError as error:
-                self.close()
-                raise OSError(f"lane {number} of {len(slots)} over {data.name}: {error}") from error
-        self._pool = LanePool(self._lanes)
+        with ExitStack() as undo:
+            self._pool = LanePool(provision_lanes(undo, home, data, slots, timeout))
+            self._names = undo.pop_all()
         self._link = CacheLink(name)
         self._request_ids = itertools.count(1)
         self._timeout = timeout
@@ -215,19 +263,17 @@ class CacheBackend:
 
     def close(self) -> None:
         """Remove the names of the lanes; requests may still be in flight."""
-        for lane in self._lanes:
-            lane.remove_names()
+        self._names.close()
 
 
 class _CacheHandler:
     def __init__(
         self, pool: LanePool, link: CacheLink, request_ids: "itertools.count[int]", timeout: float, dialect: Dialect
     ) -> None:
-        self._pool, self._link, self._request_ids, self._timeout = pool, link, request_ids, timeout
+        self._pool, self._request_ids, self._timeout = pool, request_ids, timeout
+        self._commands = Commands(link, timeout)
         self._ok_header = dialect.OK_HEADER
         self._refusals = {number: dialect.refusal_header(status) for number, status in _STATUS.items()}
-        self._channel: Channel | None = None
-        self._commands: CommandSender | None = None
 
     def __call__(self, client: int, path: bytes) -> None:
         try:
@@ -244,15 +290,14 @@ class _CacheHandler:
     def _fetch(self, lane: Lane, client: int, path: bytes) -> None:
         # What went wrong is kept as text: an exception would hold on to views of the lane's memory.
         request_id = next(self._request_ids)
-        sent = answered = False
-        given: transfer.HandOffRelay | None = None
+        given = sent = answered = False
         try:
             relay = lane.relay or lane.provision()
             record = wire.encode_command(request_id, lane.name, path)
-            commands = self._command_sender()
+            commands = self._commands.sender()
             if lane.hand_off is not None:
                 lane.hand_off.give(client, self._ok_header)
-                given = lane.hand_off
+                given = True
             commands.send(record)
             sent = True
             status, length = relay.await_head(request_id)
@@ -264,22 +309,8 @@ class _CacheHandler:
         except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
             wrong = f"{os.fsdecode(path)}: {type(error).__name__}: {error}"
         say(wrong)
-        ours = given is None or given.take_back(client)
-        if sent or given is not None:
-            lane.retire()
         if not sent:
-            self._channel = None
-        if not ours or answered:
+            self._commands.forget()
+        if not lane.give_up(client, given, sent) or answered:
             raise EOFError("the reply is cut")
         os.write(client, self._refusals[wire.STATUS_ERROR])
-
-    def _command_sender(self) -> CommandSender:
-        """The end of the living cache's channel, opened again where that has changed."""
-        if self._commands is None or self._channel is None or self._channel is not self._link.channel:
-            if self._commands is not None:
-                self._commands.close()
-                self._commands = None
-            channel = self._link.wait(self._timeout)
-            self._commands = channel.transport.sender(replace(channel.scope, timeout=self._timeout))
-            self._channel = channel
-        return self._commands

@@ -5,13 +5,15 @@ lock around, and the load would become the bottleneck. A slot starts its next re
 """
 
 import errno
+import mmap
 import os
 import resource
 import select
 import socket
 import time
+import zlib
 from _socket import socket as RawSocket  # noqa: N812  without the 2 us of the class that wraps it
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from harness.protocol import getfile
@@ -20,11 +22,46 @@ from harness.protocol.dialects import Dialect
 # What can come of a request. `short`: the content ended early. `wrong`: other content than announced or expected,
 # or no GETFILE reply. `failed`: no reply at all, because of a refused, reset or silent connection.
 OUTCOMES = ("OK", "FILE_NOT_FOUND", "ERROR", "INVALID", "short", "wrong", "failed")
-OK, SHORT, WRONG, FAILED = 0, 4, 5, 6
+OK, NOT_FOUND, ERROR, _, SHORT, WRONG, FAILED = range(len(OUTCOMES))
 
 # The words of a tally, all unsigned 64-bit. Times are in ns; END is on the clock of CLOCK_MONOTONIC.
 COUNT, BYTES, END, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 7)
 TALLY_WORDS = 16
+
+
+def regions(count: int, room: int) -> list[memoryview]:
+    """Memory that forks share: `count` times a tally and `room` latencies. Its pages come as they are written."""
+    words = TALLY_WORDS + room
+    memory = memoryview(mmap.mmap(-1, count * words * 8)).cast("Q")
+    return [memory[start : start + words] for start in range(0, len(memory), words)]
+
+
+def write_tally(
+    tally: memoryview, counts: Sequence[int], recorded: int, content: int, end: int, used: Iterable[int]
+) -> None:
+    """Fill in a tally: a count for each of OUTCOMES, then the words named above. used: see used_since."""
+    for word, value in enumerate((*counts, recorded, content, end, *used)):
+        tally[word] = value
+
+
+def used_since(before: resource.struct_rusage) -> tuple[int, int, int, int]:
+    """What this process has used since then: the words from USER on."""
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return (
+        round((after.ru_utime - before.ru_utime) * 1e9),
+        round((after.ru_stime - before.ru_stime) * 1e9),
+        after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw,
+        after.ru_maxrss,
+    )
+
+
+def check_warm(tallies: Sequence[memoryview]) -> None:
+    """Raises OSError where a warm-up had other replies than OK."""
+    counts = [sum(tally[kind] for tally in tallies) for kind in range(len(OUTCOMES))]
+    if any(counts[OK + 1 :]):
+        bad = ", ".join(f"{count} {outcome}" for outcome, count in zip(OUTCOMES, counts, strict=True) if count)
+        raise OSError(f"warm-up: not every reply was OK: {bad}")
+
 
 _FIRST_READ = 8192  # bytes: the header, and all of a small file
 _READ = 1 << 20
@@ -104,6 +141,33 @@ class Compare(Sink):
     def close(self, complete: bool) -> bool:
         right = not complete or os.fstat(self._fd).st_size == self._offset
         return self._behind.close(complete and right) and right
+
+
+class Checksum(Sink):
+    """Compares each reply's CRC-32 with the one of its path."""
+
+    def __init__(self, expected: Mapping[str, int]) -> None:
+        self._expected = expected
+        self._wanted = self._sum = 0
+
+    def open(self, path: str) -> None:
+        self._wanted, self._sum = self._expected[path], 0
+
+    def write(self, piece: memoryview) -> bool:
+        self._sum = zlib.crc32(piece, self._sum)
+        return True
+
+    def close(self, complete: bool) -> bool:
+        return not complete or self._sum == self._wanted
+
+
+def checksums(directory: str, paths: Iterable[str]) -> dict[str, int]:
+    """The CRC-32 of each path's file below `directory`."""
+    sums = {}
+    for path in paths:
+        with open(directory + path, "rb") as file:
+            sums[path] = zlib.crc32(file.read())
+    return sums
 
 
 class Target(NamedTuple):
@@ -222,7 +286,7 @@ class Slot:
 class Loader:
     """The slots of one process, and its tally.
 
-    tally: TALLY_WORDS 64-bit words, written when run() ends: a count for each of OUTCOMES, then those named above.
+    tally: TALLY_WORDS 64-bit words, written when run() ends.
     latencies: ns of each request, in the order of their ends; with more requests than room, of the last ones.
     abandoned: asked a few times a second whether to stop at once.
     """
@@ -283,16 +347,4 @@ class Loader:
         finally:
             for slot in active.values():
                 slot.finish()
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        words = (
-            *counts,
-            recorded,
-            content,
-            end,
-            round((after.ru_utime - before.ru_utime) * 1e9),
-            round((after.ru_stime - before.ru_stime) * 1e9),
-            after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw,
-            after.ru_maxrss,
-        )
-        for word, value in enumerate(words):
-            self._tally[word] = value
+        write_tally(self._tally, counts, recorded, content, end, used_since(before))

@@ -68,7 +68,7 @@ def run(
         _watch([signals, 0] if until_eof else [signals], started, children, ready)
         ending()
     finally:
-        bad = _end(children)
+        bad = end(children)
         os.close(signals)
         os.close(told)
         os.close(started)
@@ -106,8 +106,8 @@ def _how_it_ended(pid: int) -> str:
     return f"worker process {pid} was ended by {signal.Signals(status.si_status).name}"
 
 
-def _end(children: dict[int, int]) -> str:
-    """End and reap them all. Returns how one ended that did not end well, or nothing."""
+def end(children: dict[int, int]) -> str:
+    """End and reap them all: pids by their pidfds. Returns how one ended that did not end well, or nothing."""
     bad = ""
     for pidfd in children:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
@@ -202,13 +202,18 @@ def open_home(undo: ExitStack, name: str, part: str) -> rendezvous.Home:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """The options of every program that meets others at a rendezvous."""
+    """The options of every program that serves others at a rendezvous."""
+    add_rendezvous(parser)
+    parser.add_argument("--until-eof", action="store_true",
+                        help="end when standard input does: for programs that start this one")  # fmt: skip
+
+
+def add_rendezvous(parser: argparse.ArgumentParser) -> None:
+    """The options of every program that meets others."""
     parser.add_argument("--name", default=rendezvous.DEFAULT, metavar="RENDEZVOUS",
                         help="where cache and proxies of one user meet (%(default)s)")  # fmt: skip
     parser.add_argument("--timeout", type=seconds, default=5.0, metavar="SECONDS",
                         help="bound on every wait for a peer (%(default)g)")  # fmt: skip
-    parser.add_argument("--until-eof", action="store_true",
-                        help="end when standard input does: for programs that start this one")  # fmt: skip
 
 
 def count(text: str) -> int:

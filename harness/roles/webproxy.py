@@ -59,21 +59,27 @@ def arguments() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("-t", dest="threads", type=program.positive, default=4, help="worker threads a process (%(default)s)")
     add("--processes", type=program.positive, default=1, help="worker processes (%(default)s)")
+    add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE, towards clients (%(default)s)")
+    add("--congestion", default=CONGESTION, metavar="NAME",
+        help=f"TCP congestion control towards clients; `{SYSTEM}` leaves the machine's default (%(default)s)")
+    add("--direct", default=None, metavar="SOURCE", help="no cache: serve SOURCE from here with sendfile(2)")
+    add_lanes(parser)
+    program.add_common(parser)
+    return parser
+
+
+def add_lanes(parser: argparse.ArgumentParser) -> None:
+    """The options of every program that has lanes to a cache."""
+    add = parser.add_argument
     add("-n", dest="lanes", type=program.positive, default=None,
         help="lanes, dealt out to the processes (default: one for each worker)")
     add("-z", dest="chunk", type=program.size, default=None, metavar="CHUNK_BYTES",
         help="bytes that a lane moves at a time, such as 65536 or 64KiB (default: the transport's)")
-    add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE, towards clients (%(default)s)")
-    add("--congestion", default=CONGESTION, metavar="NAME",
-        help=f"TCP congestion control towards clients; `{SYSTEM}` leaves the machine's default (%(default)s)")
     add("--data", default=DEFAULT_DATA, metavar="NAME[:opt=val,...]", help="data transport (%(default)s)")
     add("--command", default=None, metavar="NAME[:opt=val,...]",
         help="command transport that the cache must have (default: whichever it has)")
     add("--wait", type=program.seconds, default=30.0, metavar="SECONDS",
         help="how long to wait for a cache at the start (%(default)g)")
-    add("--direct", default=None, metavar="SOURCE", help="no cache: serve SOURCE from here with sendfile(2)")
-    program.add_common(parser)
-    return parser
 
 
 def main(argv: Sequence[str]) -> int:

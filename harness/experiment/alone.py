@@ -1,0 +1,69 @@
+"""One study at a time on a machine: two that measure at once measure each other.
+
+The lock is a name in the abstract namespace of Unix sockets, unix(7): every user can take it, no file is left behind,
+it ends with its holder, and whoever finds it taken can ask the kernel by whom, SO_PEERCRED.
+"""
+
+import errno
+import os
+import pwd
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.roles.program import Failure, say
+
+_NAME = "\0transport-harness-measures"
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+
+
+@contextmanager
+def alone(patience: float, name: str = _NAME) -> Iterator[None]:
+    """Hold the lock; wait `patience` seconds for it at most. Raises Failure, saying who holds it."""
+    deadline = time.monotonic() + patience
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
+        told = False
+        while not _bind(lock, name):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+                try:
+                    other.connect(name)
+                except OSError:  # it has just ended, or is just beginning
+                    if time.monotonic() > deadline + 1:
+                        raise Failure("another study begins to measure on this machine: try again") from None
+                    time.sleep(0.01)
+                    continue
+                holder = _describe(other)
+                if not told and patience:
+                    say(f"another study measures on this machine, {holder}; waiting, for {patience:g} s at most")
+                told = True
+                if not select.select([other], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                    raise Failure(f"another study measures on this machine, {holder}: wait for it, or end it")
+        lock.listen()
+        yield
+
+
+def _bind(lock: socket.socket, name: str) -> bool:
+    try:
+        lock.bind(name)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
+
+
+def _describe(other: socket.socket) -> str:
+    pid, uid, _ = _CREDENTIALS.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as line:
+            command = os.fsdecode(line.read().rstrip(b"\0").replace(b"\0", b" "))
+    except OSError:
+        command = "?"
+    return f"pid {pid} of {user} ({command})"

@@ -1,0 +1,175 @@
+"""The probes that run in every trial: what /proc tells of its processes, proc(5).
+
+They read at the go-ahead and after the last reply, when no time counts, and cost nothing in between. What a thread did
+that ended before the last reply is missing where threads are counted one by one (switches, run_queue_wait_s).
+"""
+
+import os
+import time
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from harness import machine
+from harness.api import Probe, Reading, hookimpl
+
+# What was counted, and of which process or thread.
+Counts = dict[tuple[str, int], int]
+
+
+class Counting(Probe):
+    """Tells what the counters of each role's processes have grown by."""
+
+    def begin(self, processes: Mapping[str, Sequence[int]], directory: str) -> None:
+        self._processes = processes
+        self._before = {role: self._counts(role) for role in processes}
+
+    def end(self) -> list[Reading]:
+        return [Reading(role, *told) for role in self._processes for told in self._tell(role, self._used(role))]
+
+    def _used(self, role: str) -> Counter[str]:
+        used: Counter[str] = Counter()
+        for key, count in self._counts(role).items():
+            used[key[0]] += count - self._before[role].get(key, 0)
+        return used
+
+    def _counts(self, role: str) -> Counts:
+        return {key: count for pid in self._processes[role] for key, count in self._read(pid).items()}
+
+    @abstractmethod
+    def _read(self, pid: int) -> Counts:
+        """What the counters of a process and of its threads say now."""
+
+    def _tell(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
+        """Metric, value and unit of what a role's counters have grown by."""
+        raise NotImplementedError
+
+
+class Cpu(Counting):
+    """user_s and kernel_s of each role.
+
+    Their sum is that of the processes' CPU clocks, in ns. How it is parted is told by the ticks of /proc/<pid>/stat,
+    which on most kernels are samples: in short trials the parts are less sure than their sum.
+    """
+
+    name = "cpu"
+
+    def _read(self, pid: int) -> Counts:
+        with open(f"/proc/{pid}/stat") as stat:
+            user, kernel = map(int, stat.read().rpartition(")")[2].split()[11:13])
+        return {("total", pid): cpu_clock(pid), ("user", pid): user, ("kernel", pid): kernel}
+
+    def _tell(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
+        total = used["total"] / 1e9
+        user = total * used["user"] / max(1, used["user"] + used["kernel"])
+        return [("user_s", user, "s"), ("kernel_s", total - user, "s")]
+
+
+def cpu_clock(pid: int) -> int:
+    """CPU time of another process in ns, clock_getcpuclockid(3): kernel clock ids are built like this."""
+    return time.clock_gettime_ns(~pid << 3 | 2)
+
+
+class Switches(Counting):
+    """switches of each role: context switches of all threads, voluntary or not, /proc/<pid>/task/<tid>/status."""
+
+    name = "switches"
+
+    def _read(self, pid: int) -> Counts:
+        return {
+            ("all", task): sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches" in line)
+            for task, status in _of_threads(pid, "status")
+        }
+
+    def _tell(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
+        return [("switches", used["all"], "1")]
+
+
+class Faults(Counting):
+    """faults of each role: page faults, minor and major, /proc/<pid>/stat."""
+
+    name = "faults"
+
+    def _read(self, pid: int) -> Counts:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return {("all", pid): int(fields[7]) + int(fields[9])}
+
+    def _tell(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
+        return [("faults", used["all"], "1")]
+
+
+class Memory(Counting):
+    """peak_rss_bytes of each role, and of servers rss_growth_bytes and fds_growth: /proc/<pid>/status, /proc/<pid>/fd.
+
+    The peak is that of the process's whole life. The kernel counts resident pages by CPU and adds up now and then, so
+    that growth can be off by some 100 KiB a process. A client keeps a latency a request: that it grows says nothing.
+    """
+
+    name = "memory"
+
+    def _read(self, pid: int) -> Counts:
+        with open(f"/proc/{pid}/status") as lines:
+            status = dict(line.split(":", 1) for line in lines)
+        rss, peak = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+        return {("rss", pid): rss, ("peak", pid): peak, ("fds", pid): len(os.listdir(f"/proc/{pid}/fd"))}
+
+    def _tell(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
+        peak = used["peak"] + sum(count for (what, _), count in self._before[role].items() if what == "peak")
+        told: list[tuple[str, float, str]] = [("peak_rss_bytes", peak, "B")]
+        if role != "client":
+            told += [("rss_growth_bytes", used["rss"], "B"), ("fds_growth", used["fds"], "1")]
+        return told
+
+
+class Steal(Counting):
+    """What others did on the CPUs that this run may use: steal_s, foreign_cpu_s, run_queue_wait_s.
+
+    steal_s: what the hypervisor took, /proc/stat. foreign_cpu_s: neither idle nor stolen, nor of the trial's processes;
+    they are exact, the rest is in steps of 10 ms a CPU. Where the kernel charges interrupts to nobody
+    (CONFIG_IRQ_TIME_ACCOUNTING), or does not say whether it does, interrupts are left out.
+    run_queue_wait_s: how long the trial's threads could have run and had no CPU, /proc/<pid>/task/<tid>/schedstat; 0
+    where the kernel does not count it (CONFIG_SCHED_INFO).
+    """
+
+    name = "steal"
+
+    def begin(self, processes: Mapping[str, Sequence[int]], directory: str) -> None:
+        super().begin(processes, directory)
+        self._cpus = os.sched_getaffinity(0)
+        self._machine = machine.cpu_times(self._cpus)
+
+    def end(self) -> list[Reading]:
+        machine_s = machine.cpu_times(self._cpus).since(self._machine)
+        used = sum((self._used(role) for role in self._processes), Counter[str]())
+        foreign = machine_s.passed - machine_s.idle - machine_s.steal - used["cpu"] / 1e9
+        if machine.kernel_option("CONFIG_IRQ_TIME_ACCOUNTING") is not False:
+            foreign -= machine_s.interrupts
+        return [
+            Reading("", "steal_s", machine_s.steal, "s"),
+            Reading("", "foreign_cpu_s", max(0.0, foreign), "s"),
+            Reading("", "run_queue_wait_s", used["wait"] / 1e9, "s"),
+        ]
+
+    def _read(self, pid: int) -> Counts:
+        waits = {("wait", task): int(times.split()[1]) for task, times in _of_threads(pid, "schedstat")}
+        return {("cpu", pid): cpu_clock(pid), **waits}
+
+
+def _of_threads(pid: int, file: str) -> list[tuple[int, str]]:
+    """The text of a file in /proc/<pid>/task/<tid> for each thread; none for those that have ended."""
+    texts = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/task/{task}/{file}") as text:
+            texts.append((int(task), text.read()))
+    return texts
+
+
+# `steal` last: it begins last and ends first, so that what the others read is not foreign to the trial.
+ALWAYS: tuple[type[Probe], ...] = (Memory, Faults, Switches, Cpu, Steal)
+
+
+@hookimpl
+def probes() -> list[type[Probe]]:
+    return list(ALWAYS)

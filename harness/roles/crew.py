@@ -1,0 +1,111 @@
+"""The processes of a load: forked together, let go together, ended together.
+
+Each tells by one byte that it is warm, and by another that its requests have ended.
+"""
+
+import gc
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import NoReturn
+
+from harness.roles import program
+
+# What a process does, given its number and a function that says whether to stop at once: a generator that prepares,
+# warms up, and yields; makes the requests that count, and ends. It is closed in any case, so `with` cleans up.
+Work = Callable[[int, Callable[[], bool]], Generator[None]]
+
+_LOOK = 0.25  # seconds between looks for the parent
+
+
+def drive(processes: int, work: Work, gate: bool) -> int:
+    """Have `work(0, ...)` ... `work(processes - 1, ...)` done, each in a process of its own.
+
+    gate: print `warm` when all are, and wait for a line on standard input; print `done` when the requests have ended,
+    and wait for another (or the end of it) while whoever wants to look at the processes does so.
+
+    Returns when they were let go, ns on the clock of time.monotonic_ns(). Raises Failure where one ends early.
+    """
+    crew = _Crew(processes, work)
+    try:
+        crew.expect("warm up")
+        if gate:
+            print("warm", flush=True)
+            if not sys.stdin.readline():
+                raise program.Failure("standard input ended before the go-ahead")
+        begun = time.monotonic_ns()
+        crew.go()
+        crew.expect("finish")
+        if gate:
+            print("done", flush=True)
+            sys.stdin.readline()
+    finally:
+        crew.end()
+    return begun
+
+
+class _Crew:
+    def __init__(self, processes: int, work: Work) -> None:
+        self._reports: list[int] = []
+        gate, self._gate = os.pipe2(os.O_CLOEXEC)
+        self._children: dict[int, int] = {}
+        gc.freeze()
+        # The processes look for signals now and then: an interruption could come anywhere, also between the making
+        # and the noting of a file.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        for index in range(processes):
+            report, tell = os.pipe2(os.O_CLOEXEC)
+            pid = os.fork()
+            if not pid:
+                os.close(self._gate)
+                _serve(index, work, tell, gate)
+            self._children[os.pidfd_open(pid)] = pid
+            self._reports.append(report)
+            os.close(tell)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(gate)
+
+    def expect(self, what: str) -> None:
+        """Wait for a byte of each process. Raises Failure where one ends without."""
+        for report in self._reports:
+            if not os.read(report, 1):
+                raise program.Failure(f"a process ended before it could {what}")
+
+    def go(self) -> None:
+        os.write(self._gate, b"+" * len(self._children))
+
+    def end(self) -> None:
+        for fd in (self._gate, *self._reports):
+            os.close(fd)
+        program.end(self._children)
+
+
+def _serve(index: int, work: Work, tell: int, gate: int) -> NoReturn:
+    code = 1
+    parent = os.getppid()
+
+    def abandoned() -> bool:
+        return signal.SIGTERM in signal.sigpending() or os.getppid() != parent
+
+    try:
+        with closing(work(index, abandoned)) as steps:
+            next(steps)
+            os.write(tell, b"+")
+            if os.read(gate, 1):
+                next(steps, None)
+                os.write(tell, b"+")
+                while not signal.sigtimedwait({signal.SIGTERM}, _LOOK) and os.getppid() == parent:
+                    pass  # stay to be looked at
+                code = 0
+    except KeyboardInterrupt:
+        pass  # abandoned
+    except OSError as error:
+        program.say(str(error))
+    except BaseException:  # noqa: BLE001  a defect of ours, told in full
+        traceback.print_exc()
+    finally:
+        os._exit(code)

@@ -1,0 +1,275 @@
+"""The two channels alone: asks a cache for files as a proxy does, takes the content itself, and times each request.
+
+No client, no TCP. A worker sends a command, receives the reply over a lane of its own, and sends the next command.
+Latency counts from before the command is made to when the content is where `--sink` wants it. A lane whose end needs
+a client's socket gets the one of a drain (harness/roles/drain.py), whose reading is not waited for: latency then
+counts to when the last byte is in the socket. The CPU time and the memory of the result are those of the drains.
+"""
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+from harness import registry, rendezvous, transfer
+from harness.api import DataTransport
+from harness.protocol import wire
+from harness.roles import crew, gfclient, load, program
+from harness.roles.drain import Drain
+from harness.roles.lanes import CacheLink, Commands, Lane, NoCache, provision_lanes, wait_for_cache
+from harness.roles.webproxy import add_lanes
+
+SINKS = ("discard", "copy", "checksum")
+
+_WARM, _COUNTS = range(2)  # the phases
+_LOOK = 0.25  # seconds between looks whether to stop
+_OUTCOME = {wire.STATUS_NOT_FOUND: load.NOT_FOUND, wire.STATUS_ERROR: load.ERROR}
+_COPY = 1 << 20
+
+
+class Copy(load.Sink):
+    """Copies content to memory of its own, one part over the other."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(bytearray(_COPY))
+
+    def write(self, piece: memoryview) -> bool:
+        if len(piece) <= _COPY:
+            self._memory[: len(piece)] = piece
+        else:
+            for start in range(0, len(piece), _COPY):
+                self.write(piece[start : start + _COPY])
+        return True
+
+
+class Worker:
+    """One thread's requests, one after the other, over one lane.
+
+    sinks: what becomes of content, in each phase; None: it is taken and given back. drain: where the lane's end needs
+    a client's socket. stopping: set it to have no request follow the one under way.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        commands: Commands,
+        paths: Sequence[str],
+        sinks: Sequence[load.Sink | None],
+        drain: Drain | None,
+    ) -> None:
+        self._lane, self._commands, self._drain = lane, commands, drain
+        self._paths = [(path, os.fsencode(path)) for path in paths]
+        self._sinks = sinks
+        self._sink: load.Sink | None = None  # of the phase
+        self._content = 0
+        self.stopping = False
+
+    def run(self, phase: int, indices: range, until: int, region: memoryview) -> None:
+        """Ask for the paths of `indices` (modulo their number) until they or the time end, ns of time.monotonic_ns().
+
+        region: gets the tally and the latencies, see load.Loader. Raises OSError where the drain fails.
+        """
+        clock, ask, drain = time.monotonic_ns, self._ask, self._drain
+        latencies, counts = region[load.TALLY_WORDS :], [0] * len(load.OUTCOMES)
+        room, recorded, end = len(latencies), 0, clock()
+        self._sink, self._content = self._sinks[phase], 0
+        if drain is not None:
+            drain.begin(phase)
+        for index in indices:
+            begun = clock()
+            if begun >= until or self.stopping:
+                break
+            outcome = ask(index)
+            end = clock()
+            latencies[recorded % room] = end - begun
+            counts[outcome] += 1
+            recorded += 1
+        if drain is not None:
+            wrong = drain.end()
+            counts[load.OK] -= wrong
+            counts[load.WRONG] += wrong
+        used = (0, 0, 0, 0) if drain is None else drain.used
+        load.write_tally(region, counts, recorded, self._content, end, used)
+
+    def _ask(self, index: int) -> int:
+        """One request, of which `index` is the id, too. Returns its outcome."""
+        number = index % len(self._paths)
+        path, name = self._paths[number]
+        lane, drain, sink, header = self._lane, self._drain, self._sink, b""
+        given = sent = False
+        try:
+            relay = lane.relay or lane.provision()
+            record = wire.encode_command(index, lane.name, name)
+            commands = self._commands.sender()
+            if drain is not None:
+                if header := drain.header(number):
+                    drain.await_room()
+                if lane.hand_off is not None:
+                    lane.hand_off.give(drain.sink, header)
+                    given = True
+            commands.send(record)
+            sent = True
+            status, length = relay.await_head(index)
+            right = True
+            if isinstance(relay, transfer.CopyingRelay):
+                if sink is None or status:
+                    relay.spend(None)
+                else:
+                    sink.open(path)
+                    right = relay.spend(sink.write)
+                    right = sink.close(complete=True) and right
+            elif drain is not None:
+                header = header % length if header and not status else b""
+                relay.pass_on(drain.sink, header)
+                drain.delivered += len(header) + length
+            self._content += length
+            if status:
+                return _OUTCOME[status]
+            return load.OK if right else load.WRONG
+        except transfer.ClientGone as error:
+            raise OSError(f"the drain has gone: {error}") from None
+        except NoCache as error:
+            self.stopping = True  # there is nobody to ask
+            wrong = str(error)
+        except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
+            wrong = f"{path}: {type(error).__name__}: {error}"
+        program.say(wrong)
+        if not sent:
+            self._commands.forget()
+        lane.give_up(-1 if drain is None else drain.sink, given, sent)
+        if drain is not None and (given or sent):
+            drain.renew()
+        return load.ERROR
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harness lane",
+        description="Ask the cache at a rendezvous for the paths of a workload, round-robin, over the two channels "
+        "alone: no client, no TCP.",
+        epilog="Exit codes: 0 every reply was OK and right, 1 some were not, 2 misused. CPU time and memory of the "
+        "result are those of the processes that read from sockets, where lanes need such.",
+    )
+    add = parser.add_argument
+    add("-t", dest="threads", type=program.positive, default=1, help="worker threads a process (%(default)s)")
+    add("--processes", type=program.positive, default=1, help="worker processes (%(default)s)")
+    add("--sink", choices=SINKS, default=SINKS[0],
+        help="what becomes of content: nobody looks at it, it is copied to private memory, or its CRC-32 is compared "
+        "with that of the files (%(default)s)")
+    add("--verify", default=None, metavar="DIR",
+        help="compare content with the files below DIR: all of it in the warm-up")
+    gfclient.add_common(parser)
+    add_lanes(parser)
+    program.add_rendezvous(parser)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """`harness lane`: ask, then say what came. Returns the exit code."""
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if args.sink == "checksum" and not args.verify:
+        parser.error("--sink checksum needs files to compare with: --verify DIR")
+    if args.verify and args.sink != "checksum" and not args.warmup:
+        parser.error(f"--verify needs content that --sink {args.sink} loses, unless there is a --warmup to do it in")
+    return program.main("lane", lambda: _run(args), stopped=130)
+
+
+def _run(args: argparse.Namespace) -> int:
+    workers = args.processes * args.threads
+    args.lanes = args.lanes or workers
+    if args.lanes < workers:
+        raise ValueError(f"-n {args.lanes}: each of the {workers} workers needs a lane of its own")
+    data = registry.data_transport(args.data, args.chunk)
+    command = registry.command_transport(args.command) if args.command else None
+    paths = gfclient.read_workload(args.workload)
+    if args.verify:
+        gfclient.check_below(args.verify, paths, "compare")
+    sums = load.checksums(args.verify, paths) if args.sink == "checksum" else {}
+    most = -(-args.requests // workers) if args.requests else int(args.seconds * gfclient.MOST_A_SECOND)
+    regions = load.regions(workers, most + 1)
+    with ExitStack() as undo:
+        home = program.open_home(undo, args.name, f"lane-{os.getpid()}-{os.urandom(3).hex()}")
+        wait_for_cache(args.name, args.wait, command)
+        begun = crew.drive(args.processes, partial(_ask, args, home, data, paths, sums, regions), args.gate)
+    return gfclient.report(gfclient.summarise(regions, begun), args.json)
+
+
+def _ask(
+    args: argparse.Namespace,
+    home: rendezvous.Home,
+    data: DataTransport,
+    paths: list[str],
+    sums: dict[str, int],
+    regions: list[memoryview],
+    process: int,
+    abandoned: Callable[[], bool],
+) -> Generator[None]:
+    """One process: see crew.Work."""
+    numbers = range(process, len(regions), args.processes)  # of its workers, among all
+    sinks = [_sinks(args, sums) for _ in numbers]
+    with ExitStack() as undo:
+        drains: list[Drain | None] = [None for _ in numbers]
+        if (end := registry.shape(data)[1]) != "copy":
+            for index, some in enumerate(sinks):  # they are forked: before there are threads
+                drains[index] = drain = Drain(paths, some, end == "hand-off", args.timeout)
+                undo.callback(drain.close)
+        slots = [f"{process}.{lane}" for lane in range(process, args.lanes, args.processes)]
+        lanes = provision_lanes(undo, home, data, slots, args.timeout)  # those beyond one a worker stand by
+        link = CacheLink(args.name)
+        workers = [
+            Worker(lane, Commands(link, args.timeout), paths, some, drain)
+            for lane, some, drain in zip(lanes, sinks, drains, strict=False)
+        ]
+
+        def run(phase: int, until: int, requests: int) -> None:
+            tasks = [
+                partial(worker.run, phase, range(number, requests, len(regions)), until, regions[number])
+                for number, worker in zip(numbers, workers, strict=True)
+            ]
+            try:
+                _run_together(tasks, abandoned)
+            except BaseException:
+                for worker in workers:
+                    worker.stopping = True  # lest it provision a lane that nobody would remove
+                raise
+
+        if args.warmup:
+            run(_WARM, gfclient.after(args.warmup), sys.maxsize)
+            load.check_warm([regions[number] for number in numbers])
+        yield
+        run(_COUNTS, gfclient.after(args.seconds), args.requests or sys.maxsize)
+
+
+def _sinks(args: argparse.Namespace, sums: dict[str, int]) -> tuple[load.Sink | None, load.Sink | None]:
+    """What becomes of content, in each phase."""
+    measured = {"discard": None, "copy": Copy(), "checksum": load.Checksum(sums)}[args.sink]
+    return load.Compare(args.verify, load.Sink()) if args.verify else measured, measured
+
+
+def _run_together(tasks: Sequence[Callable[[], None]], abandoned: Callable[[], bool]) -> None:
+    """Run each task in a thread. Raises what one raises, and KeyboardInterrupt where they are to be abandoned."""
+    errors: list[Exception] = []
+
+    def run(task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as error:  # noqa: BLE001  this thread has nobody to raise it to
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(_LOOK)
+            if errors or abandoned():
+                break
+    if errors:
+        raise errors[0]
+    if abandoned():
+        raise KeyboardInterrupt
