@@ -299,12 +299,13 @@ class Loader:
         tally: memoryview,
         latencies: memoryview,
         abandoned: Callable[[], bool],
+        kind: type[Slot] = Slot,
     ) -> None:
         self._abandoned = abandoned
         self._epoll = select.epoll()
         # MSG_TRUNC wants a buffer whose size is the count; nothing is ever written to it then.
         buffer = memoryview(bytearray(_READ))
-        self._slots = [Slot(target, sink, self._epoll, buffer) for sink in sinks]
+        self._slots = [kind(target, sink, self._epoll, buffer) for sink in sinks]
         self._workload = [(path, target.dialect.encode_request(path)) for path in paths]
         self._tally, self._latencies = tally, latencies
 

@@ -78,8 +78,8 @@ def add_lanes(parser: argparse.ArgumentParser) -> None:
     add("--data", default=DEFAULT_DATA, metavar="NAME[:opt=val,...]", help="data transport (%(default)s)")
     add("--command", default=None, metavar="NAME[:opt=val,...]",
         help="command transport that the cache must have (default: whichever it has)")
-    add("--wait", type=program.seconds, default=30.0, metavar="SECONDS",
-        help="how long to wait for a cache at the start (%(default)g)")
+    add("--wait", type=program.seconds_or_0, default=30.0, metavar="SECONDS",
+        help="how long to wait for a cache at the start (%(default)g); with 0 a proxy starts without one")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -106,7 +106,8 @@ def _run(args: argparse.Namespace) -> None:
                 return DirectBackend(catalogue, args.timeout, dialect)
         else:
             home = program.open_home(undo, args.name, f"proxy-{os.getpid()}-{os.urandom(3).hex()}")
-            wait_for_cache(args.name, args.wait, command)
+            if args.wait:
+                wait_for_cache(args.name, args.wait, command)
             what = f"rendezvous {args.name!r} over {lanes} lanes of {registry.describe(data)}"
 
             def backend(process: int) -> Backend:
