@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from harness.protocol import getfile
+from harness.protocol.dialects import Dialect
 
 # What can come of a request. `short`: the content ended early. `wrong`: other content than announced or expected,
 # or no GETFILE reply. `failed`: no reply at all, because of a refused, reset or silent connection, or never asked.
@@ -190,11 +191,12 @@ def checksums(directory: str, paths: Iterable[str]) -> dict[str, int]:
 
 
 class Target(NamedTuple):
-    """Where requests go. timeout: seconds for a whole request."""
+    """Where requests go, and how. timeout: seconds for a whole request."""
 
     family: int
     address: tuple[str, int]
     timeout: float
+    dialect: Dialect
 
 
 class Slot:
@@ -203,6 +205,7 @@ class Slot:
     def __init__(self, target: Target, sink: Sink, epoll: select.epoll, buffer: memoryview) -> None:
         self._target, self._sink, self._epoll, self._buffer = target, sink, epoll, buffer
         self._discard = isinstance(sink, Discard)
+        self._parse, self._closes_first = target.dialect.parse_reply, target.dialect.CLIENT_CLOSES_FIRST
         self._opened = False  # whether the sink waits for its close
 
     def start(self, path: str, request: bytes, due: int, now: int) -> int:
@@ -258,7 +261,7 @@ class Slot:
             return self.finish()
         data = self._header + data
         try:
-            reply = getfile.parse_reply(data)
+            reply = self._parse(data)
         except getfile.Malformed:
             self.outcome = WRONG
             return self.finish()
@@ -272,7 +275,8 @@ class Slot:
         if not reply.length:
             self.ended = time.monotonic_ns()
         content = memoryview(data)[reply.header_bytes :]
-        return self._take(len(content), content) if content else False
+        ended = self._closes_first and not reply.length
+        return self._take(len(content), content) if content or ended else False
 
     def _take(self, count: int, piece: memoryview | None) -> bool:
         if not count:
@@ -283,6 +287,7 @@ class Slot:
             return self.finish()
         if self.content == self._length:
             self.ended = time.monotonic_ns()  # what follows is the end of the connection, and must be nothing else
+            return self._closes_first and self.finish()
         return False
 
     def finish(self) -> bool:
@@ -314,13 +319,14 @@ class Loader:
         tally: memoryview,
         latencies: memoryview,
         abandoned: Callable[[], bool],
+        kind: type[Slot] = Slot,
     ) -> None:
         self._abandoned, self._timeout = abandoned, target.timeout
         self._epoll = select.epoll()
         # MSG_TRUNC wants a buffer whose size is the count; nothing is ever written to it then.
         buffer = memoryview(bytearray(_READ))
-        self._slots = [Slot(target, sink, self._epoll, buffer) for sink in sinks]
-        self._workload = [(path, getfile.encode_request(path)) for path in paths]
+        self._slots = [kind(target, sink, self._epoll, buffer) for sink in sinks]
+        self._workload = [(path, target.dialect.encode_request(path)) for path in paths]
         self._tally, self._latencies = tally, latencies
 
     def run(self, indices: Iterator[int], until: int, dues: Iterator[int] | None = None) -> None:
