@@ -252,6 +252,22 @@ class Tearing(FifoCommands):
 
 
 @dataclass(frozen=True)
+class FetchingAhead(FifoCommands):
+    caught_by = "no record waits for a receiver that is busy"
+    timeout = 0.5
+
+    class Receiver(FifoCommandReceiver):
+        _held = ()
+
+        def receive(self):
+            self._held = self._held or [FifoCommandReceiver.receive(self) for _ in range(2)]
+            return self._held.pop(0)
+
+    def receiver(self, scope) -> FifoCommandReceiver:
+        return self.Receiver(scope, self._parts())
+
+
+@dataclass(frozen=True)
 class LosingWhenFull(PosixMqCommands):
     caught_by = "a full channel pushes back in time and keeps what it holds"
 
