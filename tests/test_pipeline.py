@@ -263,6 +263,45 @@ def test_a_cache_that_is_stopped_under_load_leaves_no_request_hanging(pipeline):
     assert successor.stop() == 0
 
 
+LATE = """
+from dataclasses import dataclass
+from harness.api import DataTransport, Sender, hookimpl
+from transports.fifo import FifoData, FifoSender
+
+@dataclass(frozen=True)
+class Late(FifoData):
+    name = "late"
+    def sender(self, scope) -> Sender:
+        return LateSender(scope, self)
+
+class LateSender(FifoSender):
+    count = 0
+    def publish(self, count):
+        self.count = count
+    def close(self):
+        if self.count:
+            super().publish(self.count)
+            self.count = 0
+        super().close()
+
+@hookimpl
+def data_transports():
+    return [Late]
+"""
+
+
+def test_what_a_transport_has_yet_to_send_leaves_before_a_cache_that_is_asked_to_end(plugins, pipeline):
+    plugins("late", LATE)
+    path = pipeline.write("file", b"content")
+    cache = pipeline.cache()
+    proxy = pipeline.proxy("--data", "late")
+    with Connection(proxy.port) as connection:
+        connection.send(f"GETFILE GET {path}\r\n\r\n".encode())
+        time.sleep(0.3)
+        assert cache.stop() == 0
+        assert connection.rest() == b"GETFILE OK 7\r\n\r\ncontent"
+
+
 @pytest.mark.parametrize(("data", "mapping"), [("posix_shm", "-memory"), ("sysv_shm", "/SYSV")])
 def test_the_cache_lets_go_of_lanes_whose_proxy_has_gone(pipeline, data, mapping):
     path = pipeline.write("file", b"content")
