@@ -9,6 +9,7 @@ _COMMANDS = {
     "webproxy": ("harness.roles.webproxy", "serve GETFILE clients from a cache"),
     "gfclient": ("harness.roles.gfclient", "ask for files, count and time the replies"),
     "lane": ("harness.roles.lane", "ask a cache for files over the two channels alone, count and time the replies"),
+    "experiment": ("harness.experiment.check", "say what an experiment file would run"),
     "run": ("harness.experiment.runner", "run an experiment file and keep its results"),
     "show": ("harness.analysis.summary", "print the tables of a run again"),
     "claims": ("harness.analysis.answers", "say which claims of an experiment its trials support"),

@@ -70,7 +70,7 @@ def test_a_run_killed_twenty_times_at_random_and_resumed_has_every_trial_once(ba
         if not begun:
             subprocess.run(["rm", "-rf", tmp_path / "out"], check=True)
         process = start(*(["--resume", tmp_path / "out"] if begun else [study, "-o", tmp_path / "out"]))
-    output, errors = process.communicate(timeout=110)
+    _, errors = process.communicate(timeout=110)
     assert process.returncode == 0, errors
     for directory in tmp_path.glob("out*"):
         rows = rows_of(directory)
@@ -176,8 +176,7 @@ def test_a_trial_that_fails_is_tried_once_more_kept_with_reason_and_logs_and_the
     plugins("failing", FAILING)
     study.write_text(SMALL.replace("[posix_shm, fifo]", "[posix_shm, failing]").replace("repeats: 3", "repeats: 1"))
     out = tmp_path / "out"
-    code, output, errors = run(study, "-o", out)
-    assert code == 1
+    assert run(study, "-o", out)[0] == 1
     rows = rows_of(out)
     failed = [row for row in rows if row.data == "failing"]
     assert [(row.status, row.attempt) for row in failed] == [("failed", 1), ("failed", 2)] * 2

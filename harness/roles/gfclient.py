@@ -1,21 +1,26 @@
 """The client: asks a GETFILE server for files, counts what comes and times it. Also the load of trials."""
 
 import argparse
+import itertools
 import json
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from harness.histogram import bucket, upper_bound
 from harness.protocol import getfile
 from harness.roles import crew, load, program
 from harness.roles.load import BYTES, COUNT, END, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, TALLY_WORDS, USER
 
 MOST_A_SECOND = 200_000  # requests of one process, beyond what one can do: room for their latencies
-PERCENTILES = (50, 90, 99, 99.9)
+PERCENTILES = (50, 90, 99, 99.9, 99.99)
+POISSON, FIXED = "poisson", "fixed"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -23,7 +28,7 @@ def arguments() -> argparse.ArgumentParser:
         prog="harness gfclient",
         description="Ask a GETFILE server for the paths of a workload, round-robin, one connection a request.",
         epilog="Exit codes: 0 every reply was OK and right, 1 some were not, 2 misused. "
-        "Latency counts from before the connection is made to the last byte of content.",
+        "Latency counts from before the connection is made, with --rate from when that was due, to the last byte.",
     )
     add = parser.add_argument
     add("-s", dest="host", default="127.0.0.1", help="server (%(default)s)")
@@ -33,10 +38,18 @@ def arguments() -> argparse.ArgumentParser:
     add("--timeout", type=program.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
     add("--verify", default=None, metavar="DIR",
         help="compare content with the files below DIR (with --discard: in the warm-up only)")
+    add("--rate", type=program.rate, default=None, metavar="REQUESTS_PER_S",
+        help="ask this often whatever comes back, an open loop; -t bounds how many are under way: others wait")
+    add("--arrivals", choices=(POISSON, FIXED), default=POISSON,
+        help="with --rate: at random times, or at equal distances (%(default)s)")
+    add("--seed", type=int, default=1, help="of the random times (%(default)s)")
+    add("--live", action="store_true", help="with --gate: print `tick` and JSON each second, what came until then")
     add_common(parser)
     sink = parser.add_mutually_exclusive_group()
     sink.add_argument("-o", dest="output", default=None, metavar="DIR", help="keep the files below DIR")
     sink.add_argument("--discard", action="store_true", help="let the kernel drop content without copying it")
+    sink.add_argument("--copy", action="store_true", help="copy content to memory, and compare in the warm-up only")
+    sink.add_argument("--checksum", action="store_true", help="compare its CRC-32 with that of the files of --verify")
     return parser
 
 
@@ -59,8 +72,12 @@ def main(argv: Sequence[str]) -> int:
     """`harness gfclient`: ask, then say what came. Returns the exit code."""
     parser = arguments()
     args = parser.parse_args(argv)
-    if args.discard and args.verify and not args.warmup:
-        parser.error("--verify needs the content that --discard drops, unless there is a --warmup to do it in")
+    if (args.discard or args.copy) and args.verify and not args.warmup:
+        parser.error("--verify needs content that --discard and --copy drop, unless there is a --warmup to do it in")
+    if args.checksum and not args.verify:
+        parser.error("--checksum needs files to compare with: --verify DIR")
+    if args.live and not args.gate:
+        parser.error("--live goes with --gate")
     return program.main("gfclient", lambda: _run(args), stopped=130)
 
 
@@ -94,7 +111,9 @@ def _run(args: argparse.Namespace) -> int:
     target = load.Target(family, address[:2], args.timeout)  # type: ignore[arg-type]
     most = -(-args.requests // processes) if args.requests else int(args.seconds * MOST_A_SECOND) + args.threads
     regions = load.regions(processes, most)
-    begun = crew.drive(processes, partial(_ask, args, target, paths, regions), args.gate)
+    sums = load.checksums(args.verify, paths) if args.checksum else {}
+    tick = partial(_tick, regions) if args.live else None
+    begun = crew.drive(processes, partial(_ask, args, target, paths, sums, regions), args.gate, tick)
     return report(summarise(regions, begun), args.json)
 
 
@@ -111,6 +130,7 @@ def _ask(
     args: argparse.Namespace,
     target: load.Target,
     paths: list[str],
+    sums: dict[str, int],
     regions: list[memoryview],
     index: int,
     abandoned: Callable[[], bool],
@@ -121,12 +141,30 @@ def _ask(
     tally, latencies = regions[index][:TALLY_WORDS], regions[index][TALLY_WORDS:]
     if args.warmup:
         sinks = [_compare(args, load.Sink()) for _ in slots]
-        requests = iter(range(index, sys.maxsize, processes))
+        requests = _share(None, len(paths), index, processes)
         load.Loader(target, sinks, paths, tally, latencies, abandoned).run(requests, after(args.warmup))
         load.check_warm([tally])
-    loader = load.Loader(target, [_sink(args, slot) for slot in slots], paths, tally, latencies, abandoned)
+    loader = load.Loader(target, [_sink(args, slot, sums) for slot in slots], paths, tally, latencies, abandoned)
+    requests = _share(args.requests, len(paths), index, processes)
     yield
-    loader.run(iter(range(index, args.requests or sys.maxsize, processes)), after(args.seconds))
+    loader.run(requests, after(args.seconds), _dues(args, index, processes))
+
+
+def _share(requests: int | None, paths: int, index: int, processes: int) -> Iterator[int]:
+    """One process's part of the requests: of every path about as many as of any other, in each process."""
+    if requests is None:
+        return itertools.count(paths * index // processes)
+    return iter(range(requests * index // processes, requests * (index + 1) // processes))
+
+
+def _dues(args: argparse.Namespace, index: int, processes: int) -> Iterator[int] | None:
+    """When this process is to send its requests, from now on; None in a closed loop."""
+    if args.rate is None:
+        return None
+    with suppress(OSError), open("/proc/self/timerslack_ns", "w") as slack:
+        slack.write("1")  # else the kernel wakes it up to 50 us late, proc(5)
+    begun = time.monotonic_ns()
+    return (begun + due for due in load.arrivals(args.rate, args.arrivals == FIXED, args.seed, index, processes))
 
 
 def after(seconds: float | None) -> int:
@@ -134,14 +172,23 @@ def after(seconds: float | None) -> int:
     return sys.maxsize if seconds is None else time.monotonic_ns() + int(seconds * 1e9)
 
 
-def _sink(args: argparse.Namespace, slot: str) -> load.Sink:
-    if args.discard:
-        return load.Discard()
+def _sink(args: argparse.Namespace, slot: str, sums: dict[str, int]) -> load.Sink:
+    if args.discard or args.copy:
+        return load.Discard() if args.discard else load.Sink()
+    if args.checksum:
+        return load.Checksum(sums)
     return _compare(args, load.Save(args.output, slot) if args.output is not None else load.Sink())
 
 
 def _compare(args: argparse.Namespace, behind: load.Sink) -> load.Sink:
     return behind if args.verify is None else load.Compare(args.verify, behind)
+
+
+def _tick(regions: list[memoryview], begun: int) -> None:
+    """Say what has come until now. `seconds`: the time that the counts are of."""
+    seconds = max(0.0, sum(region[END] for region in regions) / len(regions) - begun) / 1e9
+    requests, content = (sum(region[word] for region in regions) for word in (COUNT, BYTES))
+    print("tick", json.dumps({"seconds": seconds, "requests": requests, "content_bytes": content}), flush=True)
 
 
 def summarise(regions: list[memoryview], begun: int) -> dict[str, Any]:
@@ -164,12 +211,13 @@ def summarise(regions: list[memoryview], begun: int) -> dict[str, Any]:
         "busy": min(busy, 1.0),
         "switches": sum(region[SWITCHES] for region in regions),
         "peak_rss_bytes": sum(region[RSS_KIB] for region in regions) * 1024,
+        "histogram": [(upper_bound(index), count) for index, count in sorted(Counter(map(bucket, latencies)).items())],
     }
 
 
 def _percentile(ordered: list[int], percent: float) -> int:
     """The nearest-rank percentile: the smallest value that `percent` of all do not exceed; 0 where there are none."""
-    rank = -(-len(ordered) * round(percent * 10) // 1000)
+    rank = -(-len(ordered) * round(percent * 100) // 10000)
     return ordered[max(0, rank - 1)] if ordered else 0
 
 

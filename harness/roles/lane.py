@@ -185,7 +185,7 @@ def _run(args: argparse.Namespace) -> int:
     args.lanes = args.lanes or workers
     if args.lanes < workers:
         raise ValueError(f"-n {args.lanes}: each of the {workers} workers needs a lane of its own")
-    data = registry.data_transport(args.data, args.chunk)
+    data = registry.data_transport(args.data, chunk=args.chunk)
     command = registry.command_transport(args.command) if args.command else None
     paths = gfclient.read_workload(args.workload)
     if args.verify:

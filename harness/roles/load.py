@@ -1,12 +1,15 @@
 """Asks for files over many connections at once, and records what came of each request: one process of gfclient.
 
 One epoll(7) loop keeps `slots` requests under way. Threads would not do: each wait would hand the interpreter's
-lock around, and the load would become the bottleneck. A slot starts its next request when the one before has ended.
+lock around, and the load would become the bottleneck. In a closed loop a slot starts its next request when the one
+before has ended. In an open loop requests are due at given times, whatever became of those before, and latency counts
+from there: a request that finds no free slot waits, and its wait counts.
 """
 
 import errno
 import mmap
 import os
+import random
 import resource
 import select
 import socket
@@ -19,7 +22,7 @@ from typing import NamedTuple
 from harness.protocol import getfile
 
 # What can come of a request. `short`: the content ended early. `wrong`: other content than announced or expected,
-# or no GETFILE reply. `failed`: no reply at all, because of a refused, reset or silent connection.
+# or no GETFILE reply. `failed`: no reply at all, because of a refused, reset or silent connection, or never asked.
 OUTCOMES = ("OK", "FILE_NOT_FOUND", "ERROR", "INVALID", "short", "wrong", "failed")
 OK, NOT_FOUND, ERROR, _, SHORT, WRONG, FAILED = range(len(OUTCOMES))
 
@@ -160,6 +163,23 @@ class Checksum(Sink):
         return not complete or self._sum == self._wanted
 
 
+def arrivals(rate: float, fixed: bool, seed: int, share: int, shares: int) -> Iterator[int]:
+    """When requests are due, ns from the go-ahead: one process's part out of `shares`, for ever.
+
+    `rate` requests/s in all. fixed: at equal distances, the processes taking turns. Else at random, a Poisson process:
+    the parts are independent of each other, and so are Poisson, too.
+    """
+    pause = shares / rate * 1e9
+    distance = random.Random(f"{seed}/{share}").expovariate
+    due = pause * share / shares if fixed else 0.0
+    while True:
+        if not fixed:
+            due += distance(1 / pause)
+        yield int(due)
+        if fixed:
+            due += pause
+
+
 def checksums(directory: str, paths: Iterable[str]) -> dict[str, int]:
     """The CRC-32 of each path's file below `directory`."""
     sums = {}
@@ -185,9 +205,9 @@ class Slot:
         self._discard = isinstance(sink, Discard)
         self._opened = False  # whether the sink waits for its close
 
-    def start(self, path: str, request: bytes) -> int:
-        """Connect and send the request. Returns the descriptor, -1 where that failed at once."""
-        self.begun = time.monotonic_ns()
+    def start(self, path: str, request: bytes, due: int, now: int) -> int:
+        """Connect and send the request, which was due then. Returns the descriptor, -1 where that failed at once."""
+        self.due, self._begun = due, now
         self.ended = 0  # when the last byte of content came
         self.outcome = FAILED
         self.content = 0
@@ -231,7 +251,7 @@ class Slot:
 
     def expired(self, now: int) -> bool:
         """Whether the request is out of time and was given up."""
-        return now - self.begun > self._target.timeout * 1e9 and self.finish()
+        return now - self._begun > self._target.timeout * 1e9 and self.finish()
 
     def _take_header(self, data: bytes) -> bool:
         if not data:
@@ -281,7 +301,7 @@ class Slot:
 class Loader:
     """The slots of one process, and its tally.
 
-    tally: TALLY_WORDS 64-bit words, written when run() ends.
+    tally: TALLY_WORDS 64-bit words. While run() runs, those up to END are at most _EXPIRY_CHECK old.
     latencies: ns of each request, in the order of their ends; with more requests than room, of the last ones.
     abandoned: asked a few times a second whether to stop at once.
     """
@@ -295,7 +315,7 @@ class Loader:
         latencies: memoryview,
         abandoned: Callable[[], bool],
     ) -> None:
-        self._abandoned = abandoned
+        self._abandoned, self._timeout = abandoned, target.timeout
         self._epoll = select.epoll()
         # MSG_TRUNC wants a buffer whose size is the count; nothing is ever written to it then.
         buffer = memoryview(bytearray(_READ))
@@ -303,42 +323,61 @@ class Loader:
         self._workload = [(path, getfile.encode_request(path)) for path in paths]
         self._tally, self._latencies = tally, latencies
 
-    def run(self, indices: Iterator[int], until: int) -> None:
+    def run(self, indices: Iterator[int], until: int, dues: Iterator[int] | None = None) -> None:
         """Ask for the paths of `indices` (into the workload, modulo its length) until they or the time end.
 
-        until: ns, on the clock of time.monotonic_ns().
+        until: ns, on the clock of time.monotonic_ns(). dues: for an open loop, when each request is to be sent, on that
+        clock. All that are due before `until` are sent, late where slots are few; those that are still not sent when
+        the timeout of a request has passed since then have failed.
         """
         workload, latencies, counts = self._workload, self._latencies, [0] * len(OUTCOMES)
         room = len(latencies)
         before = resource.getrusage(resource.RUSAGE_SELF)
-        active: dict[int, Slot] = {}
+        idle, active = list(self._slots), dict[int, Slot]()
         recorded = content = end = check = 0
-        ready = list(self._slots)
+        due = next(dues) if dues else 0  # 0: now
+        patience = until + int(self._timeout * 1e9)
+        more = True  # requests to be sent
         try:
             while True:
-                refused = []
-                for slot in ready:
-                    if time.monotonic_ns() < until and (index := next(indices, -1)) >= 0:
-                        if (fd := slot.start(*workload[index % len(workload)])) >= 0:
-                            active[fd] = slot
-                        else:
-                            slot.ended = time.monotonic_ns()
-                            refused.append(slot)
-                if not active and not refused:
+                ended = []
+                while more and idle and (now := time.monotonic_ns()) >= due:
+                    if (due or now) >= until or (index := next(indices, -1)) < 0:
+                        more = False
+                        break
+                    slot = idle.pop()
+                    if (fd := slot.start(*workload[index % len(workload)], due or now, now)) >= 0:
+                        active[fd] = slot
+                    else:
+                        slot.ended = time.monotonic_ns()
+                        ended.append(slot)
+                    if dues:
+                        due = next(dues)
+                if not (active or ended or more):
                     break
-                events = self._epoll.poll(0 if refused else _EXPIRY_CHECK)
-                ready = refused + [active.pop(fd) for fd, _ in events if active[fd].advance()]
+                pause = 0.0 if ended else _EXPIRY_CHECK
+                if dues and more and idle and not ended:
+                    # Until the next is due. By select(2), for epoll_wait(2) counts in milliseconds.
+                    select.select([self._epoll], [], [], min(pause, max(0, due - now) / 1e9))
+                    pause = 0.0
+                ended += [active.pop(fd) for fd, _ in self._epoll.poll(pause) if active[fd].advance()]
                 if (now := time.monotonic_ns()) > check:
                     check = now + int(_EXPIRY_CHECK * 1e9)
+                    write_tally(self._tally, counts, recorded, content, now, ())
                     if self._abandoned():
                         break
-                    ready += [active.pop(fd) for fd, slot in list(active.items()) if slot.expired(now)]
-                for slot in ready:
+                    ended += [active.pop(fd) for fd, slot in list(active.items()) if slot.expired(now)]
+                    while dues and more and now > patience and (more := due < until):
+                        counts[FAILED] += 1
+                        latencies[recorded % room] = now - due
+                        recorded, end, due = recorded + 1, now, next(dues)
+                for slot in ended:
                     counts[slot.outcome] += 1
                     content += slot.content
                     end = max(end, slot.ended)
-                    latencies[recorded % room] = slot.ended - slot.begun
+                    latencies[recorded % room] = slot.ended - slot.due
                     recorded += 1
+                idle += ended
         finally:
             for slot in active.values():
                 slot.finish()

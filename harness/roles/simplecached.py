@@ -14,7 +14,7 @@ from harness import registry, rendezvous, transfer
 from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Sender
 from harness.protocol import wire
 from harness.roles import program
-from harness.roles.catalogue import Directory, Locals, open_source
+from harness.roles.catalogue import COLD, Cold, Directory, Locals, open_source
 from harness.roles.lanes import CACHE, CHANNEL, COMMANDS, LANE
 
 DEFAULT_COMMAND = "posix_mq"
@@ -26,7 +26,7 @@ class CacheWorkers:
 
     def __init__(
         self,
-        catalogue: Directory | Locals,
+        catalogue: Directory | Locals | Cold,
         transport: CommandTransport,
         scope: Scope,
         rendezvous_name: str,
@@ -161,6 +161,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--processes", type=program.positive, default=1, help="worker processes (%(default)s)")
     add("--command", default=DEFAULT_COMMAND, metavar="NAME[:opt=val,...]", help="command transport (%(default)s)")
     add("-d", dest="delay", type=program.count, default=0, metavar="MICROSECONDS", help="delay of each lookup")
+    add("--cold", action="store_true", help=COLD)
     program.add_common(parser)
     return parser
 
@@ -173,7 +174,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     transport = registry.command_transport(args.command)
-    catalogue = open_source(args.source)
+    catalogue = open_source(args.source, args.cold)
     with ExitStack() as undo:
         home = program.open_home(undo, args.name, CACHE)
         serving = home.hold(rendezvous.SERVING)

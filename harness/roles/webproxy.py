@@ -9,7 +9,7 @@ from harness import registry
 from harness.api import send_file
 from harness.protocol import getfile
 from harness.roles import program
-from harness.roles.catalogue import Directory, Locals, open_source
+from harness.roles.catalogue import COLD, Cold, Directory, Locals, open_source
 from harness.roles.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen, write_refusal
 from harness.roles.lanes import CacheBackend, wait_for_cache
 
@@ -19,7 +19,7 @@ DEFAULT_DATA = "posix_shm"
 class DirectBackend:
     """Serves files by itself with sendfile(2): what every other figure is read against."""
 
-    def __init__(self, catalogue: Directory | Locals, timeout: float) -> None:
+    def __init__(self, catalogue: Directory | Locals | Cold, timeout: float) -> None:
         self._find = catalogue.find
         self._timeout = timeout
 
@@ -60,6 +60,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--congestion", default=CONGESTION, metavar="NAME",
         help=f"TCP congestion control towards clients; `{SYSTEM}` leaves the machine's default (%(default)s)")
     add("--direct", default=None, metavar="SOURCE", help="no cache: serve SOURCE from here with sendfile(2)")
+    add("--cold", action="store_true", help=f"with --direct: {COLD}")
     add_lanes(parser)
     program.add_common(parser)
     return parser
@@ -89,13 +90,13 @@ def _run(args: argparse.Namespace) -> None:
     lanes = args.lanes or args.processes * args.threads
     if lanes < args.processes:
         raise ValueError(f"-n {lanes}: each of the {args.processes} processes needs a lane of its own")
-    data = registry.data_transport(args.data, args.chunk)
+    data = registry.data_transport(args.data, chunk=args.chunk)
     command = registry.command_transport(args.command) if args.command else None
     with ExitStack() as undo:
         listener = undo.enter_context(listen(args.host, args.port, args.timeout, args.congestion))
         backend: Callable[[int], Backend]
         if args.direct is not None:
-            catalogue = open_source(args.direct)
+            catalogue = open_source(args.direct, args.cold)
             what = f"{args.direct} by sendfile"
 
             def backend(_: int) -> Backend:
