@@ -1,4 +1,4 @@
-"""Every registered transport keeps its promises; and transports broken on purpose are caught by the check for it."""
+"""Every built-in transport keeps its promises; and transports broken on purpose are caught by the check for it."""
 
 import os
 import time
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import posix_ipc
 import pytest
+from conftest import COMMAND, DATA
 
-from harness import registry, testkit
+from harness import testkit
 from harness.api import HEAD_BYTES, FileSender, Scope
 from transports.fifo import FifoCommandReceiver, FifoCommands, FifoCommandSender, FifoData, FifoReceiver, FifoSender
 from transports.posix_mq import PosixMqCommands, PosixQueue
@@ -16,9 +17,9 @@ from transports.posix_shm import PosixShm
 from transports.sendfile import DescriptorSender, Sendfile
 
 CHECKS = [
-    pytest.param(transport, name, id=f"{type(transport).__name__}-{testkit.sentence(name)}")
-    for transport in registry.defaults()
-    for name in sorted(dir(testkit.contract_for(transport)))
+    pytest.param(kind(), name, id=f"{kind.__name__}-{testkit.sentence(name)}")
+    for kind in (*COMMAND.values(), *DATA.values())
+    for name in sorted(dir(testkit.contract_for(kind())))
     if name.startswith("test_")
 ]
 
