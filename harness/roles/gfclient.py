@@ -1,25 +1,25 @@
 """The client: asks a GETFILE server for files, counts what comes and times it. Also the load of trials."""
 
 import argparse
-import itertools
 import json
 import os
 import socket
 import sys
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from harness.histogram import bucket, upper_bound
 from harness.protocol import getfile
 from harness.protocol.dialects import DIALECTS, Dialect
 from harness.roles import crew, load, program
-from harness.roles.load import BYTES, COUNT, END, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, TALLY_WORDS, USER
+from harness.roles.load import BYTES, COUNT, END, EXACT, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
 
-MOST_A_SECOND = 200_000  # requests of one process, beyond what one can do: room for their latencies
 PERCENTILES = (50, 90, 99, 99.9, 99.99)
 POISSON, FIXED = "poisson", "fixed"
 
@@ -45,7 +45,6 @@ def arguments() -> argparse.ArgumentParser:
     add("--arrivals", choices=(POISSON, FIXED), default=POISSON,
         help="with --rate: at random times, or at equal distances (%(default)s)")
     add("--seed", type=int, default=1, help="of the random times (%(default)s)")
-    add("--live", action="store_true", help="with --gate: print `tick` and JSON each second, what came until then")
     add_common(parser)
     sink = parser.add_mutually_exclusive_group()
     sink.add_argument("-o", dest="output", default=None, metavar="DIR", help="keep the files below DIR")
@@ -65,6 +64,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--gate", action="store_true",
         help="print `warm` after the warm-up, and wait for a line on standard input; print `done` when the requests "
         "have ended, and wait for another")
+    add("--live", action="store_true", help="with --gate: print `tick` and JSON each second, what came until then")
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument("-r", dest="requests", type=program.positive, help="requests in all")
     amount.add_argument("--seconds", type=program.seconds, help="ask for this long instead")
@@ -78,9 +78,14 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--verify needs content that --discard and --copy drop, unless there is a --warmup to do it in")
     if args.checksum and not args.verify:
         parser.error("--checksum needs files to compare with: --verify DIR")
+    check_common(parser, args)
+    return program.main("gfclient", lambda: _run(args), stopped=130)
+
+
+def check_common(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what add_common's options cannot be."""
     if args.live and not args.gate:
         parser.error("--live goes with --gate")
-    return program.main("gfclient", lambda: _run(args), stopped=130)
 
 
 def read_workload(path: str, dialect: Dialect = getfile) -> list[str]:
@@ -112,12 +117,11 @@ def _run(args: argparse.Namespace) -> int:
         processes = min(processes, args.requests)
     family, _, _, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[0]
     target = load.Target(family, address[:2], args.timeout, dialect)  # type: ignore[arg-type]
-    most = -(-args.requests // processes) if args.requests else int(args.seconds * MOST_A_SECOND) + args.threads
-    regions = load.regions(processes, most)
+    tallies = load.tallies(processes, args.requests)
     sums = load.checksums(args.verify, paths) if args.checksum else {}
-    tick = partial(_tick, regions) if args.live else None
-    begun = crew.drive(processes, partial(_ask, args, target, paths, sums, regions), args.gate, tick)
-    return report(summarise(regions, begun), args.json)
+    work = partial(_ask, args, target, paths, sums, tallies)
+    begun = crew.drive(processes, work, args.gate, partial(tick, tallies) if args.live else None)
+    return report(summarise(tallies, begun), args.json)
 
 
 def check_below(directory: str, paths: list[str], wanted: str) -> None:
@@ -134,38 +138,30 @@ def _ask(
     target: load.Target,
     paths: list[str],
     sums: dict[str, int],
-    regions: list[memoryview],
+    tallies: list[Tally],
     index: int,
     abandoned: Callable[[], bool],
 ) -> Generator[None]:
     """One process: see crew.Work."""
-    processes = len(regions)
+    processes = len(tallies)
     slots = [f"{os.getpid()}-{slot}" for slot in range(index, args.threads, processes)]
-    tally, latencies = regions[index][:TALLY_WORDS], regions[index][TALLY_WORDS:]
+    loader = load.Loader(target, paths, tallies[index], abandoned)
     if args.warmup:
         sinks = [_compare(args, load.Sink()) for _ in slots]
-        requests = _share(None, len(paths), index, processes)
-        load.Loader(target, sinks, paths, tally, latencies, abandoned).run(requests, after(args.warmup))
-        load.check_warm([tally])
-    loader = load.Loader(target, [_sink(args, slot, sums) for slot in slots], paths, tally, latencies, abandoned)
-    requests = _share(args.requests, len(paths), index, processes)
+        loader.run(sinks, load.share(None, len(paths), index, processes), after(args.warmup))
+        load.check_warm([tallies[index]])
+    sinks = [_sink(args, slot, sums) for slot in slots]
+    requests = load.share(args.requests, len(paths), index, processes)
+    with suppress(OSError), open("/proc/self/timerslack_ns", "w") as slack:
+        slack.write("1")  # else the kernel wakes it up to 50 us after a request is due, proc(5)
     yield
-    loader.run(requests, after(args.seconds), _dues(args, index, processes))
-
-
-def _share(requests: int | None, paths: int, index: int, processes: int) -> Iterator[int]:
-    """One process's part of the requests: of every path about as many as of any other, in each process."""
-    if requests is None:
-        return itertools.count(paths * index // processes)
-    return iter(range(requests * index // processes, requests * (index + 1) // processes))
+    loader.run(sinks, requests, after(args.seconds), _dues(args, index, processes))
 
 
 def _dues(args: argparse.Namespace, index: int, processes: int) -> Iterator[int] | None:
     """When this process is to send its requests, from now on; None in a closed loop."""
     if args.rate is None:
         return None
-    with suppress(OSError), open("/proc/self/timerslack_ns", "w") as slack:
-        slack.write("1")  # else the kernel wakes it up to 50 us late, proc(5)
     begun = time.monotonic_ns()
     return (begun + due for due in load.arrivals(args.rate, args.arrivals == FIXED, args.seed, index, processes))
 
@@ -187,41 +183,55 @@ def _compare(args: argparse.Namespace, behind: load.Sink) -> load.Sink:
     return behind if args.verify is None else load.Compare(args.verify, behind)
 
 
-def _tick(regions: list[memoryview], begun: int) -> None:
-    """Say what has come until now. `seconds`: the time that the counts are of."""
-    seconds = max(0.0, sum(region[END] for region in regions) / len(regions) - begun) / 1e9
-    requests, content = (sum(region[word] for region in regions) for word in (COUNT, BYTES))
-    print("tick", json.dumps({"seconds": seconds, "requests": requests, "content_bytes": content}), flush=True)
+def tick(tallies: list[Tally], begun: int) -> None:
+    """Print what has come until now; `seconds` is when that was counted."""
+    ends, requests, content = ([tally.words[word] for tally in tallies] for word in (END, COUNT, BYTES))
+    seconds = (sum(ends) / len(ends) - begun) / 1e9
+    told = {"seconds": seconds, "requests": sum(requests), "content_bytes": sum(content)}
+    print("tick", json.dumps(told), flush=True)
 
 
-def summarise(regions: list[memoryview], begun: int) -> dict[str, Any]:
-    """What the tallies and latencies (load.Loader) of all processes say together; `begun` on their clock, ns."""
-    end = max(region[END] for region in regions)
-    elapsed = max(end - begun, 1) / 1e9
-    latencies = sorted(ns for region in regions for ns in region[TALLY_WORDS : TALLY_WORDS + region[COUNT]])
-    requests = sum(region[COUNT] for region in regions)
-    busy = max(region[USER] + region[SYSTEM] for region in regions) / 1e9 / elapsed
+def summarise(tallies: list[Tally], begun: int) -> dict[str, Any]:
+    """What the tallies say together; `begun` is on their clock, ns.
+
+    histogram: pairs of an upper bound in ns and a count, see harness.histogram. Percentiles are of it where there are
+    more requests than could be kept one by one.
+    """
+    words = [tally.words for tally in tallies]
+    elapsed = max(max(word[END] for word in words) - begun, 1) / 1e9
+    requests = sum(word[COUNT] for word in words)
+    exact = sorted(ns for tally in tallies for ns in tally.latencies[: tally.words[EXACT]])
+    buckets = Counter(map(bucket, exact))
+    for tally in tallies:
+        buckets.update({index: count for index, count in enumerate(tally.histogram) if count})
+    histogram = [(upper_bound(index), count) for index, count in sorted(buckets.items())]
+    latencies = exact
+    up_to: Sequence[int] = range(1, requests + 1)
+    if len(exact) < requests:
+        latencies, up_to = [bound for bound, _ in histogram], list(accumulate(count for _, count in histogram))
     return {
         "requests": requests,
-        **{outcome: sum(region[kind] for region in regions) for kind, outcome in enumerate(OUTCOMES)},
+        **{outcome: sum(word[kind] for word in words) for kind, outcome in enumerate(OUTCOMES)},
         "seconds": elapsed,
         "requests_per_s": requests / elapsed,
-        "content_bytes": sum(region[BYTES] for region in regions),
-        **{f"latency_p{p:g}_us": _percentile(latencies, p) / 1e3 for p in PERCENTILES},
-        "latency_max_us": (latencies[-1] if latencies else 0) / 1e3,
-        "user_s": sum(region[USER] for region in regions) / 1e9,
-        "kernel_s": sum(region[SYSTEM] for region in regions) / 1e9,
-        "busy": min(busy, 1.0),
-        "switches": sum(region[SWITCHES] for region in regions),
-        "peak_rss_bytes": sum(region[RSS_KIB] for region in regions) * 1024,
-        "histogram": [(upper_bound(index), count) for index, count in sorted(Counter(map(bucket, latencies)).items())],
+        "content_bytes": sum(word[BYTES] for word in words),
+        **{f"latency_p{p:g}_us": percentile(latencies, up_to, p) / 1e3 for p in PERCENTILES},
+        "latency_max_us": percentile(latencies, up_to, 100) / 1e3,
+        "user_s": sum(word[USER] for word in words) / 1e9,
+        "kernel_s": sum(word[SYSTEM] for word in words) / 1e9,
+        "busy": min(1.0, max(word[USER] + word[SYSTEM] for word in words) / 1e9 / elapsed),
+        "switches": sum(word[SWITCHES] for word in words),
+        "peak_rss_bytes": sum(word[RSS_KIB] for word in words) * 1024,
+        "histogram": histogram,
     }
 
 
-def _percentile(ordered: list[int], percent: float) -> int:
-    """The nearest-rank percentile: the smallest value that `percent` of all do not exceed; 0 where there are none."""
-    rank = -(-len(ordered) * round(percent * 100) // 10000)
-    return ordered[max(0, rank - 1)] if ordered else 0
+def percentile(values: Sequence[int], up_to: Sequence[int], percent: float) -> int:
+    """The nearest-rank percentile: the smallest value that `percent` of all do not exceed; 0 where there are none.
+
+    up_to: how many are as large as each of the values, which ascend, or smaller.
+    """
+    return values[bisect_left(up_to, -(-up_to[-1] * round(percent * 100) // 10000))] if values else 0
 
 
 def report(result: dict[str, Any], as_json: bool) -> int:
