@@ -7,6 +7,7 @@ from collections.abc import Sequence
 _COMMANDS = {
     "simplecached": ("harness.roles.simplecached", "serve files to web proxies"),
     "webproxy": ("harness.roles.webproxy", "serve GETFILE clients from a cache"),
+    "origin": ("harness.roles.httpd", "serve files over HTTP, for a proxy without a cache to be tried with"),
     "gfclient": ("harness.roles.gfclient", "ask for files, count and time the replies"),
     "lane": ("harness.roles.lane", "ask a cache for files over the two channels alone, count and time the replies"),
     "experiment": ("harness.experiment.check", "say what an experiment file would run"),

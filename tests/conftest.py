@@ -125,7 +125,8 @@ class Pipeline:
 
     def proxy(self, *arguments, port=0):
         program = self.start("webproxy", "-p", port, "-t", 2, *arguments)
-        program.port = int(program.line().split()[3].rstrip(",").rpartition(":")[2])
+        program.greeting = program.line()
+        program.port = int(program.greeting.split()[3].rstrip(",").rpartition(":")[2])
         return program
 
     def client(self, port, paths, *arguments):

@@ -208,6 +208,19 @@ def test_a_signal_ends_them_soon_and_nothing_is_left(course, base, number):
     assert not [name for name in os.listdir("/dev/shm") if f"default-proxy-{proxy.pid}" in name]
 
 
+def test_with_a_server_alone_files_come_from_there(course):
+    origin = course.pipeline.start("origin", "-c", course.directory / "locals.txt", "-p", 0, cwd=course.directory)
+    url = origin.line().split()[3].rstrip(",")
+    proxy = course.proxy("--server", url, "-t", 5)
+    course.check(proxy, "-r", 60)
+    code, output, _ = course.download(proxy, paths=["/missing"])
+    assert (code, "Status: FILE_NOT_FOUND" in output) == (0, True)
+    without_scheme = course.proxy("-s", url.removeprefix("http://"))
+    course.check(without_scheme)
+    assert without_scheme.stop(signal.SIGINT) == 0
+    assert without_scheme.errors == ""
+
+
 def test_an_interrupted_download_leaves_no_half_written_file(course):
     slow = course.proxy("--timeout", 20)  # there is no cache: the requests wait
     there = make(course, "kept")

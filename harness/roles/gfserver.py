@@ -44,17 +44,18 @@ class Backend(Protocol):
         """Remove the names this process made; requests may still be in flight."""
 
 
-def listen(host: str, port: int, timeout: float, congestion: str) -> socket.socket:
+def listen(host: str, port: int, timeout: float, congestion: str, cork: bool = True) -> socket.socket:
     """A listening TCP socket (port 0 picks one) whose clients are given `timeout` seconds for each read and write.
 
     congestion: TCP's congestion control for them, tcp(7) TCP_CONGESTION; SYSTEM leaves the machine's default.
+    cork: whether what is written to them waits for the end of the connection, or is sent at once.
     """
     try:
         listener = socket.create_server((host, port), backlog=_BACKLOG)
     except OSError as error:
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     limit_waits(listener, timeout)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK if cork else socket.TCP_NODELAY, 1)
     if congestion != SYSTEM:
         try:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
@@ -133,7 +134,7 @@ class Server:
 
     def _read_on(self, client: int, data: bytes, deadline: float) -> bytes | None:
         while (path := self._parse(data)) is None:
-            if not _readable(client, deadline):
+            if not readable(client, deadline):
                 raise TimeoutError
             more = os.read(client, self._limit)
             if not more:
@@ -142,7 +143,8 @@ class Server:
         return path
 
 
-def _readable(fd: int, deadline: float) -> bool:
+def readable(fd: int, deadline: float) -> bool:
+    """Whether there is something to read, or the end of it, before `deadline` on the clock of time.monotonic()."""
     poll = select.poll()  # not select(2), which ends at descriptor 1023
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
@@ -153,17 +155,19 @@ def _await_close_after(handle: Handler) -> Handler:
 
     def answer(client: int, path: bytes) -> None:
         handle(client, path)
-        uncork(client)
+        push(client)
         _await_close(client)
 
     return answer
 
 
-def uncork(client: int) -> None:
-    """Send what TCP_CORK holds back of a reply, and do not hold back again."""
+def push(client: int) -> None:
+    """Send what TCP_CORK and Nagle's algorithm hold back."""
     connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=client)
     try:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for cork in (0, 1):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, cork)
     finally:
         connection.detach()
 
@@ -183,5 +187,5 @@ def _refuse_and_linger(client: int, refusal: bytes) -> None:
 def _await_close(client: int) -> None:
     """Return when the client has closed, or after a moment."""
     deadline = time.monotonic() + _LINGER
-    while _readable(client, deadline) and os.read(client, 1 << 16):
+    while readable(client, deadline) and os.read(client, 1 << 16):
         pass

@@ -1,4 +1,5 @@
-"""The web proxy: a GETFILE server whose replies come from the cache, or from its own files (the floor)."""
+"""The web proxy: a GETFILE server whose replies come from the cache, from an HTTP origin, or from its own files (the
+floor)."""
 
 import argparse
 import os
@@ -15,6 +16,7 @@ from harness.roles.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server,
 from harness.roles.lanes import CacheBackend, wait_for_cache
 
 DEFAULT_DATA = "posix_shm"
+STRATEGIES = ("head-then-get", "single-get", "buffered")  # of getting a file from an HTTP origin
 
 
 class DirectBackend:
@@ -62,8 +64,20 @@ def arguments() -> argparse.ArgumentParser:
     add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE, towards clients (%(default)s)")
     add("--congestion", default=CONGESTION, metavar="NAME",
         help=f"TCP congestion control towards clients; `{SYSTEM}` leaves the machine's default (%(default)s)")
-    add("--direct", default=None, metavar="SOURCE", help="no cache: serve SOURCE from here with sendfile(2)")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--direct", default=None, metavar="SOURCE",
+                        help="no cache: serve SOURCE from here with sendfile(2)")  # fmt: skip
     add("--cold", action="store_true", help=f"with --direct: {COLD}")
+    source.add_argument("-s", "--server", default=None, metavar="URL",
+                        help="no cache: serve from this HTTP origin, /path from URL/path")  # fmt: skip
+    add("--strategy", choices=STRATEGIES, default="single-get",
+        help="with -s: ask for the length first, pass on what one GET brings, or collect that first (%(default)s)")
+    add("--reuse", action=argparse.BooleanOptionalAction, default=True, help="with -s: keep connections to the origin")
+    add("--memory", type=program.size, default=1 << 20, metavar="BYTES",
+        help="with -s: how much of a body that has to be collected is kept in memory, the rest in a file (1MiB)")
+    add("--largest", type=program.size, default=4 << 30, metavar="BYTES",
+        help="with -s: the largest body that is collected (4GiB); a larger one is an ERROR")
+    add("--spool", default="/var/tmp", metavar="DIR", help="with -s: where that file is, without a name (%(default)s)")  # noqa: S108
     add_lanes(parser)
     program.add_common(parser)
     return parser
@@ -90,11 +104,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    lanes = args.lanes or args.processes * args.threads
-    if lanes < args.processes:
-        raise ValueError(f"-n {lanes}: each of the {args.processes} processes needs a lane of its own")
-    data = registry.data_transport(args.data, chunk=args.chunk)
-    command = registry.command_transport(args.command) if args.command else None
     dialect = DIALECTS[args.dialect]
     with ExitStack() as undo:
         listener = undo.enter_context(listen(args.host, args.port, args.timeout, args.congestion))
@@ -105,7 +114,21 @@ def _run(args: argparse.Namespace) -> None:
 
             def backend(_: int) -> Backend:
                 return DirectBackend(catalogue, args.timeout, dialect)
+        elif args.server is not None:
+            from harness.roles import origin  # noqa: PLC0415  libcurl costs a sixth of the start
+
+            source = origin.parse_url(args.server, args.timeout, args.reuse)
+            bounds = origin.Bounds(args.memory, args.largest, args.spool)
+            what = f"{source.url} by {args.strategy}"
+
+            def backend(_: int) -> Backend:
+                return origin.OriginBackend(source, args.strategy, bounds, args.timeout, dialect)
         else:
+            lanes = args.lanes or args.processes * args.threads
+            if lanes < args.processes:
+                raise ValueError(f"-n {lanes}: each of the {args.processes} processes needs a lane of its own")
+            data = registry.data_transport(args.data, chunk=args.chunk)
+            command = registry.command_transport(args.command) if args.command else None
             home = program.open_home(undo, args.name, f"proxy-{os.getpid()}-{os.urandom(3).hex()}")
             if args.wait:
                 wait_for_cache(args.name, args.wait, command)
