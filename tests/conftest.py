@@ -60,11 +60,11 @@ def home(base):
 class Program:
     """A program of the harness as a real process; `errors` is what it wrote on standard error."""
 
-    def __init__(self, directory, *arguments):
+    def __init__(self, directory, *arguments, command=(sys.executable, "-m", "harness"), cwd=None):
         self._errors = directory / f"{secrets.token_hex(4)}.err"
         with open(self._errors, "wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness", *map(str, arguments)],
+                [*command, *map(str, arguments)], cwd=cwd,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
             )  # fmt: skip
         self.pid = self.process.pid
@@ -113,8 +113,8 @@ class Pipeline:
         self.files.mkdir()
         self._programs = []
 
-    def start(self, *arguments):
-        program = Program(self.directory, *arguments)
+    def start(self, *arguments, **options):
+        program = Program(self.directory, *arguments, **options)
         self._programs.append(program)
         return program
 
@@ -125,7 +125,8 @@ class Pipeline:
 
     def proxy(self, *arguments, port=0):
         program = self.start("webproxy", "-p", port, "-t", 2, *arguments)
-        program.port = int(program.line().split()[3].rstrip(",").rpartition(":")[2])
+        program.greeting = program.line()
+        program.port = int(program.greeting.split()[3].rstrip(",").rpartition(":")[2])
         return program
 
     def client(self, port, paths, *arguments):

@@ -106,12 +106,16 @@ def test_every_setting_of_a_trial_is_a_factor_of_its_row():
 
 
 def test_percentiles_are_nearest_rank():
-    from harness.roles.gfclient import _percentile
+    from harness.roles.gfclient import percentile
 
-    assert [_percentile(list(range(1, 1001)), p) for p in (50, 90, 99, 99.9)] == [500, 900, 990, 999]
-    assert [_percentile([7], p) for p in (50, 99.9)] == [7, 7]
-    assert _percentile([], 50) == 0
-    assert _percentile(list(range(1, 41001)), 99.9) == 40959
+    def of(count, percents):
+        return [percentile(range(1, count + 1), range(1, count + 1), p) for p in percents]
+
+    assert of(1000, (50, 90, 99, 99.9, 100)) == [500, 900, 990, 999, 1000]
+    assert of(1, (50, 99.99)) == [1, 1]
+    assert of(41000, (99.9, 99.99)) == [40959, 40996]
+    assert percentile([], [], 50) == 0
+    assert [percentile([3, 5, 9], [8, 9, 10], p) for p in (50, 80, 81, 99, 100)] == [3, 3, 5, 9, 9]
 
 
 LEAKY = """

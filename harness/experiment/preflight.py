@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 from harness import registry, rendezvous, trial
-from harness.api import CommandTransport, DataTransport
+from harness.api import CommandTransport, DataTransport, Scope
 from harness.spec import Spec
 
 _TIMEOUT = 1.0
@@ -39,9 +39,13 @@ def _try(command: CommandTransport, data: DataTransport, lanes: int) -> str:
     home = rendezvous.Home(f"preflight-{os.getpid()}", "try")
     try:
         with ExitStack() as undo:
-            undo.enter_context(command.provision(home.scope("commands", _TIMEOUT)))
-            for number in range(lanes):
-                undo.enter_context(data.provision(home.scope(f"lane{number}", _TIMEOUT)))
+            ends: list[tuple[CommandTransport | DataTransport, Scope]] = [(command, home.scope("commands", _TIMEOUT))]
+            ends += [(data, home.scope(f"lane{number}", _TIMEOUT)) for number in range(lanes)]
+            for transport, scope in ends:
+                undo.enter_context(transport.provision(scope))
+                undo.enter_context(closing(transport.receiver(scope)))
+            for transport, scope in ends[:2]:
+                transport.sender(scope).close()
     except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises
         return " ".join(f"{type(error).__name__}: {error}".split())
     finally:

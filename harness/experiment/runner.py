@@ -26,8 +26,8 @@ from harness.roles import program
 from harness.spec import Spec
 
 _ATTEMPTS = 2  # a trial that fails is tried once more
-_QUIET = 0.25  # CPUs that others may use when a trial begins
-_PATIENCE = 3.0  # seconds that a trial waits for the machine to be as quiet as that
+_QUIET = 0.25  # share of the CPUs that others may use when a trial begins
+_PATIENCE = 3.0  # seconds that a trial waits for the machine to be as quiet as that, unless told otherwise
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -47,6 +47,8 @@ def arguments() -> argparse.ArgumentParser:
     add("--scale", type=program.seconds, metavar="X", help="X times the load in each trial, such as 0.01")
     add("--patience", type=float, default=3600.0, metavar="SECONDS",
         help="how long to wait for another study on this machine to end; 0 refuses at once (%(default)g)")
+    add("--quiet", type=float, default=_PATIENCE, metavar="SECONDS",
+        help="how long each trial waits, at most, for others to leave the CPUs alone; 0 does not wait (%(default)g)")
     return parser
 
 
@@ -76,7 +78,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
             store = Store.create(directory, study, args.experiment, argv)
         for reason, count in Counter(refused.values()).items():
             program.say(f"{count} of {len(study.cells)} cells cannot run here: {reason}")
-        interrupted = _Run(study, store, refused).all()
+        interrupted = _Run(study, store, refused, args.quiet).all()
     store.describe()
     rows = store.rows()
     if rows:
@@ -113,8 +115,8 @@ def _plan(args: argparse.Namespace) -> Plan:
 class _Run:
     """The trials of a plan that have no row yet, one after another."""
 
-    def __init__(self, study: Plan, store: Store, refused: dict[Spec, str]) -> None:
-        self._study, self._store, self._refused = study, store, refused
+    def __init__(self, study: Plan, store: Store, refused: dict[Spec, str], patience: float) -> None:
+        self._study, self._store, self._refused, self._patience = study, store, refused, patience
         self._rows = store.rows()
         self._attempts = {row.trial: row.attempt if row.status == "failed" else _ATTEMPTS for row in self._rows}
         self._varying = study.varying()
@@ -176,15 +178,16 @@ class _Run:
             if cell in self._refused:
                 trial.refuse(cell, row, self._refused[cell])
             else:
-                row.quiet_wait_s = machine.quiet(_QUIET, _PATIENCE)
+                row.quiet_wait_s = machine.quiet(_QUIET, self._patience)
                 self._measure(cell, row, slot)
             results.append(self._store.trials, row)
             self._rows.append(row)
+            if row.reason:
+                program.say(f"{what}: {row.reason}")
+            if row.swept:
+                program.say(f"{what}: {row.swept} objects had to be swept")
             if row.status == "ok":
-                if row.swept:
-                    program.say(f"{what}: {row.swept} objects had to be swept")
                 return
-            program.say(f"{what}: {row.reason}")
             if row.status == "refused":
                 return
 

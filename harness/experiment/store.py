@@ -22,7 +22,10 @@ EXPERIMENT = "experiment.yaml"
 ENVIRONMENT = "environment.json"
 LOGS = "logs"
 # What must be the same for two halves of a run to be one.
-_ALIKE = ("host", "cpu", "kernel", "python", "harness", "commit")
+_ALIKE = {
+    "host": ("host",), "processor": ("cpu", "model"), "kernel": ("kernel", "release"), "Python": ("software", "python"),
+    "harness": ("software", "harness"), "commit": ("software", "commit"),
+}  # fmt: skip
 
 
 class Store:
@@ -66,8 +69,11 @@ class Store:
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(f"{directory}/{ENVIRONMENT}: not what a run writes") from None
         now = machine.facts()
-        unlike = [f"{name} was {before.get(name)!r} and is {now[name]!r}"
-                  for name in _ALIKE if before.get(name) != now[name]]  # fmt: skip
+        unlike = [
+            f"{name} was {_at(before, path)!r} and is {_at(now, path)!r}"
+            for name, path in _ALIKE.items()
+            if _at(before, path) != _at(now, path)
+        ]
         if unlike:
             raise ValueError(f"cannot resume {directory}: {'; '.join(unlike)}: run the experiment anew")
         store = cls(directory)
@@ -109,6 +115,12 @@ class Store:
         with open(f"{self.directory}/{ENVIRONMENT}", encoding="utf-8") as file:
             facts: Mapping[str, Any] = json.load(file)
         return facts
+
+
+def _at(facts: Any, path: Iterable[str]) -> Any:
+    for key in path:
+        facts = facts[key] if isinstance(facts, dict) and key in facts else None
+    return facts
 
 
 def _tables(directory: str) -> list[str]:
