@@ -8,8 +8,13 @@ import errno
 import os
 import re
 import stat
+import time
+
+from harness.roles.program import Refused
 
 COLD = "drop each file from the page cache when it is asked for"  # what the programs' option does
+_TRIES = 20
+_PAUSE = 50e-6  # seconds
 _DETOUR = re.compile(rb"/\.{0,2}(?:/|$)")
 _NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
@@ -106,29 +111,38 @@ def _open_regular(where: str, path: bytes) -> int:
 class Cold:
     """Drops each file from the page cache when it is asked for, posix_fadvise(2) POSIX_FADV_DONTNEED.
 
-    The call is part of what a request takes. Raises OSError where pages stay, as in a tmpfs(5), which is nothing else.
+    The call is part of what a request takes. It spares pages that are mapped, or on their way to a client. Raises
+    Refused where pages stay anyway, as in a tmpfs(5), which is nothing else.
     """
 
     def __init__(self, catalogue: Directory | Locals) -> None:
         some = catalogue.some()
         self._find = catalogue.find
-        if some is not None and not _drops_pages(some):
-            raise OSError(
-                "the page cache keeps this file system's files (tmpfs?): serve files on a disk; a trial's are below "
-                "$TRANSPORT_HARNESS_DIR"
+        if some is not None:
+            os.fsync(some)  # what is yet to be written stays
+        if some is not None and not _dropped(some):
+            raise Refused(
+                "--cold: the page cache keeps this file system's files (tmpfs?): serve files on a disk; a trial's are "
+                "below $TRANSPORT_HARNESS_DIR"
             )
 
     def find(self, path: bytes) -> int | None:
         fd = self._find(path)
         if fd is not None:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            for _ in range(_TRIES):  # pages may still be on their way to the client before
+                if _dropped(fd):
+                    break
+                time.sleep(_PAUSE)
         return fd
 
 
-def _drops_pages(fd: int) -> bool:
-    """Whether the file can be had out of the page cache: then a read that may not wait finds nothing, preadv2(2)."""
+def _dropped(fd: int) -> bool:
+    """Drop a file, and see whether its end is out of the page cache: then a read that may not wait finds nothing,
+    preadv2(2)."""
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     try:
-        return not os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
+        return not os.preadv(fd, [bytearray(1)], max(0, os.fstat(fd).st_size - 1), os.RWF_NOWAIT)
     except BlockingIOError:
         return True
+    except OSError:  # tmpfs(5) does not know the flag
+        return False
