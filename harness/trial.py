@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
+from mmap import PAGESIZE
 from typing import IO, Any
 
 import harness
@@ -37,7 +38,8 @@ _REQUEST = 10.0  # seconds for a request of the load
 _LONG = 86_400.0  # seconds for a load that is a number of requests
 _NULL = "null"
 _KEEPS_CONTENT = {"memfd", "mmap"}  # content that has been served once does not come from the file any more
-_COLD = 0.9  # share of the content that must have come from disks
+_COLD = 0.95  # share of the pages that must have come from disks
+_APART = 4  # files for each request under way: dropping spares pages that the network still holds
 _REFUSED = {2, 3}  # exit codes of a program that says no to what the cell asks for
 
 Live = Callable[[Mapping[str, float]], None]
@@ -117,10 +119,10 @@ def impossible(spec: Spec) -> str:
     if spec.page_cache == "cold":
         files = len(workload.describe(spec.files, spec.copies, "").paths)
         at_once = spec.clients if spec.scope == "pipeline" else spec.proxy_threads * spec.proxy_processes
-        if files < at_once:
+        if files < at_once * _APART:
             return (
-                f"page_cache cold: {files} files for {at_once} requests at a time, which would find what others have "
-                "just read; take more copies"
+                f"page_cache cold: {files} files for {at_once} requests at a time, which would find pages that others "
+                f"still hold; take {at_once * _APART} files or more (copies)"
             )
     return ""
 
@@ -203,7 +205,9 @@ def _measure(
         processes["client"] = [pid for worker in client.pids()[1:] for pid in _children(worker)]
     processes = {role: pids for role, pids in processes.items() if pids}
     trial.placement_effective = " ".join(
-        f"{role}={_text(set().union(*map(os.sched_getaffinity, pids)))}" for role, pids in processes.items()
+        f"{role}={_text(set().union(*map(os.sched_getaffinity, processes[role])))}"
+        for role in ("client", "proxy", "cache")
+        if role in processes
     )
     before = _read_from_disks(processes) if cold else 0
     with probing.looking(processes, directory):
@@ -214,8 +218,9 @@ def _measure(
     report = json.loads(client.expect("{", _START))
     client.wait()
     _fill(trial, report)
-    if cold and read < _COLD * trial.content_bytes and not _serves_zeros(spec):
-        raise TrialError(f"page_cache cold: only {read / trial.content_bytes:.0%} of the content came from disks")
+    wanted = trial.ok * sum(-(-size // PAGESIZE) * PAGESIZE for size in files.sizes) / len(files.sizes)
+    if cold and read < _COLD * wanted and not _serves_zeros(spec):
+        raise TrialError(f"page_cache cold: only {read / wanted:.0%} of the pages came from disks; take more copies")
     seen["latency"] = [Bucket(trial.trial, bound / 1e3, count) for bound, count in report["histogram"]]
 
 

@@ -8,13 +8,10 @@ import errno
 import os
 import re
 import stat
-import time
 
 from harness.roles.program import Refused
 
 COLD = "drop each file from the page cache when it is asked for"  # what the programs' option does
-_TRIES = 20
-_PAUSE = 50e-6  # seconds
 _DETOUR = re.compile(rb"/\.{0,2}(?:/|$)")
 _NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
@@ -118,9 +115,7 @@ class Cold:
     def __init__(self, catalogue: Directory | Locals) -> None:
         some = catalogue.some()
         self._find = catalogue.find
-        if some is not None:
-            os.fsync(some)  # what is yet to be written stays
-        if some is not None and not _dropped(some):
+        if some is not None and not _drops_pages(some):
             raise Refused(
                 "--cold: the page cache keeps this file system's files (tmpfs?): serve files on a disk; a trial's are "
                 "below $TRANSPORT_HARNESS_DIR"
@@ -129,19 +124,19 @@ class Cold:
     def find(self, path: bytes) -> int | None:
         fd = self._find(path)
         if fd is not None:
-            for _ in range(_TRIES):  # pages may still be on their way to the client before
-                if _dropped(fd):
-                    break
-                time.sleep(_PAUSE)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return fd
 
 
-def _dropped(fd: int) -> bool:
-    """Drop a file, and see whether its end is out of the page cache: then a read that may not wait finds nothing,
-    preadv2(2)."""
+def _drops_pages(fd: int) -> bool:
+    """Whether the file can be had out of the page cache: then a read that may not wait finds nothing, preadv2(2).
+
+    Not for each request: the kernel may begin to read all the same.
+    """
+    os.fsync(fd)  # what is yet to be written stays
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     try:
-        return not os.preadv(fd, [bytearray(1)], max(0, os.fstat(fd).st_size - 1), os.RWF_NOWAIT)
+        return not os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
     except BlockingIOError:
         return True
     except OSError:  # tmpfs(5) does not know the flag
