@@ -1,8 +1,9 @@
 """The contract between the harness and a transport: everything that a plugin may import.
 
 A *command transport* carries records of COMMAND_BYTES from many proxy workers to many cache workers; each record
-reaches exactly one of them. A *data transport* carries replies over a *lane*: one reply in flight, from one cache
-worker to one proxy worker. Either is a frozen dataclass whose fields are its options, with three verbs:
+reaches exactly one of them, the first that asks. A *data transport* carries replies over a *lane*: one reply in
+flight, from one cache worker to one proxy worker. Either is a frozen dataclass whose fields are its options, with
+three verbs:
 
 - `provision(scope)`: a context manager that creates the names and removes them after.
 - `receiver(scope)`, `sender(scope)`: open one end by name. The receiver is always opened first.

@@ -236,7 +236,7 @@ def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, st
 
 
 def test_a_second_study_waits_or_refuses_saying_who_measures(base, study, tmp_path):
-    with alone.alone(60):
+    with alone.alone(60, f"\0transport-harness-measures{os.environ['TRANSPORT_HARNESS_LOCK']}"):
         code, _, errors = run(study, "-o", tmp_path / "out", "--patience", 0)
         assert code == 1
         assert f"pid {os.getpid()} of " in errors

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.histogram import bucket, upper_bound
 from harness.protocol import getfile
+from harness.protocol.dialects import DIALECTS, Dialect
 from harness.roles import crew, load, program
 from harness.roles.load import BYTES, COUNT, END, EXACT, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
 
@@ -36,6 +37,7 @@ def arguments() -> argparse.ArgumentParser:
     add("-t", dest="threads", type=program.positive, default=4, help="requests under way at a time (%(default)s)")
     add("--processes", type=program.positive, default=None, help="processes to drive them (default: one a CPU)")
     add("--timeout", type=program.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
+    add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE (%(default)s)")
     add("--verify", default=None, metavar="DIR",
         help="compare content with the files below DIR (with --discard: in the warm-up only)")
     add("--rate", type=program.rate, default=None, metavar="REQUESTS_PER_S",
@@ -88,7 +90,7 @@ def check_common(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
         parser.error("--live goes with --gate")
 
 
-def read_workload(path: str) -> list[str]:
+def read_workload(path: str, dialect: Dialect = getfile) -> list[str]:
     """The request paths of a workload file. Raises ValueError with the line of the first that cannot be one."""
     paths = []
     with open(path, encoding="utf-8", errors="surrogateescape") as lines:
@@ -97,7 +99,7 @@ def read_workload(path: str) -> list[str]:
                 continue
             request_path = line.strip()
             try:
-                getfile.encode_request(request_path)
+                dialect.encode_request(request_path)
             except getfile.Malformed as error:
                 raise ValueError(f"{path}:{number}: {request_path!r}: {error}; write `/path`") from None
             paths.append(request_path)
@@ -107,7 +109,8 @@ def read_workload(path: str) -> list[str]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    paths = read_workload(args.workload)
+    dialect = DIALECTS[args.dialect]
+    paths = read_workload(args.workload, dialect)
     check_apart(args, paths, args.threads)
     for directory, wanted in ((args.output, "keep"), (args.verify, "compare")):
         if directory is not None:
@@ -116,7 +119,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.requests is not None:
         processes = min(processes, args.requests)
     family, _, _, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[0]
-    target = load.Target(family, address[:2], args.timeout)  # type: ignore[arg-type]
+    target = load.Target(family, address[:2], args.timeout, dialect)  # type: ignore[arg-type]
     tallies = load.tallies(processes, args.requests)
     sums = load.checksums(args.verify, paths) if args.checksum else {}
     work = partial(_ask, args, target, paths, sums, tallies)

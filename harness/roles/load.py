@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from harness.histogram import BUCKETS, bucket
 from harness.protocol import getfile
+from harness.protocol.dialects import Dialect
 
 # What can come of a request. `short`: the content ended early. `wrong`: other content than announced or expected,
 # or no GETFILE reply. `failed`: no reply at all, because of a refused, reset or silent connection, or never asked.
@@ -253,11 +254,12 @@ def arrivals(rate: float, fixed: bool, seed: int, share: int, shares: int) -> It
 
 
 class Target(NamedTuple):
-    """Where requests go. timeout: seconds for a whole request."""
+    """Where requests go, and how. timeout: seconds for a whole request."""
 
     family: int
     address: tuple[str, int]
     timeout: float
+    dialect: Dialect
 
 
 class Slot:
@@ -266,6 +268,7 @@ class Slot:
     def __init__(self, target: Target, sink: Sink, epoll: select.epoll, buffer: memoryview) -> None:
         self._target, self._sink, self._epoll, self._buffer = target, sink, epoll, buffer
         self._discard = isinstance(sink, Discard)
+        self._parse, self._closes_first = target.dialect.parse_reply, target.dialect.CLIENT_CLOSES_FIRST
         self._opened = False  # whether the sink waits for its close
 
     def start(self, path: str, request: bytes, due: int, now: int) -> int:
@@ -322,7 +325,7 @@ class Slot:
             return self.finish()
         data = self._header + data
         try:
-            reply = getfile.parse_reply(data)
+            reply = self._parse(data)
         except getfile.Malformed:
             self.outcome = WRONG
             return self.finish()
@@ -336,7 +339,8 @@ class Slot:
         if not reply.length:
             self.ended = time.monotonic_ns()
         content = memoryview(data)[reply.header_bytes :]
-        return self._take(len(content), content) if content else False
+        ended = self._closes_first and not reply.length
+        return self._take(len(content), content) if content or ended else False
 
     def _take(self, count: int, piece: memoryview | None) -> bool:
         if not count:
@@ -347,6 +351,7 @@ class Slot:
             return self.finish()
         if self.content == self._length:
             self.ended = time.monotonic_ns()  # what follows is the end of the connection, and must be nothing else
+            return self._closes_first and self.finish()
         return False
 
     def finish(self) -> bool:
@@ -368,10 +373,17 @@ class Loader:
     abandoned: asked a few times a second whether to stop at once.
     """
 
-    def __init__(self, target: Target, paths: list[str], tally: Tally, abandoned: Callable[[], bool]) -> None:
-        self._target, self._tally, self._abandoned = target, tally, abandoned
+    def __init__(
+        self,
+        target: Target,
+        paths: list[str],
+        tally: Tally,
+        abandoned: Callable[[], bool],
+        kind: type[Slot] = Slot,
+    ) -> None:
+        self._target, self._tally, self._abandoned, self._kind = target, tally, abandoned, kind
         self._epoll = select.epoll()
-        self._workload = [(path, getfile.encode_request(path)) for path in paths]
+        self._workload = [(path, target.dialect.encode_request(path)) for path in paths]
         # MSG_TRUNC wants a buffer whose size is the count; nothing is ever written to it then.
         self._buffer = memoryview(bytearray(_READ))
 
@@ -391,7 +403,7 @@ class Loader:
         that are still not sent when the timeout of a request has passed since `until` have failed.
         """
         workload, tally, numbers = self._workload, self._tally, iter(indices)
-        idle = [Slot(self._target, sink, self._epoll, self._buffer) for sink in sinks]
+        idle = [self._kind(self._target, sink, self._epoll, self._buffer) for sink in sinks]
         turns = dict(zip(idle, map(itertools.cycle, own), strict=False))
         active: dict[int, Slot] = {}
         due = 0 if dues is None else next(dues)  # 0: at once

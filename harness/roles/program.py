@@ -250,6 +250,11 @@ def size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def seconds_or_0(text: str) -> float:
+    """An argument that is a time in seconds, or 0."""
+    return 0.0 if text == "0" else seconds(text)
+
+
 def seconds(text: str) -> float:
     """An argument that is a time in seconds, over 0."""
     return _over_zero(text, "seconds")

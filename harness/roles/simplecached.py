@@ -46,7 +46,8 @@ class CacheWorkers:
     def stop(self, grace: float) -> None:
         """Refuse what still comes; return when nothing has come for a moment, or after `grace` seconds.
 
-        The proxies know by now that this cache is no more, but commands may be on their way.
+        The proxies know by now that this cache is no more, but commands may be on their way. So may replies, where a
+        transport has threads of its own: closing an end waits for them.
         """
         self._stopping = True
         now = time.monotonic()
@@ -54,6 +55,9 @@ class CacheWorkers:
         while now < deadline and (any(self._busy) or now < self._last + _QUIET):
             time.sleep(0.01)
             now = time.monotonic()
+        closing = threading.Thread(target=self._lanes.close, daemon=True)
+        closing.start()
+        closing.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, index: int, receiver: CommandReceiver) -> None:
         while True:
@@ -119,6 +123,10 @@ class Lanes:
         if self._idle.setdefault(name, lane) is not lane:
             lane.close()
 
+    def close(self) -> None:
+        """Close those that nobody uses at this moment."""
+        self._close(list(self._idle))
+
     def _open(self, name: bytes) -> OpenLane:
         self._close_retired()
         home, _, part = os.fsdecode(name).partition("/")
@@ -132,9 +140,12 @@ class Lanes:
         if (now := time.monotonic()) < self._looked + 1:
             return
         self._looked = now
-        for name in [name for name, lane in self._idle.copy().items() if not os.path.exists(lane.directory)]:
-            if (retired := self._idle.pop(name, None)) is not None:
-                retired.close()
+        self._close([name for name, lane in self._idle.copy().items() if not os.path.exists(lane.directory)])
+
+    def _close(self, names: list[bytes]) -> None:
+        for name in names:
+            if (lane := self._idle.pop(name, None)) is not None:
+                lane.close()
 
 
 def arguments() -> argparse.ArgumentParser:
