@@ -88,9 +88,9 @@ def test_an_interrupted_run_says_what_it_has(base, tmp_path):
     assert "files" in output
 
 
-def test_a_trial_that_cannot_work_is_a_failed_row_with_the_reason(base):
+def test_a_trial_that_cannot_work_is_a_refused_row_with_the_reason(base):
     row = trial.run(trial.Spec(data="fifo:pipe_size=1GiB", seconds=0.1), results.Trial(trial=1))
-    assert row.status == "failed"
+    assert row.status == "refused"
     assert "webproxy" in row.reason
     assert "pipe_size=1073741824" in row.reason
     assert row.swept == 0
@@ -99,7 +99,7 @@ def test_a_trial_that_cannot_work_is_a_failed_row_with_the_reason(base):
 def test_every_setting_of_a_trial_is_a_factor_of_its_row():
     spec = trial.Spec(congestion="system", chunk=4096)
     row = results.Trial()
-    trial._describe_spec(spec, row)
+    trial._describe(spec, row)
     assert set(results.FACTORS) <= {column.name for column in dataclasses.fields(results.Trial)}
     assert row.chunk_bytes == 4096
     assert row.congestion != "system"
