@@ -11,6 +11,7 @@ test: .venv/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+	$(BIN)/harness check zmq
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/floor.py
@@ -20,6 +21,6 @@ bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-.venv/installed-for-tests: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+.venv/installed-for-tests: .venv/installed examples/harness-zmq/pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --editable examples/harness-zmq
 	touch $@

@@ -9,7 +9,7 @@ import sys
 from statistics import median
 
 from harness import results, trial
-from harness.analysis.summary import size
+from harness.analysis.wording import size
 from harness.spec import Spec
 
 SIZES = (1 << 10, 100 << 10, 3 << 20)

@@ -1,8 +1,9 @@
 """The contract between the harness and a transport: everything that a plugin may import.
 
 A *command transport* carries records of COMMAND_BYTES from many proxy workers to many cache workers; each record
-reaches exactly one of them. A *data transport* carries replies over a *lane*: one reply in flight, from one cache
-worker to one proxy worker. Either is a frozen dataclass whose fields are its options, with three verbs:
+reaches exactly one of them, the first that asks. A *data transport* carries replies over a *lane*: one reply in
+flight, from one cache worker to one proxy worker. Either is a frozen dataclass whose fields are its options, with
+three verbs:
 
 - `provision(scope)`: a context manager that creates the names and removes them after.
 - `receiver(scope)`, `sender(scope)`: open one end by name. The receiver is always opened first.
@@ -59,6 +60,7 @@ __all__ = [
     "CommandTransport",
     "DataTransport",
     "DescriptorSocket",
+    "End",
     "FileSender",
     "Probe",
     "Reading",
@@ -68,10 +70,14 @@ __all__ = [
     "SocketReceiver",
     "SysvKind",
     "await_room",
+    "bound_socket",
+    "check_least",
+    "connected_socket",
     "content_length",
     "hookimpl",
     "limit_waits",
     "send_file",
+    "socket_name",
 ]
 
 SysvKind = Literal["shm", "sem", "msg"]
@@ -304,6 +310,13 @@ class DataTransport(ABC):
         """Open a cache worker's end, in any process of the same user; a lane may have several, used in turn."""
 
 
+def check_least(options: object, **least: int) -> None:
+    """For the __post_init__ of a transport. Raises ValueError where one of its options is below the least given."""
+    for option, value in least.items():
+        if (given := getattr(options, option)) < value:
+            raise ValueError(f"{option}={given}: must be at least {value}")
+
+
 def content_length(head: bytes | bytearray | memoryview) -> int:
     """Bytes of content that follow the head of a reply: for ends that must know where a reply ends.
 
@@ -352,6 +365,41 @@ def limit_waits(end: socket.socket, timeout: float) -> None:
     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
+@contextmanager
+def socket_name(path: str) -> Iterator[None]:
+    """Provides for the name of a Unix socket: whoever receives makes it, bind(2), and leaving this removes it."""
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def bound_socket(kind: socket.SocketKind, path: str, timeout: float) -> socket.socket:
+    """A Unix socket with a name, for this user alone; its calls end within `timeout` seconds, see limit_waits."""
+    end = socket.socket(socket.AF_UNIX, kind)
+    try:
+        end.bind(path)
+        os.chmod(path, 0o600)
+    except OSError:
+        end.close()
+        raise
+    limit_waits(end, timeout)
+    return end
+
+
+def connected_socket(kind: socket.SocketKind, path: str, timeout: float) -> socket.socket:
+    """The socket of a sender, likewise. Raises FileNotFoundError, ConnectionRefusedError."""
+    end = socket.socket(socket.AF_UNIX, kind)
+    limit_waits(end, timeout)
+    try:
+        end.connect(path)
+    except OSError:
+        end.close()
+        raise
+    return end
+
+
 class DescriptorSocket:
     """A Unix datagram socket whose messages may each bear one descriptor, unix(7) SCM_RIGHTS: for zero-copy ends.
 
@@ -359,7 +407,7 @@ class DescriptorSocket:
     within `timeout` seconds with TimeoutError, which the kernel sees to, socket(7): it costs no system call.
     """
 
-    def __init__(self, timeout: float, fd: int | None = None) -> None:
+    def __init__(self, timeout: float, fd: int) -> None:
         self._timeout = timeout
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, 0, fd)
         limit_waits(self._socket, timeout)
@@ -372,36 +420,13 @@ class DescriptorSocket:
 
     @classmethod
     def bound(cls, path: str, timeout: float) -> "DescriptorSocket":
-        """The receiving end; makes the name, which its owner removes."""
-        end = cls(timeout)
-        try:
-            end._socket.bind(path)
-            os.chmod(path, 0o600)
-        except OSError:
-            end.close()
-            raise
-        return end
+        """The receiving end, as bound_socket. socket_name removes the name."""
+        return cls(timeout, bound_socket(socket.SOCK_DGRAM, path, timeout).detach())
 
     @classmethod
     def connected(cls, path: str, timeout: float) -> "DescriptorSocket":
-        """A sending end. Raises FileNotFoundError, ConnectionRefusedError."""
-        end = cls(timeout)
-        try:
-            end._socket.connect(path)
-        except OSError:
-            end.close()
-            raise
-        return end
-
-    @staticmethod
-    @contextmanager
-    def named(path: str) -> Iterator[None]:
-        """Provides for the name of a bound end: the receiver makes it, bind(2), and leaving removes it."""
-        try:
-            yield
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+        """A sending end, as connected_socket."""
+        return cls(timeout, connected_socket(socket.SOCK_DGRAM, path, timeout).detach())
 
     def send(self, message: bytes, fd: int = -1) -> None:
         """Send a message, and with it a duplicate of `fd` where that is a descriptor."""
@@ -437,7 +462,10 @@ _FD_ROOM = socket.CMSG_SPACE(_FD.size)
 
 
 class Reading(NamedTuple):
-    """One figure of a probe. role: `client`, `proxy`, `cache`, or "" for the machine. unit: such as `1`, `s`, `B`."""
+    """One figure of a probe. role: `client`, `proxy`, `cache`, or "" for the machine. unit: such as `1`, `s`, `B`.
+
+    A probe does not know how many requests there were: it tells totals.
+    """
 
     role: str
     metric: str
@@ -446,11 +474,15 @@ class Reading(NamedTuple):
 
 
 class Probe(ABC):
-    """Looks at the processes of a trial while the load runs.
+    """Looks at the processes of a trial from the go-ahead to the last reply.
 
     name: what an experiment's `probes` call it. costly: whether it slows down what it looks at; it then runs in
     trials of its own, whose figures are never compared. table: the result file that keeps its readings, without
-    `.csv`. A reading whose `role_metric` is a column of trials.csv stands there instead.
+    `.csv`. A reading whose `role_metric`, or `metric` without a role, is a column of trials.csv that probes fill in
+    stands there instead, unless a built-in probe has filled it in.
+
+    begin and end run while the load waits: their time is in no figure. After begin comes end, once, also where the
+    trial fails; what it tells is then lost. The processes live until end has returned, or are those of a failed trial.
     """
 
     name: ClassVar[str]
@@ -458,16 +490,20 @@ class Probe(ABC):
     table: ClassVar[str] = "probes"
 
     def unusable(self) -> str:
-        """Why it cannot work on this machine, and what would mend it, in one line; empty where it can."""
+        """Why it cannot work on this machine, and the command that mends it, in one line; empty where it can."""
         return ""
 
     @abstractmethod
     def begin(self, processes: Mapping[str, Sequence[int]], directory: str) -> None:
-        """Start to look, at the go-ahead. processes: pids by role. directory: room for files. Raises OSError."""
+        """Start to look; return when it does. Raises OSError, and leaves nothing behind then.
+
+        processes: pids by role, a program's parent process before its workers. directory: of this probe alone; it is
+        removed after the trial.
+        """
 
     @abstractmethod
     def end(self) -> list[Reading]:
-        """Stop, when the last reply has come: what was seen since begin. Raises OSError."""
+        """Stop, in bounded time, and let go of the processes: what was seen since begin. Raises OSError."""
 
 
 class Hooks:
@@ -485,5 +521,5 @@ class Hooks:
 
     @hookspec
     def probes(self) -> list[type[Probe]]:
-        """The probes that this plugin adds; each is made without arguments, afresh for each trial."""
+        """The probes that this plugin adds. Each is made without arguments, afresh for each trial."""
         raise NotImplementedError

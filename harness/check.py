@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from harness import registry, testkit
-from harness.api import CommandTransport, DataTransport
+from harness.api import DataTransport
+from harness.registry import AnyTransport
 from harness.roles import program
 
 
@@ -48,15 +49,22 @@ def _run(texts: list[str], verbose: bool) -> int:
     return min(broken, 1)
 
 
-def _transports(texts: list[str]) -> list[CommandTransport | DataTransport]:
-    if not texts:
-        return registry.defaults()
-    found = registry.load()
-    transports: list[CommandTransport | DataTransport] = []
-    for text in texts:
-        name, _ = registry.parse(text)
-        if name in found.command:
-            transports.append(registry.command_transport(text))
-        if name in found.data or name not in found.command:
-            transports.append(registry.data_transport(text))
-    return transports
+def _transports(texts: list[str]) -> list[AnyTransport]:
+    return [transport for text in texts for transport in _of_both_kinds(text)] if texts else registry.defaults()
+
+
+def _of_both_kinds(text: str) -> list[AnyTransport]:
+    """The transports of that name; with options, of the kinds that have them. Raises UnknownTransport."""
+    found: list[AnyTransport] = []
+    wrong = None
+    for build, known in (
+        (registry.command_transport, registry.load().command), (registry.data_transport, registry.load().data)
+    ):  # fmt: skip
+        try:
+            found.append(build(text))
+        except registry.UnknownTransport as error:
+            if wrong is None or registry.parse(text)[0] in known:
+                wrong = error
+    if wrong is not None and not found:
+        raise wrong
+    return found

@@ -3,15 +3,118 @@
 Nothing is guessed: a fact that cannot be read here, as in many containers and virtual machines, is None.
 """
 
+import glob
 import gzip
 import os
 import platform
+import resource
+import subprocess
 import time
 from collections.abc import Set
 from functools import cache
-from typing import NamedTuple
+from importlib.metadata import distributions
+from typing import Any, NamedTuple
+
+import harness
+from harness import rendezvous
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds, of the counters in /proc
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_LOOK = 0.06  # seconds of a look at the load: 12 of these ticks on 2 CPUs
+_CPU = "/sys/devices/system/cpu"
+_CGROUP = "/sys/fs/cgroup"
+
+
+def facts() -> dict[str, Any]:
+    """What does not change from one trial to the next, ready for JSON; sizes in bytes."""
+    meeting = rendezvous.base_directory()
+    return {
+        "host": platform.node(),
+        "user": os.getuid(),
+        "cpu": _cpu(),
+        "kernel": {
+            "release": platform.release(),
+            "version": platform.version(),
+            "clock_source": _text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            "huge_pages": _chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
+            "huge_pages_shm": _chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
+        },
+        "memory": {"total": os.sysconf("SC_PHYS_PAGES") * _PAGE, "shm": _space("/dev/shm")},  # noqa: S108
+        "limits": {
+            "open_files": _limit(resource.RLIMIT_NOFILE),
+            "mq_bytes": _limit(resource.RLIMIT_MSGQUEUE),
+            **_settings("fs/mqueue", "msg_max", "msgsize_max", "queues_max"),
+            **_settings("kernel", "msgmax", "msgmnb", "msgmni", "shmmax", "shmall", "shmmni"),
+            "sem": dict(zip(("semmsl", "semmns", "semopm", "semmni"), _numbers("/proc/sys/kernel/sem"), strict=False)),
+            **_settings("fs", "pipe-max-size", "pipe-user-pages-soft"),
+        },
+        "tcp": {
+            "congestion": _text("/proc/sys/net/ipv4/tcp_congestion_control"),
+            "congestion_allowed": (_text("/proc/sys/net/ipv4/tcp_allowed_congestion_control") or "").split() or None,
+            "ports": _numbers("/proc/sys/net/ipv4/ip_local_port_range") or None,
+            **_settings("net/ipv4", "tcp_tw_reuse", "tcp_max_tw_buckets"),
+        },
+        "tracing": {
+            **_settings("kernel", "perf_event_paranoid", "kptr_restrict"),
+            **_settings("kernel/yama", "ptrace_scope"),
+        },
+        "rendezvous": {"directory": meeting, "file_system": _file_system(meeting)},
+        "software": {
+            "python": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "harness": harness.__version__,
+            "commit": commit(),
+            "packages": dict(sorted((one.name, one.version) for one in distributions())),
+        },
+    }
+
+
+def _cpu() -> dict[str, Any]:
+    governors = {_text(path) for path in glob.glob(f"{_CPU}/cpufreq/policy*/scaling_governor")}
+    vulnerabilities = sorted(glob.glob(f"{_CPU}/vulnerabilities/*"))
+    return {
+        "model": cpu_model(),
+        "online": os.cpu_count(),
+        "usable": len(os.sched_getaffinity(0)),
+        "quota": _cpu_quota(),
+        "virtual": _is_virtual(),
+        "smt": _switch(f"{_CPU}/smt/active"),
+        "governors": sorted(filter(None, governors)) or None,
+        "turbo": _turbo(),
+        "mitigations": {os.path.basename(path): _text(path) for path in vulnerabilities} or None,
+    }
+
+
+@cache
+def cpu_model() -> str:
+    """The name of the processor in /proc/cpuinfo; `unknown` where it has none there, as on ARM."""
+    with open("/proc/cpuinfo") as info:
+        return next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
+
+
+@cache
+def commit() -> str:
+    """The commit of the checkout that this package lies in, empty where it lies in none."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not os.path.exists(f"{root}/.git"):
+        return ""
+    try:
+        command = ["git", "-C", root, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+dirty"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+@cache
+def kernel_option(name: str) -> bool | None:
+    """Whether the kernel was built with an option; None where its configuration is nowhere to be read."""
+    for path, opener in (("/proc/config.gz", gzip.open), (f"/boot/config-{platform.release()}", open)):
+        try:
+            with opener(path, "rt") as lines:
+                return f"{name}=y\n" in lines
+        except OSError:
+            continue
+    return None
 
 
 class CpuTimes(NamedTuple):
@@ -43,13 +146,111 @@ def cpu_times(cpus: Set[int]) -> CpuTimes:
     return CpuTimes(now * len(cpus), idle * _TICK, steal * _TICK, interrupts * _TICK)
 
 
-@cache
-def kernel_option(name: str) -> bool | None:
-    """Whether the kernel was built with an option; None where its configuration is nowhere to be read."""
-    for path, opener in (("/proc/config.gz", gzip.open), (f"/boot/config-{platform.release()}", open)):
-        try:
-            with opener(path, "rt") as lines:
-                return f"{name}=y\n" in lines
-        except OSError:
+def load(seconds: float) -> tuple[float, float]:
+    """The shares of the next `seconds` for which the CPUs that this process may use are busy, and stolen."""
+    cpus = os.sched_getaffinity(0)
+    before = cpu_times(cpus)
+    time.sleep(seconds)
+    seen = cpu_times(cpus).since(before)
+    return max(0.0, 1 - (seen.idle + seen.steal) / seen.passed), seen.steal / seen.passed
+
+
+def quiet(limit: float, bound: float) -> float:
+    """Wait until the CPUs that this process may use are busy or stolen for at most a share of `limit`.
+
+    It looks for 0.06 s at a time, and for at most `bound` seconds in all. Returns how long that took; whether it has
+    become quiet, a trial's column `disturbed` tells.
+    """
+    begun = time.monotonic()
+    while time.monotonic() + _LOOK <= begun + bound and sum(load(_LOOK)) > limit:
+        pass
+    return time.monotonic() - begun
+
+
+def _text(path: str) -> str | None:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def _numbers(path: str) -> list[int]:
+    return [int(word) for word in (_text(path) or "").split() if word.lstrip("-").isdecimal()]
+
+
+def _number(path: str) -> int | None:
+    return next(iter(_numbers(path)), None)
+
+
+def _settings(directory: str, *names: str) -> dict[str, int | None]:
+    return {name: _number(f"/proc/sys/{directory}/{name}") for name in names}
+
+
+def _switch(path: str) -> bool | None:
+    value = _number(path)
+    return None if value is None else bool(value)
+
+
+def _chosen(path: str) -> str | None:
+    """The word in brackets."""
+    return (_text(path) or "").partition("[")[2].partition("]")[0] or None
+
+
+def _limit(which: int) -> dict[str, int | None]:
+    """A limit of this process, getrlimit(2); None: unlimited."""
+    soft, hard = (None if value == resource.RLIM_INFINITY else value for value in resource.getrlimit(which))
+    return {"soft": soft, "hard": hard}
+
+
+def _turbo() -> bool | None:
+    off = _switch(f"{_CPU}/intel_pstate/no_turbo")
+    return _switch(f"{_CPU}/cpufreq/boost") if off is None else not off
+
+
+def _is_virtual() -> bool | None:
+    """Whether a hypervisor says so, for which only x86 has a flag."""
+    with open("/proc/cpuinfo") as info:
+        return next(("hypervisor" in line.split() for line in info if line.startswith("flags")), None)
+
+
+def _cpu_quota() -> float | None:
+    """How many CPUs' worth of time the control groups of this process allow, cgroups(7); None: no quota is known."""
+    quotas = []
+    for line in (_text("/proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not {"", "cpu"} & set(controllers.split(",")):
             continue
-    return None
+        while True:
+            group = f"{_CGROUP}/{controllers}{path}"
+            words = (_text(f"{group}/cpu.max") or "").split()  # version 2: `max 100000`
+            words = words or [_text(f"{group}/cpu.cfs_{what}_us") or "" for what in ("quota", "period")]
+            if all(word.isdecimal() for word in words):
+                quotas.append(int(words[0]) / int(words[1]))
+            if path == "/":
+                break
+            path = os.path.dirname(path)
+    return min(quotas, default=None)
+
+
+def _space(directory: str) -> dict[str, Any] | None:
+    try:
+        room = os.statvfs(directory)
+    except OSError:
+        return None
+    return {
+        "file_system": _file_system(directory),
+        "size": room.f_blocks * room.f_frsize,
+        "free": room.f_bavail * room.f_frsize,
+    }
+
+
+def _file_system(path: str) -> str | None:
+    """The type of the file system that a path is on, or is to be on, /proc/self/mounts."""
+    path = os.path.realpath(path)
+    found: tuple[int, str | None] = (0, None)
+    for line in (_text("/proc/self/mounts") or "").splitlines():
+        _, mount, kind, *_ = line.split(" ")
+        if f"{path}/".startswith(mount if mount == "/" else f"{mount}/") and len(mount) >= found[0]:
+            found = len(mount), kind  # of several at one place the last is seen
+    return found[1]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from harness.api import Probe
 from harness.probes import proc
-from harness.results import PROBED, Observation, Trial
+from harness.results import PROBED, Bucket, Observation, Trial
 
 # From this share of the CPU time on, foreign load or steal disturbs a trial: what is to be told apart are differences
 # of 10 %, and the services of a machine that is let alone stay well below.
@@ -14,7 +14,7 @@ DISTURBED = 0.05
 # Seconds a CPU that are nothing at all in a short trial: idle and stolen time are counted in steps of 10 ms.
 UNSURE = 0.02
 
-Seen = dict[str, list[Observation]]  # by table
+Seen = dict[str, list[Bucket | Observation]]  # by table
 
 
 class ProbeFailed(Exception):
@@ -79,7 +79,8 @@ class Probing:
         try:
             yield
         except Exception as error:  # noqa: BLE001  whatever a stranger's probe raises
-            self._problems.append((probe, " ".join(f"probe {probe.name}: {error or type(error).__name__}".split())))
+            text = f"probe {probe.name}: {type(error).__name__}: {error}"
+            self._problems.append((probe, " ".join(text.split())))
 
     def _check(self) -> None:
         self._trial.reason = "; ".join(problem for _, problem in self._problems)

@@ -8,62 +8,117 @@ import json
 import os
 import platform
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
-from functools import cache
-from typing import IO
+from functools import partial
+from typing import IO, Any
 
 import harness
-from harness import registry, rendezvous
-from harness.api import Probe
+from harness import machine, registry, rendezvous, workload
+from harness.api import DataTransport, Probe
+from harness.probes.proc import Cpu, resident
 from harness.probing import ProbeFailed, Probing, Seen, disturbance
-from harness.results import COLUMN_OF, Trial
+from harness.results import COLUMN_OF, Bucket, Trial
 from harness.roles.gfserver import SYSTEM
 from harness.roles.load import OUTCOMES
-from harness.spec import OF_THE_CACHE, Spec
+from harness.spec import DIRECTORY, OF_TCP, OF_THE_CACHE, Spec
+from harness.workload import Workload
 
 _START = 30.0  # seconds for the programs to be ready
 _END = 4.0  # seconds for a program to end after SIGTERM
 _REQUEST = 10.0  # seconds for a request of the load
+_LONG = 86_400.0  # seconds for a load that is a number of requests
 _NULL = "null"
+_KEEPS_CONTENT = {"memfd", "mmap"}  # content that has been served once does not come from the file any more
+
+Live = Callable[[Mapping[str, float]], None]
 
 
 class TrialError(Exception):
     """Why a trial has no result, in one line."""
 
 
-def run(spec: Spec, trial: Trial, probes: Sequence[Probe] = (), seen: Seen | None = None) -> Trial:
+def run(
+    spec: Spec,
+    trial: Trial,
+    probes: Sequence[Probe] = (),
+    seen: Seen | None = None,
+    logs: str = "",
+    live: Live | None = None,
+) -> Trial:
     """Run one trial and fill in `trial`, whose identity (experiment, number, block) the caller has set.
 
     A trial that fails is a record too: status `failed` and the reason. probes: made afresh; those of every trial need
-    not be named. seen: gets the readings that have no column, by table.
+    not be named. seen: gets what has no column, by table. logs: the directory that gets the words of the programs of a
+    trial that failed. live: called each second while the load runs, which costs a little.
     """
-    trial.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
-    _describe_spec(spec, trial)
-    _describe_host(trial)
+    seen = {} if seen is None else seen
+    _describe(spec, trial)
     name = f"trial-{os.getpid()}-{trial.trial}"
     try:
-        _describe_transports(spec, trial)
+        if reason := impossible(spec):
+            raise ValueError(reason)
         with ExitStack() as undo:
             home = rendezvous.Home(name, "trial")
             undo.callback(home.close)
-            probing = Probing(trial, probes, {} if seen is None else seen)
-            _measure(spec, trial, name, home.directory, probing, undo)
+            undo.push(partial(_keep_logs, home.directory, logs, f"trial-{trial.trial}-attempt-{trial.attempt}"))
+            _measure(spec, trial, name, home.directory, Probing(trial, probes, seen), seen, live, undo)
+            if trial.ok != trial.requests:
+                bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
+                raise TrialError(f"not every reply was OK: {bad}")
         trial.status = "ok"
-        if trial.ok != trial.requests:
-            bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
-            trial.status, trial.reason = "failed", f"not every reply was OK: {bad}"
     except (TrialError, ProbeFailed, OSError, ValueError) as error:
         trial.status, trial.reason = "failed", " ".join(str(error).split())
     finally:
         trial.swept = _sweep(name)
     return trial
+
+
+def refuse(spec: Spec, trial: Trial, reason: str) -> Trial:
+    """The record of a trial that is not run, for what it was to do cannot be done here."""
+    _describe(spec, trial)
+    trial.status, trial.reason = "refused", reason
+    return trial
+
+
+def impossible(spec: Spec) -> str:
+    """Why a trial could not do what its spec says, empty where nothing speaks against it."""
+    kind = registry.data_transport(spec.data).name if spec.source == "cache" else ""
+    missing = {cpu for cpus in _placed(spec.placement).values() for cpu in cpus} - os.sched_getaffinity(0)
+    if missing:
+        has = _text(os.sched_getaffinity(0))
+        return f"placement {spec.placement}: this run may not use CPU {min(missing)}; it has {has}"
+    if spec.scope == "lane" and (spec.rate or spec.source == "direct"):
+        return (
+            "scope lane: a lane leads to a cache, and each request waits for its reply; leave `rate` and "
+            "`source: direct` to the pipeline"
+        )
+    if spec.page_cache == "cold" and kind in _KEEPS_CONTENT:
+        return f"page_cache cold: {kind} keeps content, or the pages of files, itself; take another transport"
+    if spec.files.startswith(DIRECTORY) and kind == _NULL:
+        return f"files {spec.files}: the null transport serves zeros; take a file set of sizes"
+    return ""
+
+
+def data_transport(spec: Spec) -> DataTransport:
+    """The data transport of a cell, with the options that it sets. Raises ValueError."""
+    return registry.data_transport(spec.data, chunk=spec.chunk, depth=spec.depth, wait=spec.wait)
+
+
+def _keep_logs(directory: str, logs: str, name: str, _: object, error: BaseException | None, __: object) -> None:
+    """Keep what the programs said, where the trial failed. It is called when all of them have ended."""
+    if logs and isinstance(error, Exception):
+        os.makedirs(logs, exist_ok=True)
+        for log in os.listdir(directory):
+            if log.endswith(".log"):
+                shutil.copyfile(f"{directory}/{log}", f"{logs}/{name}-{log}")
 
 
 def _sweep(name: str) -> int:
@@ -76,50 +131,102 @@ def _sweep(name: str) -> int:
     return found
 
 
-def _measure(spec: Spec, trial: Trial, name: str, directory: str, probing: Probing, undo: ExitStack) -> None:
-    _make_files(spec, directory)
-    common = ["--name", name, "--timeout", str(spec.timeout), "--until-eof"]
+def _measure(
+    spec: Spec,
+    trial: Trial,
+    name: str,
+    directory: str,
+    probing: Probing,
+    seen: Seen,
+    live: Live | None,
+    undo: ExitStack,
+) -> None:
+    files = _make_files(spec, directory)
+    trial.file_size_bytes = files.mean_size
+    where = ["--name", name, "--timeout", str(spec.timeout)]
+    common = [*where, "--until-eof", *(["--cold"] if spec.page_cache == "cold" else [])]
     servers = {}
+    start = partial(_Program, directory, undo, _placed(spec.placement))
     if spec.source == "direct":
-        backend = ["--direct", f"{directory}/files"]
+        backend = ["--direct", files.directory]
     else:
-        backend = ["-n", str(spec.lanes), "--data", spec.data]
-        backend += ["-z", str(spec.chunk)] if spec.chunk else []
-        servers["cache"] = _Program(
-            "simplecached", directory, undo, "-c", f"{directory}/files", "-t", str(spec.cache_threads),
-            "--processes", str(spec.cache_processes), "--command", spec.command, *common,
+        backend = ["-n", str(spec.lanes), "--data", registry.describe(data_transport(spec))]
+        servers["cache"] = start(
+            "cache", "simplecached", "-c", files.directory, "-t", str(spec.cache_threads), "--processes",
+            str(spec.cache_processes), "--command", spec.command, *common,
         )  # fmt: skip
-    servers["proxy"] = proxy = _Program(
-        "webproxy", directory, undo, "-p", "0", "-t", str(spec.proxy_threads), "--processes",
-        str(spec.proxy_processes), "--congestion", spec.congestion, *backend, *common,
-    )  # fmt: skip
-    if "cache" in servers:
+    workers = ["-t", str(spec.proxy_threads), "--processes", str(spec.proxy_processes)]
+    load = [
+        "-w", f"{directory}/workload.txt", "--warmup", str(spec.warmup), "--verify", files.directory, "--gate",
+        "--json", *(["-r", str(spec.requests)] if spec.requests else ["--seconds", str(spec.seconds)]),
+    ]  # fmt: skip
+    if spec.scope == "lane":
         servers["cache"].expect("simplecached: ready", _START)
-    port = proxy.expect("webproxy: listening on", _START).split()[3].rstrip(",").rpartition(":")[2]
-    client = _Program(
-        "gfclient", directory, undo, "-p", port, "-t", str(spec.clients), "--processes", str(spec.client_processes),
-        "-w", f"{directory}/workload.txt", "--seconds", str(spec.seconds), "--warmup", str(spec.warmup),
-        "--timeout", str(_REQUEST), "--verify", f"{directory}/files", "--gate", "--json",
-        *(["--discard"] if spec.sink == "discard" else []),
-    )  # fmt: skip
+        client = servers["proxy"] = start("proxy", "lane", *workers, "--sink", spec.sink, *backend, *where, *load)
+    else:
+        servers["proxy"] = proxy = start(
+            "proxy", "webproxy", "-p", "0", *workers, "--congestion", spec.congestion, *backend, *common
+        )
+        if "cache" in servers:
+            servers["cache"].expect("simplecached: ready", _START)
+        port = proxy.expect("webproxy: listening on", _START).split()[3].rstrip(",").rpartition(":")[2]
+        if spec.rate:
+            load += ["--rate", str(spec.rate), "--arrivals", spec.arrivals, "--seed", str(trial.trial)]
+        client = start(
+            "client", "gfclient", "-p", port, "-t", str(spec.clients), "--processes", str(spec.client_processes),
+            "--timeout", str(_REQUEST), f"--{spec.sink}", *load, *(["--live"] if live else []),
+        )  # fmt: skip
     client.expect("warm", _START + spec.warmup)
-    programs = {"client": client, **servers}
-    with probing.looking({role: program.pids() for role, program in programs.items()}, directory):
+    processes = {"client": client.pids(), **{role: program.pids() for role, program in servers.items()}}
+    if spec.scope == "lane":  # it has none but those that read from the sockets which some lanes need
+        processes["client"] = [pid for worker in client.pids()[1:] for pid in _children(worker)]
+    processes = {role: pids for role, pids in processes.items() if pids}
+    trial.placement_effective = " ".join(
+        f"{role}={_text(set().union(*map(os.sched_getaffinity, pids)))}" for role, pids in processes.items()
+    )
+    with probing.looking(processes, directory):
         client.say("go")
-        client.expect("done", spec.seconds + _REQUEST + 5)
+        _await_end(spec, client, processes, live)
     client.say("end")
-    report = client.expect("{", _START)
+    report = json.loads(client.expect("{", _START))
     client.wait()
     _fill(trial, report)
+    seen["latency"] = [Bucket(trial.trial, bound / 1e3, count) for bound, count in report["histogram"]]
+
+
+def _await_end(spec: Spec, client: "_Program", processes: Mapping[str, Sequence[int]], live: Live | None) -> None:
+    """Return when the load has ended; meanwhile pass on what it says of itself each second."""
+    deadline = time.monotonic() + (_LONG if spec.requests else spec.seconds) + _REQUEST + 5
+    last, probe = {"seconds": 0.0, "requests": 0.0, "content_bytes": 0.0}, Cpu()
+    if live:
+        probe.begin(processes, "")
+    while (line := client.expect("", deadline - time.monotonic())) != "done":
+        if live and line.startswith("tick "):
+            now = json.loads(line.removeprefix("tick "))
+            passed = max(now["seconds"] - last["seconds"], 1e-9)
+            told = {
+                "requests": now["requests"],
+                "requests_per_s": (now["requests"] - last["requests"]) / passed,
+                "bytes_per_s": (now["content_bytes"] - last["content_bytes"]) / passed,
+            }
+            for role, metric, value, _ in probe.end():
+                told[f"{role}_{metric.removesuffix('_s')}"] = value / passed
+            for role, pids in processes.items():
+                told[f"{role}_rss_mib"] = sum(map(resident, pids)) / (1 << 20)
+            live(told)
+            last, probe = now, Cpu()
+            probe.begin(processes, "")
 
 
 class _Program:
     """A program of the harness in a fresh process, ended by `undo`; it ends by itself should this process be killed."""
 
-    def __init__(self, name: str, directory: str, undo: ExitStack, *arguments: str) -> None:
+    def __init__(
+        self, directory: str, undo: ExitStack, placed: Mapping[str, set[int]], role: str, name: str, *arguments: str
+    ) -> None:
         self._name = name
         self._log = f"{directory}/{name}.log"
-        with open(self._log, "wb") as log:
+        with open(self._log, "wb") as log, _on(placed.get(role)):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "harness", name, *arguments],
                 stdin=subprocess.PIPE,
@@ -137,8 +244,7 @@ class _Program:
 
     def pids(self) -> list[int]:
         """Its processes: the parent first, then its workers."""
-        with open(f"/proc/{self.pid}/task/{self.pid}/children") as children:
-            return [self.pid, *map(int, children.read().split())]
+        return [self.pid, *_children(self.pid)]
 
     def say(self, line: str) -> None:
         self._in.write(f"{line}\n".encode())
@@ -186,24 +292,66 @@ class _Program:
             raise TrialError(f"{self._name} ended with exit code {self._process.returncode}; {self._last_words()}")
 
 
-def _make_files(spec: Spec, directory: str) -> None:
-    """The files to be asked for, and the workload. Random bytes, but zeros where the transport invents zeros."""
-    os.mkdir(f"{directory}/files")
-    zeros = spec.source == "cache" and registry.data_transport(spec.data).name == _NULL
-    with open(f"{directory}/workload.txt", "w") as workload:
-        for number in range(spec.copies):
-            workload.write(f"/{number}\n")
-            with open(f"{directory}/files/{number}", "wb") as file:
-                file.write(bytes(int(spec.files)) if zeros else os.urandom(int(spec.files)))
+@contextmanager
+def _on(cpus: set[int] | None) -> Iterator[None]:
+    """What is started meanwhile runs on these CPUs, and so do its forks: sched_setaffinity(2) is inherited."""
+    mine = os.sched_getaffinity(0)
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
-def _fill(trial: Trial, report: str) -> None:
-    result = json.loads(report)
+def _placed(placement: str) -> dict[str, set[int]]:
+    """The CPUs of each role that is not free to run anywhere."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if placement == "free":
+        return {}
+    if placement == "same-core":
+        return {role: {cpus[0]} for role in ("client", "proxy", "cache")}
+    if placement == "spread":  # the channel goes from one CPU to another; the client has the others where there are any
+        return {"proxy": {cpus[0]}, "cache": {cpus[-1]}, "client": set(cpus[1:-1] or cpus)}
+    given = dict(part.split("=") for part in placement.split())
+    return {role: _cpus(text) for role, text in given.items()}
+
+
+def _cpus(text: str) -> set[int]:
+    """`0,2-3` as a set."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def _text(cpus: set[int]) -> str:
+    return ",".join(map(str, sorted(cpus)))
+
+
+def _make_files(spec: Spec, directory: str) -> Workload:
+    """The files to be asked for, and the list of them. Random bytes, but zeros where the transport invents zeros."""
+    files = workload.describe(spec.files, spec.copies, f"{directory}/files")
+    if files.directory == f"{directory}/files":
+        zeros = spec.source == "cache" and registry.data_transport(spec.data).name == _NULL
+        workload.make(files, zeros, durable=spec.page_cache == "cold")
+    with open(f"{directory}/workload.txt", "w", encoding="utf-8", errors="surrogateescape") as lines:
+        lines.writelines(f"{path}\n" for path in files.paths)
+    return files
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return list(map(int, children.read().split()))
+
+
+def _fill(trial: Trial, result: Mapping[str, Any]) -> None:
     for outcome in OUTCOMES:
         setattr(trial, outcome.lower(), result[outcome])
     for same in ("requests", "requests_per_s", "content_bytes", "latency_max_us"):
         setattr(trial, same, result[same])
-    for percentile in ("50", "90", "99", "99.9"):
+    for percentile in ("50", "90", "99", "99.9", "99.99"):
         setattr(trial, f"latency_p{percentile.replace('.', '_')}_us", result[f"latency_p{percentile}_us"])
     trial.measured_s = result["seconds"]
     trial.content_bytes_per_s = result["content_bytes"] / result["seconds"]
@@ -216,45 +364,29 @@ def _fill(trial: Trial, report: str) -> None:
         trial.disturbed = disturbance(trial)
 
 
-def _describe_spec(spec: Spec, trial: Trial) -> None:
+def _describe(spec: Spec, trial: Trial) -> None:
+    """Fill in what is known before the trial."""
+    trial.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
+    idle = OF_THE_CACHE if spec.source == "direct" else OF_TCP if spec.scope == "lane" else ()
     for factor in fields(Spec):
-        if spec.source == "cache" or factor.name not in OF_THE_CACHE:
+        if factor.name not in idle:
             setattr(trial, COLUMN_OF.get(factor.name, factor.name), getattr(spec, factor.name))
     trial.control = int(spec.control)
-    trial.file_size_bytes = int(spec.files)
-    if spec.congestion == SYSTEM:
+    if spec.requests:
+        trial.load_s = 0.0
+    if not spec.rate:
+        trial.arrivals = ""
+    if trial.congestion == SYSTEM:
         with open("/proc/sys/net/ipv4/tcp_congestion_control") as name:
             trial.congestion = name.read().strip()
-
-
-def _describe_transports(spec: Spec, trial: Trial) -> None:
     if spec.source == "cache":
-        data = registry.data_transport(spec.data, spec.chunk or None)
+        data = data_transport(spec)
         trial.command_effective = registry.describe(registry.command_transport(spec.command))
         trial.data_effective = registry.describe(data)
         trial.cache_end, trial.proxy_end = registry.shape(data)
-
-
-def _describe_host(trial: Trial) -> None:
+        trial.chunk_effective_bytes = getattr(data, "chunk", 0)
+        trial.depth_effective = getattr(data, "depth", 0)
+        trial.wait_effective = getattr(data, "wait", "")
     trial.host, trial.kernel, trial.python = platform.node(), platform.release(), platform.python_version()
-    trial.cpu, trial.cpus = _cpu_model(), len(os.sched_getaffinity(0))
-    trial.harness, trial.commit = harness.__version__, _commit()
-
-
-@cache
-def _cpu_model() -> str:
-    with open("/proc/cpuinfo") as info:
-        return next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
-
-
-@cache
-def _commit() -> str:
-    """The commit of the checkout that this package lies in, empty where it lies in none."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if not os.path.exists(f"{root}/.git"):
-        return ""
-    try:
-        command = ["git", "-C", root, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+dirty"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    trial.cpu, trial.cpus = machine.cpu_model(), len(os.sched_getaffinity(0))
+    trial.harness, trial.commit = harness.__version__, machine.commit()

@@ -18,6 +18,9 @@ from harness import api, registry, rendezvous
         ("posix_shm:depth=two", "not a whole number"),
         ("posix_shm:depth=0", "depth at least 1"),
         ("posix_shm:wait=never", "must be block, spin or spin-then-block"),
+        ("posix_shm:sync=futex", "must be semaphore or fifo"),
+        ("posix_shm:sync=fifo,wait=spin", "sync=fifo has none: change one of them"),
+        ("posix_shm:sync=fifo,depth=4097", "at most 4096"),
         ("sysv_shm:depth=40000", "a semaphore counts to 32767"),
         ("posix_shm:depth", "write options as"),
     ],
@@ -126,6 +129,21 @@ def HOOK():
 """
 
 
+PROBE = """
+from harness.api import Probe, hookimpl
+
+class Mine(Probe):
+    name = "io"
+    pass
+    def begin(self, processes, directory): ...
+    def end(self): ...
+
+@hookimpl
+def probes():
+    return [Mine]
+"""
+
+
 def with_plugins():
     """What a fresh process says of its transports."""
     script = "from harness import registry; r = registry.load(); print(list(r.data)); print(r.failed)"
@@ -154,6 +172,10 @@ def test_a_strangers_transport_is_found_beside_the_built_in_ones(plugins):
         (plugin(hook="data_transport"), "unknown hook 'data_transport'"),
         (plugin().replace("return [Mine]", "return 1"), "TypeError"),
         (plugin().replace("return [Mine]", "return [int]"), "is no dataclass of DataTransport"),
+        (PROBE.replace("(Probe)", ""), "is no class of Probe"),
+        (PROBE.replace("def end", "def stop"), "abstract method end"),
+        (PROBE.replace("io", "i o"), "its name 'i o' is not letters"),
+        (PROBE.replace("pass", 'table = "trials"'), "its table cannot be 'trials'"),
     ],
 )
 def test_a_plugin_that_does_not_work_is_reported_and_costs_no_other_one_anything(plugins, source, reason):
@@ -171,6 +193,14 @@ def test_a_plugin_that_does_not_work_is_reported_and_costs_no_other_one_anything
 def test_two_transports_of_one_name_are_refused(plugins):
     plugins("stranger", plugin(name="fifo"))
     assert "ValueError: two plugins offer 'fifo'" in with_plugins()
+
+
+def test_two_probes_of_one_name_are_refused_and_one_that_there_is_not_is_told(plugins):
+    with pytest.raises(registry.UnknownTransport, match="syscals: no such probe; did you mean syscalls"):
+        registry.probe("syscals")
+    assert registry.probe("syscalls") is not registry.probe("syscalls")
+    plugins("stranger", PROBE.replace("io", "cpu"))
+    assert "ValueError: two plugins offer 'cpu'" in with_plugins()
 
 
 def test_memory_that_there_is_no_room_for_is_refused_before_anything_starts(home):

@@ -12,8 +12,10 @@ import pytest
 from test_transports import ended_well, in_a_fork
 
 from harness import registry
+from harness.protocol import wire
 
-RINGS = ["posix_shm", "posix_shm:wait=spin", "posix_shm:wait=spin-then-block", "sysv_shm"]
+RINGS = ["posix_shm", "posix_shm:wait=spin", "posix_shm:wait=spin-then-block", "posix_shm:sync=fifo", "sysv_shm"]
+HEAD = wire.encode_head(1, wire.STATUS_NOT_FOUND, 0)
 
 
 @pytest.fixture(params=RINGS)
@@ -44,15 +46,15 @@ def test_a_wait_is_not_disturbed_by_signals(ring, home):
 
         def send():
             time.sleep(0.1)
-            sender.loan()[:1] = b"x"
-            sender.publish(1)
+            sender.loan()[: wire.HEAD_BYTES] = HEAD
+            sender.publish(wire.HEAD_BYTES)
 
         thread = threading.Thread(target=send)
         signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
         thread.start()
         try:
             with receiver.take() as piece:
-                assert bytes(piece) == b"x"
+                assert bytes(piece) == HEAD
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
@@ -84,7 +86,9 @@ def test_an_end_is_not_closed_under_a_piece_that_is_in_use(ring, home):
         piece[:5] = b"still"  # a segmentation fault, were it unmapped
 
     with ring.provision(scope):
+        receiver = ring.receiver(scope)
         assert ended_well(in_a_fork(close_too_early))
+        receiver.close()
 
 
 def test_an_end_leaves_no_mapping(ring, home):
@@ -95,6 +99,66 @@ def test_an_end_leaves_no_mapping(ring, home):
             end.close()
         with open("/proc/self/maps") as maps:
             assert not [line for line in maps if "/SYSV" in line or "lane" in line]
+
+
+@pytest.fixture
+def rung(home):
+    """A lane over FIFOs, its timeout longer than any test: (transport, scope)."""
+    lane = registry.data_transport("posix_shm:sync=fifo,depth=2"), home.scope("lane", 20)
+    with lane[0].provision(lane[1]):
+        yield lane
+
+
+def test_a_killed_proxy_is_told_at_once_over_fifos(rung):
+    transport, scope = rung
+    opened, tell = os.pipe()
+
+    def receive():
+        transport.receiver(scope)
+        os.write(tell, b"x")
+        signal.pause()
+
+    pid = in_a_fork(receive)
+    os.read(opened, 1)
+    sender = transport.sender(scope)
+    for _ in range(transport.depth):
+        sender.loan()
+    timer = threading.Timer(0.1, os.kill, (pid, signal.SIGKILL))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(ConnectionError):
+        sender.loan()
+    with pytest.raises(ConnectionError):
+        sender.publish(1)
+    with pytest.raises(ConnectionError):
+        transport.sender(scope)
+    assert time.monotonic() - begun < 5
+    timer.join()
+    assert not ended_well(pid)
+    sender.close()
+    os.close(opened)
+    os.close(tell)
+
+
+def test_senders_that_left_between_replies_neither_end_the_wait_nor_keep_it_busy(rung):
+    transport, scope = rung
+
+    def send():
+        sender = transport.sender(scope)
+        sender.loan()[: wire.HEAD_BYTES] = HEAD
+        sender.publish(wire.HEAD_BYTES)
+        sender.close()
+
+    receiver = transport.receiver(scope)
+    for _ in range(3):
+        timer = threading.Timer(0.3, send)
+        timer.start()
+        used = time.process_time()
+        assert bytes(receiver.take()) == HEAD
+        assert time.process_time() - used < 0.1
+        receiver.give_back()
+        timer.join()
+    receiver.close()
 
 
 def test_a_sysv_lane_that_is_removed_ends_those_that_wait_in_it(home):

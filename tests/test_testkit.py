@@ -1,4 +1,4 @@
-"""Every registered transport keeps its promises; and transports broken on purpose are caught by the check for it."""
+"""Every built-in transport keeps its promises; and transports broken on purpose are caught by the check for it."""
 
 import os
 import time
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 import posix_ipc
 import pytest
+from conftest import COMMAND, DATA
 
-from harness import registry, testkit
+from harness import testkit
 from harness.api import HEAD_BYTES, FileSender, Scope
 from transports.fifo import FifoCommandReceiver, FifoCommands, FifoCommandSender, FifoData, FifoReceiver, FifoSender
-from transports.posix_mq import MqCommandSender, PosixMqCommands
+from transports.posix_mq import PosixMqCommands, PosixQueue
 from transports.posix_shm import PosixShm
 from transports.sendfile import DescriptorSender, Sendfile
 
 CHECKS = [
-    pytest.param(transport, name, id=f"{type(transport).__name__}-{testkit.sentence(name)}")
-    for transport in registry.defaults()
-    for name in sorted(dir(testkit.contract_for(transport)))
+    pytest.param(kind(), name, id=f"{kind.__name__}-{testkit.sentence(name)}")
+    for kind in (*COMMAND.values(), *DATA.values())
+    for name in sorted(dir(testkit.contract_for(kind())))
     if name.startswith("test_")
 ]
 
@@ -30,6 +31,10 @@ def test_the_transport_keeps_the_promise(transport, check):
 
 class TestThePytestFace(testkit.DataContract):
     transport = PosixShm(chunk=4096, depth=1)
+
+
+class TestTheSecondSync(testkit.DataContract):
+    transport = PosixShm(chunk=4096, sync="fifo")
 
 
 # ---- broken on purpose; each names the check that has to catch it
@@ -215,13 +220,16 @@ class CopyingInSecret(FifoData):
     class Sender(FileSender):
         def __init__(self, scope, options):
             self._end = FifoSender(scope, options)
+            self._chunk = options.chunk
 
         def send_file(self, head, fd, offset, count):
             data = head + os.pread(fd, count, offset) if count else head
             if len(data) < HEAD_BYTES + count:
                 raise EOFError
-            while data:
-                data = data[self._end._write(data) :]
+            for start in range(0, len(data), self._chunk):
+                piece = data[start : start + self._chunk]
+                self._end.loan()[: len(piece)] = piece
+                self._end.publish(len(piece))
 
         def close(self):
             self._end.close()
@@ -236,26 +244,42 @@ class Tearing(FifoCommands):
 
     class Sender(FifoCommandSender):
         def send(self, record):
-            self._write(record[:200])
+            super().send(record[:200])
             time.sleep(0.0002)
-            self._write(record[200:])
+            super().send(record[200:])
 
     def sender(self, scope) -> FifoCommandSender:
-        return self.Sender(scope, os.O_WRONLY)
+        return self.Sender(scope, "fifo", os.O_WRONLY)
+
+
+@dataclass(frozen=True)
+class FetchingAhead(FifoCommands):
+    caught_by = "no record waits for a receiver that is busy"
+    timeout = 0.5
+
+    class Receiver(FifoCommandReceiver):
+        _held = ()
+
+        def receive(self):
+            self._held = self._held or [FifoCommandReceiver.receive(self) for _ in range(2)]
+            return self._held.pop(0)
+
+    def receiver(self, scope) -> FifoCommandReceiver:
+        return self.Receiver(scope, self._parts())
 
 
 @dataclass(frozen=True)
 class LosingWhenFull(PosixMqCommands):
     caught_by = "a full channel pushes back in time and keeps what it holds"
 
-    class Sender(MqCommandSender):
+    class Sender(PosixQueue):
         def send(self, record):
             try:
                 super().send(record)
             except TimeoutError:
                 pass
 
-    def sender(self, scope) -> MqCommandSender:
+    def sender(self, scope) -> PosixQueue:
         return self.Sender(Scope(scope.directory, scope.label, 0.0001))
 
 
@@ -263,11 +287,11 @@ class LosingWhenFull(PosixMqCommands):
 class Reordering(PosixMqCommands):
     caught_by = "the records of one sender keep their order"
 
-    class Sender(MqCommandSender):
+    class Sender(PosixQueue):
         def send(self, record):
             self._queue.send(record, self._timeout, priority=record[0] % 2)
 
-    def sender(self, scope) -> MqCommandSender:
+    def sender(self, scope) -> PosixQueue:
         return self.Sender(scope)
 
 
@@ -275,13 +299,13 @@ class Reordering(PosixMqCommands):
 class Doubling(PosixMqCommands):
     caught_by = "each record reaches exactly one of many receivers whole"
 
-    class Sender(MqCommandSender):
+    class Sender(PosixQueue):
         def send(self, record):
             super().send(record)
             if record[0] == 7:
                 super().send(record)
 
-    def sender(self, scope) -> MqCommandSender:
+    def sender(self, scope) -> PosixQueue:
         return self.Sender(scope)
 
 
@@ -290,8 +314,8 @@ class WaitingUnderALock(FifoCommands):
     caught_by = "a killed receiver takes no other one with it"
 
     class Receiver(FifoCommandReceiver):
-        def __init__(self, scope):
-            super().__init__(scope)
+        def __init__(self, scope, part, flags):
+            super().__init__(scope, part, flags)
             self._lock = posix_ipc.Semaphore(scope.posix_name("lock"), posix_ipc.O_CREAT, initial_value=1)
 
         def receive(self):
@@ -318,7 +342,7 @@ class WaitingUnderALock(FifoCommands):
                 posix_ipc.unlink_semaphore(scope.posix_name("lock"))
 
     def receiver(self, scope) -> FifoCommandReceiver:
-        return self.Receiver(scope)
+        return self.Receiver(scope, "fifo", os.O_RDWR)
 
 
 BROKEN = [kind for kind in list(globals().values()) if isinstance(kind, type) and "caught_by" in vars(kind)]

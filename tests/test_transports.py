@@ -19,7 +19,10 @@ TIMEOUT = 1.0
 HEADER = b"header %d "
 
 
-@pytest.fixture(params=[*sorted(registry.load().data), "posix_shm:wait=spin", "posix_shm:wait=spin-then-block"])
+VARIANTS = ["posix_shm:wait=spin", "posix_shm:wait=spin-then-block", "posix_shm:sync=fifo"]
+
+
+@pytest.fixture(params=[*sorted(registry.load().data), *VARIANTS])
 def data(request):
     return registry.data_transport(request.param, chunk=4096)
 
@@ -179,7 +182,7 @@ def test_command_receivers_of_several_processes_that_wait_in_vain_all_end_in_tim
     assert max(took) < 0.8
 
 
-@pytest.mark.parametrize("name", ["posix_mq", "posix_shm", "sysv_mq", "unix"])
+@pytest.mark.parametrize("name", ["posix_mq", "posix_shm", "posix_shm:sync=fifo", "sysv_mq", "unix"])
 def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
     data = registry.data_transport(name)
     scope = home.scope("lane", 20)
@@ -197,8 +200,9 @@ def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
         receiver.close()
 
 
-def test_a_sender_killed_in_a_reply_ends_it_at_once_over_a_unix_socket(home):
-    data = registry.data_transport("unix")
+@pytest.mark.parametrize("name", ["posix_shm:sync=fifo", "unix"])
+def test_a_sender_killed_in_a_reply_ends_it_at_once_where_the_mechanism_can_tell(name, home):
+    data = registry.data_transport(name)
     scope = home.scope("lane", 20)
 
     def send():
@@ -211,6 +215,7 @@ def test_a_sender_killed_in_a_reply_ends_it_at_once_over_a_unix_socket(home):
         receiver = data.receiver(scope)
         pid = in_a_fork(send)
         assert len(receiver.take()) == 100
+        receiver.give_back()
         with pytest.raises(EOFError):
             receiver.take()
         assert not ended_well(pid)

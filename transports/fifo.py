@@ -1,18 +1,19 @@
 """FIFO (named pipe), fifo(7) and pipe(7).
 
-A command is one write(2) of 512 bytes, atomic because it is under PIPE_BUF, and one read(2). Content goes
-write(2) -> pages of the pipe -> readv(2): one copy in, one copy out. Descriptors are non-blocking, with poll(2)
-where they would block. Many command receivers wait with EPOLLEXCLUSIVE, epoll_ctl(2), so that one record wakes
-one of them and not the herd.
+A command is one write(2) of 512 bytes, atomic because it is under PIPE_BUF, and one read(2). Content goes preadv(2) ->
+buffer of the cache -> write(2) -> pages of the pipe -> readv(2) -> buffer of the proxy: one copy in, one copy out.
+Descriptors are non-blocking, with poll(2) where they would block. Many command receivers wait with EPOLLEXCLUSIVE,
+epoll_ctl(2), so that one record wakes one of them and not the herd.
+
+A stream of bytes cannot say that its sender gave up or was killed: the proxy notices by the timeout. A killed proxy
+was the only reader: the cache gets EPIPE at once.
 """
 
-import errno
-import fcntl
+import itertools
 import os
 import select
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 
 from harness.api import (
@@ -25,103 +26,99 @@ from harness.api import (
     Receiver,
     Scope,
     Sender,
+    check_least,
     hookimpl,
 )
-
-
-class Fifo:
-    """One FIFO, and an end of it."""
-
-    name = "fifo"
-
-    @contextmanager
-    def provision(self, scope: Scope) -> Iterator[None]:
-        os.mkfifo(scope.path("fifo"), 0o600)
-        try:
-            yield
-        finally:
-            os.unlink(scope.path("fifo"))
-
-
-class FifoEnd:
-    def __init__(self, scope: Scope, flags: int) -> None:
-        try:
-            self._fd = os.open(scope.path("fifo"), flags | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # open(2): O_WRONLY | O_NONBLOCK and no reader
-                raise ConnectionRefusedError("nobody has the FIFO open for reading") from None
-            raise
-        self._timeout = scope.timeout
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLOUT if flags & os.O_WRONLY else select.POLLIN)
-
-    def _wait(self, what: str) -> None:
-        if not self._poll.poll(self._timeout * 1000):
-            raise TimeoutError(f"{what} for {self._timeout} s")
-
-    def _write(self, data: bytes | memoryview) -> int:
-        while True:
-            try:
-                return os.write(self._fd, data)
-            except BlockingIOError:
-                self._wait("the FIFO stayed full")
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+from transports.pipe_end import PipeEnd, provisioned
 
 
 @dataclass(frozen=True)
-class FifoCommands(Fifo, CommandTransport):
-    """Commands in a FIFO; it holds 128 of them (64 KiB)."""
+class FifoCommands(CommandTransport):
+    """fifos: how many carry the commands, 128 of them (64 KiB) each. A worker of a proxy keeps to one of them, those of
+    the cache read all.
+    """
+
+    name = "fifo"
+    fifos: int = 1
+
+    def __post_init__(self) -> None:
+        check_least(self, fifos=1)
+
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        return provisioned(scope, *self._parts())
 
     def receiver(self, scope: Scope) -> CommandReceiver:
-        return FifoCommandReceiver(scope)
+        return FifoCommandReceiver(scope, self._parts())
 
     def sender(self, scope: Scope) -> CommandSender:
-        return FifoCommandSender(scope, os.O_WRONLY)
+        # Forks have neighbouring pids, and threads neighbouring numbers: the FIFOs are shared evenly.
+        return FifoCommandSender(scope, self._parts()[(os.getpid() + next(_senders)) % self.fifos], os.O_WRONLY)
+
+    def _parts(self) -> list[str]:
+        return [f"fifo{number}" for number in range(self.fifos)]
 
 
-class FifoCommandSender(FifoEnd, CommandSender):
+_senders = itertools.count()
+
+
+class FifoCommandSender(PipeEnd, CommandSender):
     def send(self, record: bytes) -> None:
-        self._write(record)
+        while True:
+            try:
+                os.write(self._fd, record)
+            except BlockingIOError:
+                self._wait("the FIFO stayed full")
+            else:
+                return
 
 
-class FifoCommandReceiver(FifoEnd, CommandReceiver):
-    def __init__(self, scope: Scope) -> None:
-        super().__init__(scope, os.O_RDWR)  # a writer of its own, else the FIFO ends with its last proxy
-        self._epoll = select.epoll()
-        self._epoll.register(self._fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+class FifoCommandReceiver(CommandReceiver):
+    def __init__(self, scope: Scope, parts: list[str]) -> None:
+        self._timeout = scope.timeout
+        with ExitStack() as undo:
+            self._epoll = undo.enter_context(select.epoll())
+            # Open for writing, too, else a FIFO would end with its last proxy.
+            ends = [undo.enter_context(closing(PipeEnd(scope, part, os.O_RDWR))) for part in parts]
+            for end in ends:
+                self._epoll.register(end.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            self._fds = [end.fileno() for end in ends]
+            self._resources = undo.pop_all()
 
     def receive(self) -> bytes:
         deadline = None
         while True:
-            try:
-                return os.read(self._fd, COMMAND_BYTES)
-            except BlockingIOError:
-                now = time.monotonic()
-                deadline = deadline or now + self._timeout
+            for fd in self._fds:
+                try:
+                    record = os.read(fd, COMMAND_BYTES)
+                except BlockingIOError:
+                    continue
+                if len(self._fds) > 1:
+                    self._fds.append(self._fds.pop(0))  # each is the first one to be looked at, in turn
+                return record
+            now = time.monotonic()
+            deadline = deadline or now + self._timeout
             if now >= deadline or not self._epoll.poll(deadline - now):
                 raise TimeoutError(f"no command for {self._timeout} s")
 
     def close(self) -> None:
-        self._epoll.close()
-        super().close()
+        self._resources.close()
 
 
 @dataclass(frozen=True)
-class FifoData(Fifo, DataTransport):
+class FifoData(DataTransport):
     """chunk: bytes that either end moves at a time.
     pipe_size: bytes that the pipe holds; an ordinary user may have up to /proc/sys/fs/pipe-max-size.
     """
 
+    name = "fifo"
     chunk: int = 1 << 18
     pipe_size: int = 1 << 18
 
     def __post_init__(self) -> None:
-        if self.chunk <= HEAD_BYTES or self.pipe_size < 1:
-            raise ValueError(f"chunk={self.chunk}, pipe_size={self.pipe_size}: chunk must be over {HEAD_BYTES} bytes")
+        check_least(self, chunk=HEAD_BYTES + 1, pipe_size=1)
+
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        return provisioned(scope, "fifo")
 
     def receiver(self, scope: Scope) -> Receiver:
         return FifoReceiver(scope, self)
@@ -130,31 +127,26 @@ class FifoData(Fifo, DataTransport):
         return FifoSender(scope, self)
 
 
-class FifoSender(FifoEnd, Sender):
+class FifoSender(PipeEnd, Sender):
     def __init__(self, scope: Scope, options: FifoData) -> None:
-        super().__init__(scope, os.O_WRONLY)
+        super().__init__(scope, "fifo", os.O_WRONLY)
         self._buffer = memoryview(bytearray(options.chunk))
 
     def loan(self) -> memoryview:
         return self._buffer
 
     def publish(self, count: int) -> None:
-        sent = 0  # count 0, giving up, cannot be said in a stream of bytes: the receiver's timeout ends the reply
+        sent = 0
         while sent < count:
-            sent += self._write(self._buffer[sent:count])
+            try:
+                sent += os.write(self._fd, self._buffer[sent:count])
+            except BlockingIOError:
+                self._wait("the FIFO stayed full")
 
 
-class FifoReceiver(FifoEnd, Receiver):
+class FifoReceiver(PipeEnd, Receiver):
     def __init__(self, scope: Scope, options: FifoData) -> None:
-        # A writer of its own: that the last cache worker closed its end says nothing about the next reply.
-        super().__init__(scope, os.O_RDWR)
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, options.pipe_size)
-        except OSError as error:
-            self.close()
-            raise OSError(
-                f"pipe_size={options.pipe_size}: {error.strerror}; see /proc/sys/fs/pipe-max-size"
-            ) from error
+        super().__init__(scope, "fifo", os.O_RDWR, options.pipe_size)
         self._buffer = memoryview(bytearray(options.chunk))
 
     def take(self) -> memoryview:
@@ -166,7 +158,7 @@ class FifoReceiver(FifoEnd, Receiver):
                 continue
 
     def give_back(self) -> None:
-        pass
+        """The buffer is this end's own."""
 
 
 @hookimpl

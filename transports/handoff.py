@@ -31,6 +31,7 @@ from harness.api import (
     Scope,
     await_room,
     hookimpl,
+    socket_name,
 )
 
 _OUTCOME = struct.Struct("<I")  # follows the head: 0, or the errno(3) of what went wrong; EINPROGRESS: more to come
@@ -44,7 +45,7 @@ class HandOff(DataTransport):
     name = "handoff"
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return DescriptorSocket.named(scope.path("socket"))
+        return socket_name(scope.path("socket"))
 
     def receiver(self, scope: Scope) -> ClientGiver:
         return Giver(scope)
@@ -77,18 +78,16 @@ class Answerer(FileSender):
             header, client = self._queue.receive(_HEADER_LIMIT, socket.MSG_DONTWAIT)  # it came before the command
         except TimeoutError:
             raise ConnectionError("the proxy took the client back") from None
-        outcome = 0
+        outcome = errno.ENODATA
         try:
             os.set_blocking(client, False)
             os.write(client, header % count)
             self._send(client, head, fd, offset, offset + count)
+            outcome = 0
         except ConnectionError:
             outcome = errno.EPIPE  # costs the lane nothing
         except TimeoutError:
             outcome = errno.ETIMEDOUT
-            raise
-        except (OSError, EOFError):
-            outcome = errno.ENODATA
             raise
         finally:
             os.close(client)

@@ -15,24 +15,21 @@ The proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), 
 import errno
 import mmap
 import os
-import struct
 from collections import OrderedDict
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from harness.api import (
-    HEAD_BYTES,
     DataTransport,
-    DescriptorSocket,
     FileSender,
     Scope,
     SocketReceiver,
     await_room,
+    check_least,
     hookimpl,
+    socket_name,
 )
-from transports.sendfile import DescriptorSender
-
-_OFFSET = struct.Struct("<Q")
+from transports.sendfile import DescriptorSender, FileReceiver
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,10 @@ class Mmap(DataTransport):
     keep: int = 8
 
     def __post_init__(self) -> None:
-        if self.keep < 1:
-            raise ValueError(f"keep={self.keep}: at least the file that is sent must be mapped")
+        check_least(self, keep=1)
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return DescriptorSocket.named(scope.path("socket"))
+        return socket_name(scope.path("socket"))
 
     def receiver(self, scope: Scope) -> SocketReceiver:
         return MappingReceiver(scope, self.keep)
@@ -56,21 +52,13 @@ class Mmap(DataTransport):
         return DescriptorSender(scope)
 
 
-class MappingReceiver(SocketReceiver):
-    """Not a Receiver: what a short write or EFAULT means is known only to who made the mapping."""
+class MappingReceiver(FileReceiver):
+    """Delivers by itself, though it copies: what EFAULT means is known only to who made the mapping."""
 
     def __init__(self, scope: Scope, keep: int) -> None:
-        self._timeout = scope.timeout
-        self._lane = DescriptorSocket.bound(scope.path("socket"), scope.timeout)
+        super().__init__(scope)
         self._keep = keep
         self._mappings: OrderedDict[tuple[int, int, int], mmap.mmap] = OrderedDict()  # the latest used last
-        self._file = -1
-        self._offset = 0
-
-    def take(self) -> bytes:
-        message, self._file = self._lane.receive(HEAD_BYTES + _OFFSET.size)
-        (self._offset,) = _OFFSET.unpack_from(message, HEAD_BYTES)
-        return message[:HEAD_BYTES]
 
     def deliver(self, sink: int, count: int) -> None:
         offset, last = self._offset, self._offset + count - 1
@@ -111,16 +99,10 @@ class MappingReceiver(SocketReceiver):
                 raise EOFError("the file has shrunk") from None
             raise
 
-    def give_back(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
     def close(self) -> None:
-        self.give_back()
+        super().close()
         while self._mappings:
             self._mappings.popitem()[1].close()
-        self._lane.close()
 
 
 @hookimpl

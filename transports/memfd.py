@@ -19,14 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from harness.api import (
-    DataTransport,
-    DescriptorSocket,
-    FileSender,
-    Scope,
-    SocketReceiver,
-    hookimpl,
-)
+from harness.api import DataTransport, DescriptorSocket, FileSender, Scope, SocketReceiver, hookimpl, socket_name
 from transports.sendfile import FileReceiver
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -40,13 +33,42 @@ class Memfd(DataTransport):
     keep: int = 1 << 28
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return DescriptorSocket.named(scope.path("socket"))
+        return socket_name(scope.path("socket"))
 
     def receiver(self, scope: Scope) -> SocketReceiver:
         return MemfdReceiver(scope)
 
     def sender(self, scope: Scope) -> FileSender:
         return MemfdSender(scope, self.keep)
+
+
+class MemfdSender(FileSender):
+    def __init__(self, scope: Scope, keep: int) -> None:
+        self._lane = DescriptorSocket.connected(scope.path("socket"), scope.timeout)
+        self._store: Store | None = _stores.setdefault(keep, Store(keep))
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        if not count:
+            self._lane.send(head + bytes(8))  # FileReceiver expects an offset
+            return
+        assert self._store is not None
+        sealed = self._store.sealed(fd)
+        if sealed.size < offset + count:
+            raise EOFError(f"the file ended {offset + count - sealed.size} bytes early")
+        self._lane.send(head + offset.to_bytes(8, "little"), sealed.fd)
+
+    def close(self) -> None:
+        self._store = None
+        self._lane.close()
+
+
+class MemfdReceiver(FileReceiver):
+    """Delivers as `sendfile` does, from what it has seen to be sealed."""
+
+    def deliver(self, sink: int, count: int) -> None:
+        if fcntl.fcntl(self._file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            raise OSError("the memfd is not sealed")
+        super().deliver(sink, count)
 
 
 class Sealed:
@@ -94,35 +116,6 @@ class Store:
 
 
 _stores: WeakValueDictionary[int, Store] = WeakValueDictionary()  # by `keep`, as long as a sender holds it
-
-
-class MemfdSender(FileSender):
-    def __init__(self, scope: Scope, keep: int) -> None:
-        self._lane = DescriptorSocket.connected(scope.path("socket"), scope.timeout)
-        self._store: Store | None = _stores.setdefault(keep, Store(keep))
-
-    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
-        if not count:
-            self._lane.send(head + bytes(8))  # FileReceiver expects an offset
-            return
-        assert self._store is not None
-        sealed = self._store.sealed(fd)
-        if sealed.size < offset + count:
-            raise EOFError(f"the file ended {offset + count - sealed.size} bytes early")
-        self._lane.send(head + offset.to_bytes(8, "little"), sealed.fd)
-
-    def close(self) -> None:
-        self._store = None
-        self._lane.close()
-
-
-class MemfdReceiver(FileReceiver):
-    """Delivers as `sendfile` does, from what it has seen to be sealed."""
-
-    def deliver(self, sink: int, count: int) -> None:
-        if fcntl.fcntl(self._file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
-            raise OSError("the memfd is not sealed")
-        super().deliver(sink, count)
 
 
 @hookimpl

@@ -31,13 +31,3 @@ def provisioned(scope: Scope, memory: str, size: int, semaphores: Mapping[str, i
         except (posix_ipc.Error, OSError) as error:
             raise OSError(f"{what}: {error}" if what else str(error)) from error
         yield
-
-
-@contextmanager
-def lock_file(path: str) -> Iterator[None]:
-    """An empty file for its openers to lock, as long as the context lasts."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    try:
-        yield
-    finally:
-        os.unlink(path)

@@ -1,4 +1,4 @@
-"""POSIX shared memory with two POSIX semaphores, shm_overview(7) and sem_overview(7): transports/ring.py.
+"""POSIX shared memory with two POSIX semaphores or FIFOs, shm_overview(7), sem_overview(7): transports/ring.py.
 
 A byte goes preadv(2) -> a slot of the memory -> write(2) to the client. Passing a slot on is an atomic addition in
 user space, and a futex(2) only where an end has to wait or somebody waits for it. All pages are there before the
@@ -6,20 +6,25 @@ first reply: posix_fallocate(3) makes them, MAP_POPULATE maps them at either end
 
 A killed peer is noticed by the timeout, which sem_timedwait(3) takes from the wall clock, and a spinning end from the
 monotonic one.
+
+With sync=fifo passing a slot on is a write(2) of one byte and taking one a read(2), with poll(2) where it has to
+wait: transports/doorbell.py. A killed proxy is then told at once (EPIPE), and so is a killed cache within a reply.
 """
 
 import mmap
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import posix_ipc
 
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
+from transports.doorbell import Bell, BellReceiver, bell
+from transports.pipe_end import provisioned as fifos
 from transports.posix_memory import provisioned
-from transports.ring import Parts, Ring, RingReceiver, RingSender
+from transports.ring import Parts, Ring, RingReceiver, RingSender, late
 
 _SPIN_SECONDS = 100e-6  # of spin-then-block: about twice what it takes to be woken on another core
 
@@ -29,33 +34,50 @@ class PosixShm(Ring, DataTransport):
     """chunk: bytes of a slot. depth: slots.
     wait: how an end waits. block: in the kernel. spin: looking at the semaphore until its timeout. spin-then-block:
         looking for 100 us, then in the kernel. What they cost and win: docs/decisions/0006-spinning.md.
+    sync: what an end waits for, semaphore or fifo: docs/decisions/0008-a-second-sync.md. A fifo goes with wait=block.
     """
 
     name = "posix_shm"
     wait: str = "block"
+    sync: str = "semaphore"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.wait not in {"block", "spin", "spin-then-block"}:
             raise ValueError(f"wait={self.wait}: must be block, spin or spin-then-block")
+        if self.sync not in {"semaphore", "fifo"}:
+            raise ValueError(f"sync={self.sync}: must be semaphore or fifo")
+        if self.sync == "fifo" and self.wait != "block":
+            raise ValueError(f"wait={self.wait} looks at a semaphore, and sync=fifo has none: change one of them")
+        if self.sync == "fifo" and self.depth > mmap.PAGESIZE:
+            raise ValueError(f"depth={self.depth}: with sync=fifo at most {mmap.PAGESIZE}, what any FIFO has room for")
 
-    def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        semaphores = {"free": self.depth, "full": 0}
-        return provisioned(scope, "memory", self.size, semaphores, f"{self.depth} slots of {self.chunk} bytes")
+    @contextmanager
+    def provision(self, scope: Scope) -> Iterator[None]:
+        semaphores = {"free": self.depth, "full": 0} if self.sync == "semaphore" else {}
+        memory = provisioned(scope, "memory", self.size, semaphores, f"{self.depth} slots of {self.chunk} bytes")
+        with memory, fifos(scope, "free", "full") if self.sync == "fifo" else nullcontext():
+            yield
 
     def receiver(self, scope: Scope) -> Receiver:
-        return RingReceiver(self, self._open(scope))
+        kind = BellReceiver if self.sync == "fifo" else RingReceiver
+        return kind(self, self._open(scope, receives=True))
 
     def sender(self, scope: Scope) -> Sender:
-        return RingSender(self, self._open(scope))
+        return RingSender(self, self._open(scope, receives=False))
 
-    def _open(self, scope: Scope) -> Parts:
+    def _synchronise(self, scope: Scope, part: str, receives: bool) -> "Bell | BlockingSemaphore":
+        if self.sync == "fifo":
+            return bell(scope, part, receives)
         kind = BlockingSemaphore if self.wait == "block" else SpinningSemaphore
+        return kind(scope, part, self.wait)
+
+    def _open(self, scope: Scope, receives: bool) -> Parts:
         with ExitStack() as undo:
             try:
-                free = kind(scope, "free", self.wait)
+                free = self._synchronise(scope, "free", receives)
                 undo.callback(free.close)
-                full = kind(scope, "full", self.wait)
+                full = self._synchronise(scope, "full", receives)
                 undo.callback(full.close)
                 shared = posix_ipc.SharedMemory(scope.posix_name("memory"))
             except posix_ipc.ExistentialError as error:
@@ -75,7 +97,7 @@ class BlockingSemaphore:
         self._timeout = scope.timeout
         self._then_block = wait != "spin"
         self._spin_seconds = _SPIN_SECONDS if self._then_block else scope.timeout
-        self._late = f"no slot was {'freed' if part == 'free' else 'filled'} for {scope.timeout} s"
+        self._late = late(part, scope)
         self.release: Callable[[], None] = self._semaphore.release
         self.close: Callable[[], None] = self._semaphore.close
 

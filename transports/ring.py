@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from harness.api import HEAD_BYTES, Receiver, Sender
+from harness.api import HEAD_BYTES, Receiver, Scope, Sender
 
 # 64-bit words at the front of the memory: each end's position on a cache line of its own, then a length a slot.
 PUBLISHED, TAKEN, LENGTHS = 0, 8, 16
@@ -26,6 +26,11 @@ class Semaphore(Protocol):
 
     @property
     def release(self) -> Callable[[], None]: ...  # so that it may be the IPC package's own function
+
+
+def late(part: str, scope: Scope) -> str:
+    """What the TimeoutError of `free` or `full` says."""
+    return f"no slot was {'freed' if part == 'free' else 'filled'} for {scope.timeout} s"
 
 
 class Parts(NamedTuple):

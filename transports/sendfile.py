@@ -4,6 +4,10 @@ The cache sends the head and its open file over a Unix datagram socket, unix(7) 
 content with sendfile(2) from the page cache to the client's socket. No byte of content is copied to user space or
 crosses the lane. The receiver owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by
 the timeout.
+
+Early figures had this behind shared memory at 3 MiB, for which fragments of a page were blamed. It was the pacing
+timer of BBR, whose interrupts the client paid for: docs/decisions/0003. With Reno, which the proxy's sockets use, it
+is ahead.
 """
 
 import os
@@ -20,9 +24,10 @@ from harness.api import (
     SocketReceiver,
     hookimpl,
     send_file,
+    socket_name,
 )
 
-_OFFSET = struct.Struct("<Q")
+_OFFSET = struct.Struct("<Q")  # of the content in the file; follows the head
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Sendfile(DataTransport):
     name = "sendfile"
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return DescriptorSocket.named(scope.path("socket"))
+        return socket_name(scope.path("socket"))
 
     def receiver(self, scope: Scope) -> SocketReceiver:
         return FileReceiver(scope)

@@ -9,32 +9,29 @@ So a ring that was not rung costs time, never a record or a slot.
     receive   sem_timedwait(3), lock, copy out, advance, unlock, sem_post(3)   somebody has to be woken
 
 Killed peers: senders belong to many programs, so what they share is a lock that the kernel takes from the dead,
-flock(2). A record is there once the position has moved, one 8-byte store: a sender killed before leaves nothing, one
-killed before it could ring leaves a record that the next receiver to look takes. Receivers belong to one program
-that ends as a whole with any of its workers; theirs is a semaphore, far cheaper. If one is killed while it holds
-that, the others get TimeoutError, and the senders, too, once the ring is full, until the cache is started again.
+flock(2) on the memory itself. A record is there once the position has moved, one 8-byte store: a sender killed before
+leaves nothing, one killed before it could ring leaves a record that the next receiver to look takes. Receivers belong
+to one program that ends as a whole with any of its workers; theirs is a semaphore, far cheaper. If one is killed while
+it holds that, the others get TimeoutError, and senders, too, once the ring is full, until the cache is started again.
 
 A record is stored before its position, which x86-64 shows to others in that order; not shown for other processors.
-Two senders that meet at the lock try again after 20 us: flock(2) has
-no timed wait, and a stopped holder must not stop the others for ever.
+Two senders that meet at the lock try again after 20 us: flock(2) has no timed wait, and a stopped holder must not stop
+the others for ever.
 """
 
 import fcntl
-import mmap
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import posix_ipc
 
-from harness.api import COMMAND_BYTES, CommandReceiver, CommandSender, CommandTransport, Scope, hookimpl
-from transports.posix_memory import lock_file, provisioned
+from harness.api import COMMAND_BYTES, CommandReceiver, CommandSender, CommandTransport, Scope, check_least, hookimpl
+from transports.posix_end import MemoryEnd, wait
+from transports.posix_memory import provisioned
 
-# 64-bit words at the front of the memory, each on a cache line of its own.
-PUBLISHED, TAKEN, WORDS = 0, 8, 64
-RETRY = 20e-6
+PUBLISHED, TAKEN, WORDS = 0, 8, 64  # 64-bit words at the front of the memory, each position on a cache line of its own
+_RETRY = 20e-6
 
 
 @dataclass(frozen=True)
@@ -45,16 +42,12 @@ class ShmRing(CommandTransport):
     depth: int = 128
 
     def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise ValueError(f"depth={self.depth}: a ring holds at least 1 record")
+        check_least(self, depth=1)
 
-    @contextmanager
-    def provision(self, scope: Scope) -> Iterator[None]:
-        semaphores = {"full": 0, "room": 0, "lock": 1}
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
         size = WORDS * 8 + self.depth * COMMAND_BYTES
-        memory = provisioned(scope, "ring", size, semaphores, f"a ring of {self.depth} records")
-        with memory, lock_file(scope.path("senders")):
-            yield
+        semaphores = {"full": 0, "room": 0, "lock": 1}
+        return provisioned(scope, "ring", size, semaphores, f"a ring of {self.depth} records")
 
     def receiver(self, scope: Scope) -> CommandReceiver:
         return RingReceiver(scope, self.depth)
@@ -63,44 +56,20 @@ class ShmRing(CommandTransport):
         return RingSender(scope, self.depth)
 
 
-class RingEnd:
+class RingEnd(MemoryEnd):
     def __init__(self, scope: Scope, depth: int) -> None:
-        self._timeout = scope.timeout
+        super().__init__(scope, "ring", "full", "room", "lock")
+        self._full, self._room, self._lock = self._semaphores
         self._depth = depth
-        try:
-            self._full, self._room, self._lock = (
-                posix_ipc.Semaphore(scope.posix_name(part)) for part in ("full", "room", "lock")
-            )
-            memory = posix_ipc.SharedMemory(scope.posix_name("ring"))
-        except posix_ipc.ExistentialError as error:
-            raise FileNotFoundError(str(error)) from error
-        try:
-            self._memory = mmap.mmap(memory.fd, memory.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        finally:
-            memory.close_fd()
         self._words = memoryview(self._memory)[: WORDS * 8].cast("Q")
+        self._resources.callback(self._words.release)
 
     def _slot(self, position: int) -> slice:
         start = WORDS * 8 + position % self._depth * COMMAND_BYTES
         return slice(start, start + COMMAND_BYTES)
 
-    def close(self) -> None:
-        if not self._memory.closed:
-            self._words.release()
-            self._memory.close()
-            for semaphore in (self._full, self._room, self._lock):
-                semaphore.close()
-
 
 class RingSender(RingEnd, CommandSender):
-    def __init__(self, scope: Scope, depth: int) -> None:
-        super().__init__(scope, depth)
-        try:
-            self._senders = os.open(scope.path("senders"), os.O_RDONLY | os.O_CLOEXEC)  # a lock is that of one open(2)
-        except OSError:
-            super().close()
-            raise
-
     def send(self, record: bytes) -> None:
         words = self._words
         deadline = time.monotonic() + self._timeout
@@ -113,7 +82,7 @@ class RingSender(RingEnd, CommandSender):
                     self._memory[self._slot(position)] = record
                     words[PUBLISHED] = position + 1
             finally:
-                fcntl.flock(self._senders, fcntl.LOCK_UN)
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
             if used < self._depth:
                 break
             if not wait(self._room, deadline - time.monotonic()):
@@ -125,18 +94,13 @@ class RingSender(RingEnd, CommandSender):
     def _exclude(self, deadline: float) -> None:
         while True:
             try:
-                fcntl.flock(self._senders, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"another sender kept the ring for {self._timeout} s") from None
-                time.sleep(RETRY)
+                time.sleep(_RETRY)
             else:
                 return
-
-    def close(self) -> None:
-        if not self._memory.closed:
-            os.close(self._senders)
-        super().close()
 
 
 class RingReceiver(RingEnd, CommandReceiver):
@@ -167,18 +131,6 @@ class RingReceiver(RingEnd, CommandReceiver):
 def ring(bell: posix_ipc.Semaphore) -> None:
     if not bell.value:  # a bell that rings already will be heard by whoever comes to wait
         bell.release()
-
-
-def wait(semaphore: posix_ipc.Semaphore, seconds: float) -> bool:
-    """Whether it could be taken within `seconds`."""
-    while True:
-        try:
-            semaphore.acquire(max(seconds, 0))
-        except posix_ipc.BusyError:
-            return False
-        except posix_ipc.SignalError:
-            continue  # posix_ipc does not retry as PEP 475 does
-        return True
 
 
 @hookimpl

@@ -10,16 +10,13 @@ SO_SNDTIMEO several times over. A file that ends early cannot be told in a strea
 both are noticed by the timeout. A killed proxy was the only reader: the cache gets EPIPE at once.
 """
 
-import errno
-import fcntl
 import os
-import select
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from harness.api import HEAD_BYTES, DataTransport, FileSender, Scope, SocketReceiver, await_room, hookimpl
+from harness.api import HEAD_BYTES, DataTransport, FileSender, Scope, SocketReceiver, await_room, check_least, hookimpl
+from transports.pipe_end import PipeEnd, provisioned
 
 _DROP_LIMIT = 64 << 20  # bytes of a reply that nobody wants; beyond it a new lane is cheaper
 _COUNT = struct.Struct("<Q")  # of content; follows the head, so that a reply can be dropped
@@ -33,56 +30,26 @@ class Splice(DataTransport):
     pipe_size: int = 1 << 18
 
     def __post_init__(self) -> None:
-        if self.pipe_size < 1:
-            raise ValueError(f"pipe_size={self.pipe_size}: must be at least 1")
+        check_least(self, pipe_size=1)
 
-    @contextmanager
-    def provision(self, scope: Scope) -> Iterator[None]:
-        os.mkfifo(scope.path("fifo"), 0o600)
-        try:
-            yield
-        finally:
-            os.unlink(scope.path("fifo"))
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        return provisioned(scope, "pipe")
 
     def receiver(self, scope: Scope) -> SocketReceiver:
-        return PipeToSocket(scope, self.pipe_size)
+        # A writer of its own: that the last cache worker closed its end says nothing about the next reply.
+        return PipeToSocket(scope, "pipe", os.O_RDWR, self.pipe_size)
 
     def sender(self, scope: Scope) -> FileSender:
-        return FileToPipe(scope)
-
-
-class PipeEnd:
-    def __init__(self, scope: Scope, flags: int) -> None:
-        self._timeout = scope.timeout
-        try:
-            self._pipe = os.open(scope.path("fifo"), flags | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # open(2): O_WRONLY | O_NONBLOCK and no reader
-                raise ConnectionRefusedError("nobody has the FIFO open for reading") from None
-            raise
-        self._poll = select.poll()
-        self._poll.register(self._pipe, select.POLLOUT if flags & os.O_WRONLY else select.POLLIN)
-
-    def _wait(self, what: str) -> None:
-        if not self._poll.poll(self._timeout * 1000):
-            raise TimeoutError(f"{what} for {self._timeout} s")
-
-    def close(self) -> None:
-        if self._pipe >= 0:
-            os.close(self._pipe)
-            self._pipe = -1
+        return FileToPipe(scope, "pipe", os.O_WRONLY)
 
 
 class FileToPipe(PipeEnd, FileSender):
-    def __init__(self, scope: Scope) -> None:
-        super().__init__(scope, os.O_WRONLY)
-
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
-        os.write(self._pipe, head + _COUNT.pack(count))  # the lane is at rest: there is room
+        os.write(self._fd, head + _COUNT.pack(count))  # the lane is at rest: there is room
         end = offset + count
         while offset < end:
             try:
-                moved = os.splice(fd, self._pipe, end - offset, offset_src=offset)
+                moved = os.splice(fd, self._fd, end - offset, offset_src=offset)
             except BlockingIOError:
                 self._wait("the pipe stayed full")
                 continue
@@ -92,20 +59,11 @@ class FileToPipe(PipeEnd, FileSender):
 
 
 class PipeToSocket(PipeEnd, SocketReceiver):
-    def __init__(self, scope: Scope, pipe_size: int) -> None:
-        # A writer of its own: that the last cache worker closed its end says nothing about the next reply.
-        super().__init__(scope, os.O_RDWR)
-        self._left = 0  # bytes of the reply that are not moved yet
-        self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, pipe_size)
-        except OSError as error:
-            self.close()
-            raise OSError(f"pipe_size={pipe_size}: {error.strerror}; see /proc/sys/fs/pipe-max-size") from error
+    _left = 0  # bytes of the reply that are not moved yet
 
     def take(self) -> bytes:
         self._wait("nothing in the pipe")
-        message = os.read(self._pipe, HEAD_BYTES + _COUNT.size)  # written in one call, so read in one: pipe(7)
+        message = os.read(self._fd, HEAD_BYTES + _COUNT.size)  # written in one call, so read in one: pipe(7)
         (self._left,) = _COUNT.unpack_from(message, HEAD_BYTES)
         return message[:HEAD_BYTES]
 
@@ -118,20 +76,17 @@ class PipeToSocket(PipeEnd, SocketReceiver):
     def give_back(self) -> None:
         if self._left > _DROP_LIMIT:
             raise OSError(f"{self._left} bytes are too many to drop")
-        self._move(self._nowhere)
+        if self._left:
+            with open(os.devnull, "wb") as nowhere:
+                self._move(nowhere.fileno())
 
     def _move(self, sink: int) -> None:
         while self._left:
             try:
-                self._left -= os.splice(self._pipe, sink, self._left)
+                self._left -= os.splice(self._fd, sink, self._left)
             except BlockingIOError:  # it does not say which of the two would block
                 self._wait("nothing in the pipe")
                 await_room(sink, self._timeout)
-
-    def close(self) -> None:
-        if self._pipe >= 0:
-            os.close(self._nowhere)
-        super().close()
 
 
 @hookimpl

@@ -10,20 +10,16 @@ for too long, and semop(2) fails with EIDRM. The lane would be retired anyway: d
 """
 
 import mmap
-import os
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import sysv_ipc
 
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
-from transports.ring import Parts, Ring, RingReceiver, RingSender
+from transports.ring import Parts, Ring, RingReceiver, RingSender, late
+from transports.sysv_waits import Waiter, raise_unless_interrupted, remove
 
 # How semget(2) and shmget(2) say that one of the kernel's limits is met.
 _LIMITS = {("sem", OSError): "sem", ("shm", ValueError): "shmmax", ("shm", OSError): "shmall and shmmni"}
@@ -50,10 +46,10 @@ class SysvShm(Ring, DataTransport):
             try:
                 for key, value in ((free, self.depth), (full, 0)):
                     made = sysv_ipc.Semaphore(key, **create, initial_value=value)
-                    undo.callback(_remove, made)
+                    undo.callback(remove, made)
                 kind = "shm"
                 made = sysv_ipc.SharedMemory(memory, **create, size=self.size, init_character=b"\0")
-                undo.callback(_remove, made)
+                undo.callback(remove, made)
                 made.detach()
             except (sysv_ipc.Error, OSError, ValueError, MemoryError) as error:
                 limit = _LIMITS.get((kind, type(error)))
@@ -62,22 +58,23 @@ class SysvShm(Ring, DataTransport):
             yield
 
     def receiver(self, scope: Scope) -> Receiver:
-        return RingReceiver(self, self._open(scope))
+        return RingReceiver(self, opened(scope))
 
     def sender(self, scope: Scope) -> Sender:
-        return RingSender(self, self._open(scope))
+        return RingSender(self, opened(scope))
 
-    def _open(self, scope: Scope) -> Parts:
-        try:
-            free, full = SysvSemaphore(scope, "free"), SysvSemaphore(scope, "full")
-            attached = Attached(scope.sysv_key("shm", "memory"))
-        except sysv_ipc.ExistentialError as error:
-            raise FileNotFoundError(str(error)) from error
-        resources = ExitStack()
-        resources.callback(attached.detach)
-        view = memoryview(attached.memory)
-        bytes(view[:: mmap.PAGESIZE])  # every page is mapped before the first reply, which would pay for the faults
-        return Parts(view, free, full, resources)
+
+def opened(scope: Scope) -> Parts:
+    try:
+        free, full = SysvSemaphore(scope, "free"), SysvSemaphore(scope, "full")
+        attached = Attached(scope.sysv_key("shm", "memory"))
+    except sysv_ipc.ExistentialError as error:
+        raise FileNotFoundError(str(error)) from error
+    resources = ExitStack()
+    resources.callback(attached.detach)
+    view = memoryview(attached.memory)
+    bytes(view[:: mmap.PAGESIZE])  # every page is mapped before the first reply, which would pay for the faults
+    return Parts(view, free, full, resources)
 
 
 class Attached:
@@ -94,61 +91,20 @@ class Attached:
         self.memory.detach()
 
 
-class SysvSemaphore:
+class SysvSemaphore(Waiter):
     def __init__(self, scope: Scope, part: str) -> None:
+        super().__init__(scope.timeout)
         self._semaphore = sysv_ipc.Semaphore(scope.sysv_key("sem", part))
-        self._id = self._semaphore.id
-        self._waits = _waits(scope.timeout)
-        self._late = f"no slot was {'freed' if part == 'free' else 'filled'} for {scope.timeout} s"
-
-    def acquire(self) -> None:
-        self._waits[self._id] = time.monotonic()
-        while True:
-            try:
-                self._semaphore.acquire()
-            except sysv_ipc.ExistentialError as error:
-                # The watch takes a wait out of the table before it removes the semaphore.
-                if self._waits.pop(self._id, None) is None:
-                    raise TimeoutError(self._late) from None
-                raise FileNotFoundError(str(error)) from None
-            except sysv_ipc.Error as error:
-                if type(error) is sysv_ipc.Error:  # a signal; sysv_ipc does not retry as PEP 475 does
-                    continue
-                raise OSError(str(error)) from None
-            self._waits.pop(self._id, None)
-            return
+        self.acquire: Callable[[], None] = self.in_time(self._semaphore.acquire, late(part, scope))
 
     def release(self) -> None:
         try:
             self._semaphore.release()
         except sysv_ipc.Error as error:
-            raise FileNotFoundError(str(error)) from None
+            raise_unless_interrupted(error)
 
-
-@cache
-def _waits(timeout: float) -> dict[int, float]:
-    """Semaphore id to start, of the waits of this process that may take `timeout` seconds, under a watch's eyes."""
-    waits: dict[int, float] = {}
-    threading.Thread(target=_watch, args=(waits, timeout), daemon=True).start()
-    return waits
-
-
-os.register_at_fork(after_in_child=_waits.cache_clear)  # a fork has no threads; ends are opened where they are used
-
-
-def _watch(waits: dict[int, float], timeout: float) -> None:
-    """End what waits too long. No wait that begins while this sleeps can be late before it wakes."""
-    while True:
-        time.sleep(max(0.0, min(list(waits.values()), default=time.monotonic()) + timeout - time.monotonic()))
-        for semaphore, start in list(waits.items()):
-            if time.monotonic() - start >= timeout and waits.pop(semaphore, None) is not None:
-                with suppress(sysv_ipc.Error):
-                    sysv_ipc.remove_semaphore(semaphore)
-
-
-def _remove(made: Any) -> None:
-    with suppress(sysv_ipc.ExistentialError):  # a semaphore may be gone, when a wait for it took too long
-        made.remove()
+    def end_wait(self) -> None:
+        remove(self._semaphore)
 
 
 @hookimpl

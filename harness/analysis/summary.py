@@ -1,124 +1,123 @@
-"""Ranks the cells of a study for each file size, in a table.
+"""Prints what a study says: a table for each context, then claims, advice, and what one has to know about them.
 
-The ratio of a trial is taken within its block, to the block's fastest transport at that file size: noise that a
-block shares falls out of it. The `null` transport moves nothing and is not one of those, unless there is no other.
+`harness show DIR` prints it from the files of a run, as `harness run` did at its end.
 """
 
-from collections.abc import Callable, Iterable
-from statistics import median
-from typing import NamedTuple
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from harness.results import FACTORS, Trial
+from harness.analysis import directory, wording
+from harness.results import Trial
 
-_WIDTH = 120  # where the output is no terminal
-_ALWAYS = ("command", "data")
-_FLOOR = "null"
+if TYPE_CHECKING:  # numpy and scipy are only loaded where something is analysed
+    from harness.analysis.study import Cell, Context, Study
 
-
-class Row(NamedTuple):
-    """One cell: its factors, and medians over its trials. `low`, `high`: the ends of their requests/s."""
-
-    factors: tuple[tuple[str, object], ...]
-    file_size_bytes: int
-    trials: int
-    requests_per_s: float
-    low: float
-    high: float
-    ratio: float
-    bytes_per_s: float
-    cpu_us: float
-    p50_us: float
-    p99_us: float
-    client_busy: float
+WIDTH = 120  # where the output is no terminal
 
 
-def rank(trials: Iterable[Trial]) -> list[Row]:
-    """The cells by file size, the fastest first, told apart by all factors that vary. Failed trials are left out."""
-    good = [trial for trial in trials if trial.status == "ok" and trial.requests_per_s > 0]
-    varying = [
-        name for name in FACTORS if name in _ALWAYS or len({getattr(trial, name) for trial in good}) > 1
-    ]
-    fastest: dict[tuple[int, int], float] = {}
-    cells: dict[tuple[tuple[str, object], ...], list[Trial]] = {}
-    moving = [trial for trial in good if trial.source != "direct" and trial.data.partition(":")[0] != _FLOOR]
-    for trial in moving or good:
-        key = trial.block, trial.file_size_bytes
-        fastest[key] = max(trial.requests_per_s, fastest.get(key, 0.0))
-    for trial in good:
-        cells.setdefault(tuple((name, getattr(trial, name)) for name in varying), []).append(trial)
+def main(argv: Sequence[str]) -> int:
+    """Print the summary of a run's files. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="harness show",
+        description="Print the tables of a run again, from its files.",
+        epilog="Exit codes: 0 printed, 2 there are no such files. docs/statistics.md says what intervals mean.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
+    args = parser.parse_args(argv)
 
-    def row(factors: tuple[tuple[str, object], ...], some: list[Trial]) -> Row:
-        def ratio(one: Trial) -> float:
-            return one.requests_per_s / fastest.get((one.block, one.file_size_bytes), one.requests_per_s)
+    def body() -> int:
+        show(*directory.load(args.directory))
+        return 0
 
-        def middle(value: Callable[[Trial], float]) -> float:
-            return median(map(value, some))
-
-        return Row(
-            factors=tuple((name, level) for name, level in factors if name != "files"),
-            file_size_bytes=some[0].file_size_bytes,
-            trials=len(some),
-            requests_per_s=middle(lambda one: one.requests_per_s),
-            low=min(one.requests_per_s for one in some),
-            high=max(one.requests_per_s for one in some),
-            ratio=middle(ratio),
-            bytes_per_s=middle(lambda one: one.content_bytes_per_s),
-            cpu_us=middle(lambda one: one.cpu_us_per_request),
-            p50_us=middle(lambda one: one.latency_p50_us),
-            p99_us=middle(lambda one: one.latency_p99_us),
-            client_busy=middle(lambda one: one.client_busy),
-        )
-
-    rows = [row(factors, some) for factors, some in cells.items()]
-    return sorted(rows, key=lambda row: (row.file_size_bytes, -row.requests_per_s))
+    return directory.main("show", body)
 
 
-def show(trials: list[Trial]) -> None:
-    """Print the ranking of a study's trials."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    rows = rank(trials)
-    for file_size in sorted({row.file_size_bytes for row in rows}):
-        some = [row for row in rows if row.file_size_bytes == file_size]
-        table = Table(title=f"{size(file_size)} files", title_justify="left", title_style="bold")
-        for name, _ in some[0].factors:
-            table.add_column(name)
-        for heading in ("requests/s", "min", "max", "of best", "MB/s", "CPU us/request", "p50 us", "p99 us"):
-            table.add_column(heading, justify="right")
-        for row in some:
-            table.add_row(
-                *(str(level) or "-" for _, level in row.factors), f"{row.requests_per_s:,.0f}", f"{row.low:,.0f}",
-                f"{row.high:,.0f}", f"{row.ratio:.2f}", f"{row.bytes_per_s / 1e6:,.0f}", f"{row.cpu_us:,.1f}",
-                f"{row.p50_us:,.0f}", f"{row.p99_us:,.0f}",
-            )  # fmt: skip
-        console.print(table)
-    print(_notes(trials, rows))
+def show(trials: Iterable[Trial], experiment: Mapping[str, Any] | None = None) -> None:
+    """Print the summary of a study's trials. experiment: what `study.analyse` takes. Raises ValueError."""
+    from harness.analysis import study  # noqa: PLC0415
+
+    render(study.analyse(trials, experiment or {}))
 
 
-def _notes(trials: list[Trial], rows: list[Row]) -> str:
-    failed = sum(trial.status != "ok" for trial in trials)
-    notes = [
-        "requests/s: median of the trials, with the smallest and the largest. of best: median ratio to the fastest "
-        "transport of the same block.",
-        "CPU: proxy and cache, user and kernel. `null` moves no content: it is the harness's own floor.",
-    ]
-    if rows:
-        least = min(row.trials for row in rows)
-        notes.append(f"Trials a cell: {least}; cells whose ranges (min to max) overlap are not told apart.")
-    if failed:
-        notes.append(f"{failed} of {len(trials)} trials failed and are left out; `reason` in the CSV says why.")
-    if any(row.client_busy > 0.9 for row in rows):
-        notes.append("In some cells the client was busy over 90 % of the time: it may be the limit there.")
-    return "\n".join(notes)
+def render(study: "Study") -> None:
+    """Print a study."""
+    screen = console()
+    for context in study.contexts:
+        screen.print(_table(study, context))
+    lines = [f"Fastest{f' ({one.label})' if one.label else ''}: {one.line}." for one in study.crossovers]
+    lines += [f"Claim {answer.outcome}: {answer.claim.text}" for answer in study.answers]
+    lines += [study.control.line, *study.notes]
+    lines += [f"No good trial: {label} ({reason})" for label, reason in study.missing]
+    lines.append(
+        "requests/s: geometric mean of the trials, their smallest and largest. CPU us: proxy and cache, a request. "
+        "floor: what the harness itself costs."
+    )
+    tell(screen, lines)
 
 
-def size(count: int) -> str:
-    """A number of bytes for people: 1536 B, 64 KiB, 3 MiB."""
-    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count and count % factor == 0:
-            return f"{count // factor} {unit}"
-    return f"{count} B"
+def tell(screen: Console, lines: Iterable[str]) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        screen.print(line, markup=False, highlight=False)
+
+
+def console() -> Console:
+    """Standard output for tables: as wide as the terminal, or as this project's pages."""
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=WIDTH)
+
+
+def _table(study: "Study", context: "Context") -> Table:
+    counts = sorted({cell.trials for cell in context.cells})
+    trials = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    table = Table(
+        title=f"{context.label} ({trials} {'trials' if counts[-1] > 1 else 'trial'} a cell)", title_justify="left",
+        title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    rivals = [cell for cell in context.cells if not cell.floor] or context.cells
+    names = [name for name in study.compared if len({cell.design[name] for cell in rivals}) > 1]
+    names = names or [name for name in study.compared if name != "source"] or list(study.compared)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    ratio = "p50 ratio" if context.metric.startswith("latency_") else "ratio"
+    for head in ("requests/s", "min to max", ratio, "interval"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for head in ("MB/s", "CPU us", "p50 us", "p99 us"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for cell in context.cells:
+        table.add_row(*_design(cell, names), *_figures(context, cell))
+    return table
+
+
+def _design(cell: "Cell", names: Sequence[str]) -> list[str]:
+    levels = [wording.value(name, cell.design[name]) or "-" for name in names]
+    if cell.design.get("source") == "direct" and "source" not in names:
+        levels[0] = "direct"
+    return levels
+
+
+def _figures(context: "Context", cell: "Cell") -> Iterable[str | Text]:
+    throughput = cell.figures.get("requests_per_s")
+    yield f"{throughput.value.value:,.0f}" if throughput else "-"
+    yield f"{throughput.least:,.0f} to {throughput.most:,.0f}" if throughput else "-"
+    judged = cell.figures.get(context.metric)
+    ratio = judged.ratio if judged else None
+    yield f"{ratio.value:.2f}" if ratio else "1.00" if cell.baseline else "-"
+    yield f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio and ratio.bounded else "-"
+    said = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
+    other = context.baseline and cell.wait != context.baseline.wait
+    flags = f" {'*' if other else ''}{f'!{cell.disturbed}' if cell.disturbed else ''}".rstrip()
+    yield Text(said + flags)
+    for column, scale, places in (
+        ("content_bytes_per_s", 1e6, 0), ("cpu_us_per_request", 1, 1),
+        ("latency_p50_us", 1, 0), ("latency_p99_us", 1, 0),
+    ):  # fmt: skip
+        figure = cell.figures.get(column)
+        yield f"{figure.value.value / scale:,.{places}f}" if figure else "-"

@@ -11,7 +11,7 @@
       - {data: fifo, files: classic}
     include:                                # more cells: these levels, crossed with the factors that are not named
       - {command: [fifo, unix], data: posix_shm}
-    repeats: 5                              # blocks; or  until: {within: 5%, at_least: 5, at_most: 30}
+    repeats: 5                              # blocks; or  until: {within: 5%, at_least: 8, at_most: 30}
     baseline: {data: posix_shm}             # what ratios are taken to
     control: true                           # each baseline cell twice: does the machine tell equals apart?
     probes: [syscalls]
@@ -201,7 +201,9 @@ _KINDS: dict[str, Callable[[Any, str], Any]] = {
     "requests": _whole(0),
     "control": _truth,
 }
-CONVERT = {field.name: _KINDS.get(field.name, _whole(1)) for field in fields(Spec)}
+CONVERT: dict[str, Callable[[Any, str], Any]] = {
+    field.name: _KINDS.get(field.name, _whole(1)) for field in fields(Spec)
+}
 
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -258,7 +260,7 @@ class Until(BaseModel):
 
     model_config = _STRICT
     within: _checked(percent)  # type: ignore[valid-type]
-    at_least: int = Field(default=5, ge=3)
+    at_least: int = Field(default=8, ge=3)  # docs/decisions/0009-intervals.md
     at_most: int = Field(default=30, ge=3)
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from harness import registry
+from harness.analysis import claims
 from harness.experiment.language import CONVERT, Document, Mistakes, Path, Source, given, read, unknown
 from harness.spec import OF_TCP, OF_THE_CACHE, Spec
 
@@ -68,15 +69,17 @@ class Plan:
 
     def probing(self) -> list[Slot]:
         """The trials that costly probes want."""
+        known = registry.load().probes
         first = self.repeats * len(self.cells) + 1
-        pairs = itertools.product(self.probes, range(1, len(self.cells) + 1))
+        costly = [name for name in self.probes if known[name].costly]
+        pairs = itertools.product(costly, range(1, len(self.cells) + 1))
         return [Slot(number, 0, cell, probe) for number, (probe, cell) in enumerate(pairs, first)]
 
     def seconds(self) -> float:
         """About how long all blocks take."""
         loads = (cell.requests / _RATE if cell.requests else cell.seconds for cell in self.cells)
         block = sum(loads) + sum(cell.warmup + _START for cell in self.cells)
-        return block * (self.repeats + len(self.probes))
+        return block * self.repeats + block / len(self.cells) * len(self.probing())
 
     def scaled(self, scale: float) -> "Plan":
         """The same plan with `scale` times the load in each trial."""
@@ -110,7 +113,8 @@ class Plan:
         else:
             document["repeats"] = self.repeats
         text = io.StringIO()
-        YAML(typ="safe", pure=True).dump(document, text)
+        yaml: Any = YAML(typ="safe", pure=True)  # its methods have no annotations
+        yaml.dump(document, text)
         return text.getvalue()
 
     def varying(self) -> list[str]:
@@ -151,12 +155,18 @@ def find(study: Plan, text: str) -> int:
             raise ValueError(f"{pair!r}: write factor=value, or the number of a cell")
         if name not in CONVERT:
             raise ValueError(unknown("factor", name, CONVERT))
-        levels[name] = CONVERT[name](YAML(typ="safe", pure=True).load(value) if value else "", os.getcwd())
+        levels[name] = CONVERT[name](_scalar(value), os.getcwd())
     found = [number for number, cell in enumerate(study.cells, 1) if matches(cell, levels)]
     if len(found) != 1:
         which = f"{len(found)} cells are like that" if found else "no cell is like that"
         raise ValueError(f"{text}: {which}; `harness experiment check` lists them")
     return found[0]
+
+
+def _scalar(text: str) -> Any:
+    """A value as an experiment file would have it."""
+    yaml: Any = YAML(typ="safe", pure=True)  # its methods have no annotations
+    return yaml.load(text) if text else ""
 
 
 def load(path: str, name: str = "") -> Plan:
@@ -183,7 +193,7 @@ class _Planner:
             self._mistake(("baseline",), "no cell is like that")
         if document.control and not any(cell.control for cell in cells):
             cells += [replace(cell, control=True) for cell in cells if matches(cell, baseline)]
-        claims = [self._claim(index, cells) for index in range(len(document.claims))]
+        expected = [self._claim(index, cells) for index in range(len(document.claims))]
         if document.until and document.repeats:
             self._mistake(("until",), "`repeats` is there, too; keep one")
         if self._mistakes:
@@ -191,7 +201,7 @@ class _Planner:
         until = document.until
         return Plan(
             name, document.question, tuple(cells), document.repeats or (until.at_most if until else 3),
-            document.seed, until.at_least if until else 0, until.within if until else 0.0, baseline, tuple(claims),
+            document.seed, until.at_least if until else 0, until.within if until else 0.0, baseline, tuple(expected),
             tuple(document.probes), document.live,
         )  # fmt: skip
 
@@ -199,7 +209,7 @@ class _Planner:
         self._mistakes.append((path, text))
 
     def _check_probes(self) -> None:
-        known = getattr(registry.load(), "probes", {})
+        known = registry.load().probes
         for index, probe in enumerate(self._document.probes):
             if probe not in known:
                 self._mistake(("probes", index), unknown("probe", probe, known))
@@ -235,12 +245,20 @@ class _Planner:
             if cell.scope == "lane" and cell.source == "direct":
                 self._mistake(("factors", "scope"), "a lane leads to a cache; with `source: direct` there is none")
                 break
+            if cell.scope == "lane" and cell.rate:
+                self._mistake(("factors", "scope"), "in a lane each request waits for its reply; there is no `rate`")
+                break
+            if cell.scope == "lane" and cell.lanes < (workers := cell.proxy_processes * cell.proxy_threads):
+                self._mistake(
+                    ("factors", "scope"), f"{cell.lanes} lanes for {workers} workers: each needs one of its own"
+                )
+                break
         return list(dict.fromkeys(_plain(cell) for cell in cells))
 
     def _dimensions(self, settings: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
         """What is crossed: for each factor, or group of factors that move together, its levels."""
         free = given(self._document.factors)
-        dimensions = []
+        dimensions: list[list[dict[str, Any]]] = []
         for index, form in enumerate(self._document.zip):
             group = given(form)
             for name in group:
@@ -276,9 +294,14 @@ class _Planner:
         for side, levels in sides.items():
             if not levels:
                 self._mistake(("claims", index, side), "name the factors that tell the two cells apart")
-            elif not any(matches(cell, levels) and matches(cell, where) for cell in cells):
+            elif not any(matches(cell, {**where, **levels}) for cell in cells):
                 self._mistake(("claims", index, side), "no cell is like that")
-        return {"text": form.text, "metric": form.metric, **sides, "where": where, "expect": form.expect}
+        claim = {"text": form.text, "metric": form.metric, **sides, "where": where, "expect": form.expect}
+        try:
+            claims.read(claim)
+        except ValueError as error:
+            self._mistake(("claims", index), str(error))
+        return claim
 
 
 def _cross(dimensions: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

@@ -97,21 +97,20 @@ def _download(args: argparse.Namespace) -> int:
     target = load.Target(family, address[:2], _REQUEST, gios)  # type: ignore[arg-type]
     requests = args.nrequests or len(paths)
     sinks: list[load.Sink] = [load.Save(".", f"{os.getpid()}-{slot}") for slot in range(min(args.nthreads, requests))]
-    (region,) = load.regions(1, 1)
-    tally, latencies = region[: load.TALLY_WORDS], region[load.TALLY_WORDS :]
+    (tally,) = load.tallies(1, requests)
     # A signal is looked for now and then: it could come between the making and the noting of a file.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     stop: Callable[[], bool] = lambda: bool(signal.sigpending() & _STOP)  # noqa: E731
-    load.Loader(target, sinks, paths, tally, latencies, stop, _Telling).run(iter(range(requests)), _NEVER)
+    load.Loader(target, paths, tally, stop, _Telling).run(sinks, range(requests), _NEVER)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return 1 if any(tally[kind] for kind in (load.SHORT, load.WRONG, load.FAILED)) else 0
+    return 1 if any(tally.counts[kind] for kind in (load.SHORT, load.WRONG, load.FAILED)) else 0
 
 
 class _Telling(load.Slot):
     """Says what came of each request, in the words of the course's client."""
 
-    def start(self, path: str, request: bytes) -> int:
-        if (fd := super().start(path, request)) < 0:
+    def start(self, path: str, request: bytes, due: int, now: int) -> int:
+        if (fd := super().start(path, request, due, now)) < 0:
             self._tell()
         return fd
 

@@ -8,7 +8,7 @@ counts to when the last byte is in the socket. The CPU time and the memory of th
 
 import argparse
 import os
-import sys
+import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -26,7 +26,7 @@ from harness.roles.webproxy import add_lanes
 SINKS = ("discard", "copy", "checksum")
 
 _WARM, _COUNTS = range(2)  # the phases
-_LOOK = 0.25  # seconds between looks whether to stop
+_LOOK = 0.25  # seconds between looks whether to stop, and between tellings of what has come
 _OUTCOME = {wire.STATUS_NOT_FOUND: load.NOT_FOUND, wire.STATUS_ERROR: load.ERROR}
 _COPY = 1 << 20
 
@@ -65,18 +65,18 @@ class Worker:
         self._paths = [(path, os.fsencode(path)) for path in paths]
         self._sinks = sinks
         self._sink: load.Sink | None = None  # of the phase
-        self._content = 0
+        self._content = 0  # of the latest request
         self.stopping = False
 
-    def run(self, phase: int, indices: range, until: int, region: memoryview) -> None:
+    def run(self, phase: int, indices: range, until: int, tally: load.Tally) -> None:
         """Ask for the paths of `indices` (modulo their number) until they or the time end, ns of time.monotonic_ns().
 
-        region: gets the tally and the latencies, see load.Loader. Raises OSError where the drain fails.
+        Raises OSError where the drain fails.
         """
         clock, ask, drain = time.monotonic_ns, self._ask, self._drain
-        latencies, counts = region[load.TALLY_WORDS :], [0] * len(load.OUTCOMES)
-        room, recorded, end = len(latencies), 0, clock()
-        self._sink, self._content = self._sinks[phase], 0
+        end = check = clock()
+        tally.begin()
+        self._sink = self._sinks[phase]
         if drain is not None:
             drain.begin(phase)
         for index in indices:
@@ -85,15 +85,15 @@ class Worker:
                 break
             outcome = ask(index)
             end = clock()
-            latencies[recorded % room] = end - begun
-            counts[outcome] += 1
-            recorded += 1
+            tally.add(outcome, self._content, end - begun)
+            if end > check:
+                check = end + int(_LOOK * 1e9)
+                tally.tell(end)
         if drain is not None:
             wrong = drain.end()
-            counts[load.OK] -= wrong
-            counts[load.WRONG] += wrong
-        used = (0, 0, 0, 0) if drain is None else drain.used
-        load.write_tally(region, counts, recorded, self._content, end, used)
+            tally.counts[load.OK] -= wrong
+            tally.counts[load.WRONG] += wrong
+        tally.end(end, (0, 0, 0, 0) if drain is None else drain.used)
 
     def _ask(self, index: int) -> int:
         """One request, of which `index` is the id, too. Returns its outcome."""
@@ -101,6 +101,7 @@ class Worker:
         path, name = self._paths[number]
         lane, drain, sink, header = self._lane, self._drain, self._sink, b""
         given = sent = False
+        self._content = 0
         try:
             relay = lane.relay or lane.provision()
             record = wire.encode_command(index, lane.name, name)
@@ -126,7 +127,7 @@ class Worker:
                 header = header % length if header and not status else b""
                 relay.pass_on(drain.sink, header)
                 drain.delivered += len(header) + length
-            self._content += length
+            self._content = length
             if status:
                 return _OUTCOME[status]
             return load.OK if right else load.WRONG
@@ -176,6 +177,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--sink checksum needs files to compare with: --verify DIR")
     if args.verify and args.sink != "checksum" and not args.warmup:
         parser.error(f"--verify needs content that --sink {args.sink} loses, unless there is a --warmup to do it in")
+    gfclient.check_common(parser, args)
     return program.main("lane", lambda: _run(args), stopped=130)
 
 
@@ -184,19 +186,19 @@ def _run(args: argparse.Namespace) -> int:
     args.lanes = args.lanes or workers
     if args.lanes < workers:
         raise ValueError(f"-n {args.lanes}: each of the {workers} workers needs a lane of its own")
-    data = registry.data_transport(args.data, args.chunk)
+    data = registry.data_transport(args.data, chunk=args.chunk)
     command = registry.command_transport(args.command) if args.command else None
     paths = gfclient.read_workload(args.workload)
     if args.verify:
         gfclient.check_below(args.verify, paths, "compare")
     sums = load.checksums(args.verify, paths) if args.sink == "checksum" else {}
-    most = -(-args.requests // workers) if args.requests else int(args.seconds * gfclient.MOST_A_SECOND)
-    regions = load.regions(workers, most + 1)
+    tallies = load.tallies(workers, args.requests)
     with ExitStack() as undo:
         home = program.open_home(undo, args.name, f"lane-{os.getpid()}-{os.urandom(3).hex()}")
         wait_for_cache(args.name, args.wait, command)
-        begun = crew.drive(args.processes, partial(_ask, args, home, data, paths, sums, regions), args.gate)
-    return gfclient.report(gfclient.summarise(regions, begun), args.json)
+        work = partial(_ask, args, home, data, paths, sums, tallies)
+        begun = crew.drive(args.processes, work, args.gate, partial(gfclient.tick, tallies) if args.live else None)
+    return gfclient.report(gfclient.summarise(tallies, begun), args.json)
 
 
 def _ask(
@@ -205,12 +207,12 @@ def _ask(
     data: DataTransport,
     paths: list[str],
     sums: dict[str, int],
-    regions: list[memoryview],
+    tallies: list[load.Tally],
     process: int,
     abandoned: Callable[[], bool],
 ) -> Generator[None]:
     """One process: see crew.Work."""
-    numbers = range(process, len(regions), args.processes)  # of its workers, among all
+    numbers = range(process, len(tallies), args.processes)  # of its workers, among all
     sinks = [_sinks(args, sums) for _ in numbers]
     with ExitStack() as undo:
         drains: list[Drain | None] = [None for _ in numbers]
@@ -225,24 +227,27 @@ def _ask(
             Worker(lane, Commands(link, args.timeout), paths, some, drain)
             for lane, some, drain in zip(lanes, sinks, drains, strict=False)
         ]
+        threads = _Threads(len(workers))
 
-        def run(phase: int, until: int, requests: int) -> None:
+        def run(phase: int, until: int, requests: int | None) -> None:
+            shares = [load.share(requests, len(paths), number, len(tallies)) for number in numbers]
             tasks = [
-                partial(worker.run, phase, range(number, requests, len(regions)), until, regions[number])
-                for number, worker in zip(numbers, workers, strict=True)
+                partial(worker.run, phase, some, until, tallies[number])
+                for number, worker, some in zip(numbers, workers, shares, strict=True)
             ]
             try:
-                _run_together(tasks, abandoned)
+                threads.run(tasks, abandoned)
             except BaseException:
                 for worker in workers:
                     worker.stopping = True  # lest it provision a lane that nobody would remove
                 raise
 
         if args.warmup:
-            run(_WARM, gfclient.after(args.warmup), sys.maxsize)
-            load.check_warm([regions[number] for number in numbers])
+            run(_WARM, gfclient.after(args.warmup), None)
+            load.check_warm([tallies[number] for number in numbers])
         yield
-        run(_COUNTS, gfclient.after(args.seconds), args.requests or sys.maxsize)
+        run(_COUNTS, gfclient.after(args.seconds), args.requests)
+        yield
 
 
 def _sinks(args: argparse.Namespace, sums: dict[str, int]) -> tuple[load.Sink | None, load.Sink | None]:
@@ -251,25 +256,33 @@ def _sinks(args: argparse.Namespace, sums: dict[str, int]) -> tuple[load.Sink | 
     return load.Compare(args.verify, load.Sink()) if args.verify else measured, measured
 
 
-def _run_together(tasks: Sequence[Callable[[], None]], abandoned: Callable[[], bool]) -> None:
-    """Run each task in a thread. Raises what one raises, and KeyboardInterrupt where they are to be abandoned."""
-    errors: list[Exception] = []
+class _Threads:
+    """Threads that are there until the process ends, so that what they have used can be looked at until then."""
 
-    def run(task: Callable[[], None]) -> None:
-        try:
-            task()
-        except Exception as error:  # noqa: BLE001  this thread has nobody to raise it to
-            errors.append(error)
+    def __init__(self, count: int) -> None:
+        self._tasks: list[queue.SimpleQueue[Callable[[], None]]] = [queue.SimpleQueue() for _ in range(count)]
+        self._ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        for tasks in self._tasks:
+            threading.Thread(target=self._work, args=(tasks,), daemon=True).start()
 
-    threads = [threading.Thread(target=run, args=(task,), daemon=True) for task in tasks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(_LOOK)
-            if errors or abandoned():
-                break
-    if errors:
-        raise errors[0]
-    if abandoned():
-        raise KeyboardInterrupt
+    def run(self, tasks: Sequence[Callable[[], None]], abandoned: Callable[[], bool]) -> None:
+        """Run a task in each. Raises what one raises, and KeyboardInterrupt where they are to be abandoned."""
+        for ours, task in zip(self._tasks, tasks, strict=True):
+            ours.put(task)
+        left = len(tasks)
+        while left:
+            try:
+                if (error := self._ended.get(timeout=_LOOK)) is not None:
+                    raise error
+                left -= 1
+            except queue.Empty:
+                if abandoned():
+                    raise KeyboardInterrupt from None
+
+    def _work(self, tasks: "queue.SimpleQueue[Callable[[], None]]") -> None:
+        while True:
+            try:
+                tasks.get()()
+                self._ended.put(None)
+            except Exception as error:  # noqa: BLE001  for run() to raise
+                self._ended.put(error)

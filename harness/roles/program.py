@@ -252,10 +252,19 @@ def seconds_or_0(text: str) -> float:
 
 def seconds(text: str) -> float:
     """An argument that is a time in seconds, over 0."""
+    return _over_zero(text, "seconds")
+
+
+def rate(text: str) -> float:
+    """An argument that is a number of requests a second, over 0."""
+    return _over_zero(text, "requests/s")
+
+
+def _over_zero(text: str, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds over 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} over 0")
     return value

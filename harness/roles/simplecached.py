@@ -14,7 +14,7 @@ from harness import registry, rendezvous, transfer
 from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Sender
 from harness.protocol import wire
 from harness.roles import program
-from harness.roles.catalogue import Directory, Locals, open_source
+from harness.roles.catalogue import COLD, Cold, Directory, Locals, open_source
 from harness.roles.lanes import CACHE, CHANNEL, COMMANDS, LANE
 
 DEFAULT_COMMAND = "posix_mq"
@@ -26,7 +26,7 @@ class CacheWorkers:
 
     def __init__(
         self,
-        catalogue: Directory | Locals,
+        catalogue: Directory | Locals | Cold,
         transport: CommandTransport,
         scope: Scope,
         rendezvous_name: str,
@@ -46,7 +46,8 @@ class CacheWorkers:
     def stop(self, grace: float) -> None:
         """Refuse what still comes; return when nothing has come for a moment, or after `grace` seconds.
 
-        The proxies know by now that this cache is no more, but commands may be on their way.
+        The proxies know by now that this cache is no more, but commands may be on their way. So may replies, where a
+        transport has threads of its own: closing an end waits for them.
         """
         self._stopping = True
         now = time.monotonic()
@@ -54,6 +55,9 @@ class CacheWorkers:
         while now < deadline and (any(self._busy) or now < self._last + _QUIET):
             time.sleep(0.01)
             now = time.monotonic()
+        closing = threading.Thread(target=self._lanes.close, daemon=True)
+        closing.start()
+        closing.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, index: int, receiver: CommandReceiver) -> None:
         while True:
@@ -119,6 +123,10 @@ class Lanes:
         if self._idle.setdefault(name, lane) is not lane:
             lane.close()
 
+    def close(self) -> None:
+        """Close those that nobody uses at this moment."""
+        self._close(list(self._idle))
+
     def _open(self, name: bytes) -> OpenLane:
         self._close_retired()
         home, _, part = os.fsdecode(name).partition("/")
@@ -132,9 +140,12 @@ class Lanes:
         if (now := time.monotonic()) < self._looked + 1:
             return
         self._looked = now
-        for name in [name for name, lane in self._idle.copy().items() if not os.path.exists(lane.directory)]:
-            if (retired := self._idle.pop(name, None)) is not None:
-                retired.close()
+        self._close([name for name, lane in self._idle.copy().items() if not os.path.exists(lane.directory)])
+
+    def _close(self, names: list[bytes]) -> None:
+        for name in names:
+            if (lane := self._idle.pop(name, None)) is not None:
+                lane.close()
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -150,6 +161,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--processes", type=program.positive, default=1, help="worker processes (%(default)s)")
     add("--command", default=DEFAULT_COMMAND, metavar="NAME[:opt=val,...]", help="command transport (%(default)s)")
     add("-d", dest="delay", type=program.count, default=0, metavar="MICROSECONDS", help="delay of each lookup")
+    add("--cold", action="store_true", help=COLD)
     program.add_common(parser)
     return parser
 
@@ -162,7 +174,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     transport = registry.command_transport(args.command)
-    catalogue = open_source(args.source)
+    catalogue = open_source(args.source, args.cold)
     with ExitStack() as undo:
         home = program.open_home(undo, args.name, CACHE)
         serving = home.hold(rendezvous.SERVING)

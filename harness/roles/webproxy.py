@@ -11,7 +11,7 @@ from harness.api import send_file
 from harness.protocol import getfile
 from harness.protocol.dialects import DIALECTS, Dialect
 from harness.roles import program
-from harness.roles.catalogue import Directory, Locals, open_source
+from harness.roles.catalogue import COLD, Cold, Directory, Locals, open_source
 from harness.roles.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen
 from harness.roles.lanes import CacheBackend, wait_for_cache
 
@@ -22,7 +22,7 @@ STRATEGIES = ("head-then-get", "single-get", "buffered")  # of getting a file fr
 class DirectBackend:
     """Serves files by itself with sendfile(2): what every other figure is read against."""
 
-    def __init__(self, catalogue: Directory | Locals, timeout: float, dialect: Dialect) -> None:
+    def __init__(self, catalogue: Directory | Locals | Cold, timeout: float, dialect: Dialect) -> None:
         self._find = catalogue.find
         self._timeout = timeout
         self._ok_header, self._refusal_header = dialect.OK_HEADER, dialect.refusal_header
@@ -69,6 +69,7 @@ def arguments() -> argparse.ArgumentParser:
                         help="no cache: serve SOURCE from here with sendfile(2)")  # fmt: skip
     source.add_argument("-s", "--server", default=None, metavar="URL",
                         help="no cache: serve from this HTTP origin, /path from URL/path")  # fmt: skip
+    add("--cold", action="store_true", help=f"with --direct: {COLD}")
     add("--strategy", choices=STRATEGIES, default="single-get",
         help="with -s: ask for the length first, pass on what one GET brings, or collect that first (%(default)s)")
     add("--reuse", action=argparse.BooleanOptionalAction, default=True, help="with -s: keep connections to the origin")
@@ -108,7 +109,7 @@ def _run(args: argparse.Namespace) -> None:
         listener = undo.enter_context(listen(args.host, args.port, args.timeout, args.congestion))
         backend: Callable[[int], Backend]
         if args.direct is not None:
-            catalogue = open_source(args.direct)
+            catalogue = open_source(args.direct, args.cold)
             what = f"{args.direct} by sendfile"
 
             def backend(_: int) -> Backend:
@@ -126,7 +127,7 @@ def _run(args: argparse.Namespace) -> None:
             lanes = args.lanes or args.processes * args.threads
             if lanes < args.processes:
                 raise ValueError(f"-n {lanes}: each of the {args.processes} processes needs a lane of its own")
-            data = registry.data_transport(args.data, args.chunk)
+            data = registry.data_transport(args.data, chunk=args.chunk)
             command = registry.command_transport(args.command) if args.command else None
             home = program.open_home(undo, args.name, f"proxy-{os.getpid()}-{os.urandom(3).hex()}")
             if args.wait:

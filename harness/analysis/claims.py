@@ -1,0 +1,136 @@
+"""What an experiment expects, written before it runs, and what a result has to show for it.
+
+    claims:
+      - text: sendfile beats shared memory, because the proxy stops copying
+        metric: requests_per_s          # any column of numbers in trials.csv
+        test: {data: sendfile}          # factors, by their names in experiment files or in the CSV
+        baseline: {data: posix_shm}
+        where: {files: [1024, 102400]}  # optional: only these; each is a context of its own
+        expect: higher                  # or: lower, "> 1.05", "< 0.9", "within 5%"
+
+A claim is about the ratio of test to baseline. It is supported where the whole interval of the ratio lies within
+what is expected, refuted where the whole interval lies outside, and undecided where the interval straddles the bound.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_type_hints
+
+from harness.results import COLUMN_OF, FACTORS, Trial
+from harness.spec import OF_THE_CACHE
+
+SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
+
+_TYPES = get_type_hints(Trial)
+METRICS = [name for name, kind in _TYPES.items() if kind is not str and name not in FACTORS]
+_LEVELS = [name for name in FACTORS if name != "control"]
+_CACHE_COLUMNS = {COLUMN_OF.get(name, name) for name in OF_THE_CACHE}
+_NUMBER = r"(\d+(?:\.\d+)?)"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim. test, baseline: factor -> value; where: factor -> the values that are looked at.
+
+    Raises ValueError with one line where it is not one that trials could answer. Factors are turned into their
+    columns in trials.csv, and values into the types of these.
+    """
+
+    text: str
+    metric: str
+    test: Mapping[str, Any]
+    baseline: Mapping[str, Any]
+    where: Mapping[str, list[Any]] = field(default_factory=dict)
+    expect: str = "higher"
+
+    def __post_init__(self) -> None:
+        _known("metric", self.metric, METRICS)
+        region(self.expect)
+        for name in ("test", "baseline"):
+            object.__setattr__(self, name, levels(name, getattr(self, name)))
+        where = {}
+        for factor, values in _mapping("where", self.where).items():
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"where: {factor}: write a list of values")
+            pairs = [_level("where", factor, value) for value in values]
+            where[pairs[0][0]] = [value for _, value in pairs]
+        object.__setattr__(self, "where", where)
+        if both := where.keys() & {*self.test, *self.baseline}:
+            raise ValueError(f"where: {', '.join(sorted(both))}: is in test or baseline, too; keep one")
+        if self.test == self.baseline:
+            raise ValueError("test and baseline are the same")
+        unlike = set(self.test) ^ set(self.baseline)
+        direct = "direct" in (self.test.get("source"), self.baseline.get("source"))
+        if unlike and not (direct and unlike <= _CACHE_COLUMNS | {"source"}):
+            raise ValueError(f"test and baseline must name the same factors; {', '.join(sorted(unlike))}: only in one")
+
+
+def read(given: Any) -> Claim:
+    """The claim in an item of `claims:`, such as `dataclasses.asdict` makes of one. Raises ValueError, one line."""
+    known = [one.name for one in fields(Claim)]
+    for name in _mapping("a claim", given):
+        _known("key", name, known)
+    for name in known[:4] + known[5:]:
+        if given.get(name) in (None, "", {}):
+            raise ValueError(f"{name}: is missing")
+    return Claim(**{**given, "text": str(given["text"]), "where": given.get("where") or {}})
+
+
+def region(expect: str) -> tuple[float, float]:
+    """The ratios that are expected, as an open interval: `higher` is (1, infinity). Raises ValueError.
+
+    "within 5%" is 1/1.05 to 1.05, so that it says the same of test to baseline and of baseline to test.
+    """
+    if expect == "higher":
+        return 1.0, math.inf
+    if expect == "lower":
+        return 0.0, 1.0
+    if found := re.fullmatch(rf"([<>])\s*{_NUMBER}", str(expect).strip()):
+        bound = float(found[2])
+        if bound > 0:
+            return (bound, math.inf) if found[1] == ">" else (0.0, bound)
+    if found := re.fullmatch(rf"within\s+{_NUMBER}\s*%", str(expect).strip()):
+        bound = 1 + float(found[1]) / 100
+        if bound > 1:
+            return 1 / bound, bound
+    raise ValueError(f'expect: {expect!r}: write higher, lower, "> 1.05", "< 0.9" or "within 5%"')
+
+
+def outcome(expect: str, low: float, high: float) -> str:
+    """What an interval of the ratio says of the claim; 0 to infinity says nothing."""
+    least, most = region(expect)
+    if (low > least or least == 0) and (high < most or most == math.inf):
+        return SUPPORTED
+    return REFUTED if high <= least or low >= most else UNDECIDED
+
+
+def levels(what: str, given: Any) -> dict[str, Any]:
+    """Factors and a value for each, as columns of trials.csv have them. Raises ValueError; `what` is where they were
+    given."""
+    return dict(_level(what, factor, value) for factor, value in _mapping(what, given).items())
+
+
+def _mapping(what: str, given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{what}: write `name: value` lines")
+    return given
+
+
+def _level(what: str, factor: str, value: Any) -> tuple[str, Any]:
+    column = COLUMN_OF.get(factor, factor)
+    _known("factor", column, _LEVELS)
+    # YAML reads an unquoted null as nothing; here it can only be the transport of that name.
+    text = "null" if value is None else str(value)
+    try:
+        return column, _TYPES[column](text)
+    except ValueError:
+        raise ValueError(f"{what}: {factor}: {text!r} is no {_TYPES[column].__name__}") from None
+
+
+def _known(what: str, name: Any, known: Collection[str]) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, 1)
+        raise ValueError(f"{name}: no such {what}" + (f"; did you mean {close[0]}?" if close else ""))

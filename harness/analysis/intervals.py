@@ -1,0 +1,135 @@
+"""How sure a ratio is: confidence intervals of geometric means and of their ratios, all on logarithms.
+
+Trials of a block ran next to each other, so a block gives one log ratio of two cells, and what disturbed both falls
+out of it. The interval of their mean is Student's t. From `BOOTSTRAP_FROM` blocks on each of its ends is the farther
+one of t and the BCa bootstrap (Efron 1987), which follows skewed noise. With fewer blocks the bootstrap is not
+used, since it claims far too much: no resample's mean leaves the range of a handful of figures. With fewer than
+`LEAST` blocks there is no interval. docs/decisions/0009 has the simulations that decided so.
+
+Many comparisons: all intervals of a family of m are at the level 1 - 0.05/m (Bonferroni), so that with at least 95 %
+probability all of them hold at once, however they depend on each other, and a verdict says what its interval says.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri, stdtrit
+
+CONFIDENCE = 0.95
+LEAST = 3
+BOOTSTRAP_FROM = 20
+RESAMPLES = 4999
+_SEED = 20_240_229
+_ROWS = 500  # bootstrapped at a time: 20 MB of resampled means
+
+_Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """value: a ratio, or a figure in its column's unit. low, high: ends of its interval at `level`, 0 and infinity
+    where there is none. n: the blocks that it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    level: float
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is an interval."""
+        return math.isfinite(self.high)
+
+
+def corrected(comparisons: int) -> float:
+    """The level of each interval in a family of so many, for all of them to hold at `CONFIDENCE`."""
+    return 1 - (1 - CONFIDENCE) / max(1, comparisons)
+
+
+def means(samples: Sequence[Sequence[float]], level: float = CONFIDENCE) -> list[Estimate]:
+    """An estimate of the geometric mean behind each sample of logarithms, none of them empty.
+
+    Log ratios within blocks as samples give estimates of ratios.
+    """
+    result: dict[int, Estimate] = {}
+    of_size = defaultdict(list)
+    for index, sample in enumerate(samples):
+        of_size[len(sample)].append(index)
+    for n, where in of_size.items():
+        logs = np.array([samples[index] for index in where], dtype=float)
+        if n < LEAST:
+            low, high = np.full((2, len(where)), [[-np.inf], [np.inf]])
+        else:
+            low, high = student(logs, level)
+            if n >= BOOTSTRAP_FROM:
+                resampled = bca(logs, level)
+                low, high = np.minimum(low, resampled[0]), np.maximum(high, resampled[1])
+        for index, value, least, most in zip(where, *np.exp([logs.mean(axis=1), low, high]).tolist(), strict=True):
+            result[index] = Estimate(value, least, most, n, level)
+    return [result[index] for index in range(len(samples))]
+
+
+def unpaired(test: Sequence[float], baseline: Sequence[float], level: float = CONFIDENCE) -> Estimate:
+    """An estimate of test to baseline as a ratio of geometric means, from two samples of logarithms that share no
+    blocks: Welch's t (Welch 1947). n: the smaller one's size."""
+    first, second = np.array(test, dtype=float), np.array(baseline, dtype=float)
+    n = min(len(first), len(second))
+    difference = first.mean() - second.mean()
+    if n < LEAST:
+        return Estimate(math.exp(difference), 0.0, math.inf, n, level)
+    a, b = first.var(ddof=1) / len(first), second.var(ddof=1) / len(second)
+    half = 0.0
+    if a + b > 0:
+        freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
+        half = float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(a + b)
+    return Estimate(math.exp(difference), math.exp(difference - half), math.exp(difference + half), n, level)
+
+
+def interval(one: Estimate) -> str:
+    """The ends of a ratio's interval for people."""
+    return f"{one.low:.3f} to {one.high:.3f}" if one.bounded else "none"
+
+
+def student(logs: _Array, level: float) -> _Array:
+    """The ends of Student's intervals for the means of the rows: 2 x rows."""
+    n = logs.shape[1]
+    half = stdtrit(n - 1, (1 + level) / 2) * logs.std(axis=1, ddof=1) / math.sqrt(n)
+    ends: _Array = logs.mean(axis=1) + np.outer([-1, 1], half)
+    return ends
+
+
+def bca(logs: _Array, level: float) -> _Array:
+    """The ends of BCa intervals for the means of the rows: 2 x rows. Efron 1987, "Better Bootstrap Confidence
+    Intervals". The acceleration is the jackknife's, which for a mean comes from the third moment alone."""
+    pieces = [_bca(logs[row : row + _ROWS], level) for row in range(0, len(logs), _ROWS)]
+    return np.concatenate(pieces, axis=1)
+
+
+def _bca(logs: _Array, level: float) -> _Array:
+    middle = logs.mean(axis=1, keepdims=True)
+    resampled = np.sort(logs @ _weights(logs.shape[1]).T, axis=1)
+    below = ((resampled < middle).mean(axis=1) + (resampled <= middle).mean(axis=1)) / 2
+    bias = ndtri(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
+    second, third = (((logs - middle) ** power).sum(axis=1) for power in (2, 3))
+    acceleration = np.divide(third, 6 * second**1.5, out=np.zeros_like(third), where=second > 0)
+    z = bias + np.outer([-1, 1], np.full(len(logs), ndtri((1 + level) / 2)))
+    share = ndtr(bias + z / (1 - acceleration * z))
+    place = np.clip(share * (RESAMPLES + 1) - 1, 0, RESAMPLES - 1)
+    left = np.minimum(place.astype(int), RESAMPLES - 2)
+    rows = np.arange(len(logs))
+    ends: _Array = resampled[rows, left] + (place - left) * (resampled[rows, left + 1] - resampled[rows, left])
+    return ends
+
+
+@lru_cache(maxsize=8)
+def _weights(n: int) -> _Array:
+    """How much each of n figures counts in each resample: RESAMPLES x n, rows of sum 1. The same in every call, so
+    that the same files always give the same figures."""
+    return np.random.default_rng(_SEED).multinomial(n, np.full(n, 1 / n), RESAMPLES) / n

@@ -1,0 +1,44 @@
+"""How tables and reports name sizes, factors and cells."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_BARE = {"source", "command", "data", "scope", "host", "cpu"}  # their values say what they are
+_COUNTED = {"files", "copies", "clients", "lanes"}
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: 1536 B, 64 KiB, 3 MiB."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count and count % factor == 0:
+            return f"{count // factor} {unit}"
+    return f"{count} B"
+
+
+def value(column: str, given: Any) -> str:
+    """A value of a factor: `1 KiB` for a file set of 1024."""
+    if column == "files":
+        return " + ".join(size(int(one)) if one.isdecimal() else one for one in str(given).split())
+    if column == "chunk_bytes" and given:
+        return size(given)
+    return f"{given:g}" if isinstance(given, float) else str(given)
+
+
+def label(levels: Mapping[str, Any], separator: str = ", ") -> str:
+    """Factors with their values in a line: `1 KiB files, 8 clients, depth 2`."""
+    parts = []
+    for column, given in levels.items():
+        if given in ("", None) or (column, given) == ("source", "cache"):
+            continue
+        text = value(column, given)
+        if column in _COUNTED:
+            text = f"{text} {column}"
+        elif column not in _BARE:
+            text = f"{column} {text}"
+        parts.append(text)
+    return separator.join(parts)
+
+
+def design(levels: Mapping[str, Any]) -> str:
+    """The same for what is compared: `posix_mq + sendfile`."""
+    return label(levels, " + ")

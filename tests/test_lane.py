@@ -1,0 +1,295 @@
+"""Scope lane: the two channels alone, with real processes: right content, failed lanes, killed peers, clean ends."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import eventually
+from test_pipeline import CHUNK, SIZES
+from test_programs import harness
+
+from harness import registry, rendezvous, results, trial
+from harness.spec import OF_TCP
+
+DATA = sorted(registry.load().data)
+CHANNELS = [("posix_mq", data) for data in DATA]
+CHANNELS += [(command, "posix_shm") for command in sorted(registry.load().command) if command != "posix_mq"]
+# A lane that is copied from, and one for each shape that needs a client's socket.
+SHAPES = ("posix_shm", "sendfile", "handoff")
+
+
+def start(pipeline, paths, *arguments):
+    workload = pipeline.directory / f"{secrets.token_hex(4)}.txt"
+    workload.write_text("\n".join(paths) + "\n")
+    return pipeline.start("lane", "-w", workload, "--json", *arguments)
+
+
+def ask(pipeline, paths, *arguments):
+    """Run it to its end: (exit code, its result or None, what it said on standard error)."""
+    program = start(pipeline, paths, *arguments)
+    output = program.process.stdout.read().decode()
+    return program.wait(60), json.loads(output) if output else None, program.errors
+
+
+@pytest.mark.parametrize(("command", "data"), CHANNELS)
+def test_every_transport_serves_right_content_to_every_sink(pipeline, command, data):
+    paths = [pipeline.write(str(size), bytes(size) if data == "null" else os.urandom(size)) for size in SIZES]
+    paths.append(pipeline.write("big", bytes(3 << 20) if data == "null" else os.urandom(3 << 20)))
+    pipeline.cache("--command", command, "--processes", 2)
+    common = ["--data", data, "--verify", pipeline.files, "-t", 2, "--processes", 2]
+    for sink, chunk in (("checksum", ["-z", CHUNK]), ("copy", []), ("discard", [])):
+        code, result, errors = ask(pipeline, paths, "-r", 101, "--warmup", 0.1, "--sink", sink, *chunk, *common)
+        assert (code, errors) == (0, ""), errors
+        assert result["OK"] == result["requests"] == 101
+        assert result["content_bytes"] == 10 * (sum(SIZES) + (3 << 20))  # and once the file that is empty
+        assert 0 < result["latency_p50_us"] <= result["latency_p99_us"] <= result["latency_max_us"] < 5e6
+        needs_a_reader = registry.shape(registry.load().data[data])[1] != "copy"
+        assert (result["peak_rss_bytes"] > 0) == needs_a_reader
+
+
+@pytest.mark.parametrize("data", SHAPES)
+def test_one_wrong_byte_is_found_by_the_checksum_and_by_the_warm_up(pipeline, data):
+    content = bytearray(os.urandom(100_000))
+    paths = [pipeline.write("right", content), pipeline.write("wrong", content)]
+    other = pipeline.directory / "other"
+    other.mkdir()
+    (other / "right").write_bytes(content)
+    content[77_777] ^= 1
+    (other / "wrong").write_bytes(content)
+    pipeline.cache()
+    code, result, errors = ask(pipeline, paths, "--data", data, "--verify", other, "--sink", "checksum", "-r", 10)
+    assert (code, errors) == (1, "")
+    assert (result["OK"], result["wrong"]) == (5, 5)
+    code, result, errors = ask(pipeline, paths, "--data", data, "--verify", other, "--warmup", 0.05, "-r", 10)
+    assert (code, result) == (1, None)
+    assert "warm-up: not every reply was OK: " in errors
+    assert " wrong" in errors
+
+
+@pytest.mark.parametrize("data", SHAPES)
+def test_a_file_that_is_not_there_costs_no_other_request_anything(pipeline, data):
+    path = pipeline.write("file", os.urandom(5000))
+    pipeline.cache()
+    (pipeline.directory / "other").mkdir()
+    for directory in (pipeline.files, pipeline.directory / "other"):
+        (directory / "missing").write_bytes(b"x")
+        (directory / "file").write_bytes((pipeline.files / "file").read_bytes())
+    os.unlink(pipeline.files / "missing")
+    for sink in ("discard", "checksum"):
+        arguments = ["--sink", sink, *(["--verify", pipeline.directory / "other"] if sink == "checksum" else [])]
+        code, result, errors = ask(pipeline, [path, "/missing"], "--data", data, "-r", 20, *arguments)
+        assert (code, errors) == (1, "")
+        assert (result["OK"], result["FILE_NOT_FOUND"]) == (10, 10)
+        assert result["content_bytes"] == 50_000
+
+
+def test_it_waits_at_the_gate_and_reports_as_the_client_does(pipeline):
+    path = pipeline.write("file", b"content")
+    pipeline.cache()
+    workload = pipeline.directory / "workload.txt"
+    workload.write_text(f"{path}\n")
+    command = [sys.executable, "-m", "harness", "lane", "-w", str(workload), "--seconds", "0.3", "--warmup", "0.1",
+               "--gate", "--json"]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as lane:
+        assert lane.stdout.readline() == "warm\n"
+        time.sleep(0.2)
+        begun = time.monotonic()
+        lane.stdin.write("go\n")
+        assert lane.stdout.readline() == "done\n"
+        assert 0.25 < time.monotonic() - begun < 2
+        with open(f"/proc/{lane.pid}/task/{lane.pid}/children") as children:
+            (worker,) = children.read().split()
+        assert len(os.listdir(f"/proc/{worker}/task")) == 3  # still there to be looked at
+        lane.stdin.write("end\n")
+        result = json.loads(lane.stdout.readline())
+        assert lane.wait(10) == 0
+    assert 0.25 < result["seconds"] < 1
+    proxy = pipeline.proxy()
+    _, output = pipeline.client(proxy.port, [path], "-r", 1, "--json")
+    assert list(json.loads(output)) == list(result)
+
+
+@pytest.mark.parametrize("data", [*SHAPES, "fifo", "splice"])
+def test_a_killed_cache_is_counted_as_errors_and_the_end_comes_in_time(pipeline, base, data):
+    path = pipeline.write("file", os.urandom(1 << 20))
+    cache = pipeline.cache("--processes", 2)
+    lane = start(pipeline, [path], "--data", data, "-t", 2, "--seconds", 60, "--timeout", 0.5)
+    time.sleep(0.7)
+    for pid in (cache.pid, *cache.children()):
+        os.kill(pid, signal.SIGKILL)
+    cache.wait()
+    begun = time.monotonic()
+    result = json.loads(lane.line())  # nobody comes in its place, so nothing is left to be measured
+    assert time.monotonic() - begun < 3
+    assert lane.wait() == 1
+    assert result["OK"] > 10
+    assert 2 <= result["ERROR"] == result["requests"] - result["OK"] <= 20
+    assert "no cache at rendezvous 'default' for 0.5 s" in lane.errors
+    assert "Traceback" not in lane.errors
+    assert os.listdir(f"{base}/default") == ["cache"]
+    rendezvous.sweep()  # what the cache would have removed itself
+
+
+@pytest.mark.parametrize("data", SHAPES)
+def test_a_lane_that_failed_is_replaced_and_the_next_cache_serves_the_next_request(pipeline, data):
+    path = pipeline.write("file", os.urandom(1 << 20))
+    cache = pipeline.cache()
+    arguments = ["--sink", "checksum", "--verify", pipeline.files, "--timeout", 0.6, "--seconds", 2.5]
+    lane = start(pipeline, [path], "--data", data, *arguments)
+    time.sleep(0.6)
+    (worker,) = cache.children()
+    os.kill(worker, signal.SIGSTOP)  # with a reply under way, as like as not
+    time.sleep(0.9)
+    os.kill(worker, signal.SIGCONT)
+    assert cache.stop() == 0
+    pipeline.cache()
+    result = json.loads(lane.line())
+    assert lane.wait() == 1
+    assert 1 <= result["ERROR"] == result["requests"] - result["OK"], lane.errors  # a cache that ends refuses, too
+    assert result["OK"] > 100
+    assert result["latency_max_us"] < 2e6
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("data", SHAPES)
+def test_a_signal_ends_it_within_two_seconds_with_requests_under_way(pipeline, base, data, number):
+    path = pipeline.write("file", b"content")
+    cache = pipeline.cache("-d", 30_000_000)
+    lane = start(pipeline, [path], "--data", data, "-t", 2, "--processes", 2, "--seconds", 60, "--timeout", 30)
+    assert eventually(lambda: len(lane.children()) == 2)
+    time.sleep(0.5)
+    begun = time.monotonic()
+    assert lane.stop(number) == 130
+    assert time.monotonic() - begun < 2.2
+    assert lane.errors == ""
+    cache.stop()
+    assert not os.path.exists(base)
+
+
+def processes_of(pid):
+    """A process and all below it."""
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return [pid, *(one for child in children.read().split() for one in processes_of(int(child)))]
+
+
+def gone(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("data", SHAPES)
+def test_whichever_of_its_processes_is_killed_the_others_end_in_time(pipeline, base, data):
+    path = pipeline.write("file", os.urandom(1 << 20))
+    pipeline.cache()
+    levels = 2 if data == "posix_shm" else 3  # the program, a process that asks, and one that reads from a socket
+    for victim in range(levels):
+        lane = start(pipeline, [path], "--data", data, "--seconds", 60, "--timeout", 1)
+        assert eventually(lambda lane=lane: len(processes_of(lane.pid)) == levels)
+        time.sleep(0.3)
+        everyone = processes_of(lane.pid)
+        os.kill(everyone[victim], signal.SIGKILL)
+        assert lane.wait() == (-signal.SIGKILL if victim == 0 else 1)
+        assert eventually(lambda everyone=everyone: all(map(gone, everyone)), 4)
+        assert "Traceback" not in lane.errors
+        if victim:
+            assert "a process ended before it could finish" in lane.errors
+        else:  # what the program would have removed itself, once the last thread has ended
+            assert eventually(lambda: rendezvous.sweep() or os.listdir(f"{base}/default") == ["cache"], 2)
+        assert os.listdir(f"{base}/default") == ["cache"]
+
+
+SHORT = """
+from dataclasses import dataclass
+from harness.api import DataTransport, SocketReceiver, hookimpl
+from transports.sendfile import FileReceiver, Sendfile
+
+class Receiver(FileReceiver):
+    def deliver(self, sink, count):
+        super().deliver(sink, count - 1)
+
+@dataclass(frozen=True)
+class Short(Sendfile):
+    name = "short"
+
+    def receiver(self, scope) -> SocketReceiver:
+        return Receiver(scope)
+
+@hookimpl
+def data_transports():
+    return [Short]
+"""
+
+
+def test_bytes_that_a_transport_says_it_has_delivered_and_has_not_are_missed(pipeline, plugins):
+    plugins("short", SHORT)
+    path = pipeline.write("file", os.urandom(5000))
+    pipeline.cache()
+    code, result, errors = ask(pipeline, [path], "--data", "short", "-r", 10)
+    assert (code, result) == (1, None)
+    assert "of 50000 bytes that were said to be delivered 49990 came" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["-r", 1], 2, "required: -w"),
+        (["-w", "WORKLOAD"], 2, "one of the arguments -r --seconds is required"),
+        (["-w", "WORKLOAD", "-r", 1, "-n", 3, "-t", 2, "--processes", 2], 2, "-n 3: each of the 4 workers needs"),
+        (["-w", "WORKLOAD", "-r", 1, "--sink", "drop"], 2, "invalid choice: 'drop'"),
+        (["-w", "WORKLOAD", "-r", 1, "--sink", "checksum"], 2, "--sink checksum needs files to compare with: --verify"),
+        (["-w", "WORKLOAD", "-r", 1, "--verify", "."], 2, "unless there is a --warmup to do it in"),
+        (["-w", "WORKLOAD", "-r", 1, "--warmup", 1, "--verify", "."], 2, "./nowhere: no such file to compare with"),
+        (["-w", "WORKLOAD", "-r", 1, "--data", "posix_smh"], 2, "did you mean posix_shm?"),
+        (["-w", "WORKLOAD", "-r", 1, "--name", "a/b"], 2, "use 1 to 32 letters"),
+        (["-w", "WORKLOAD", "-r", 1, "--wait", 0.1], 1, "no cache at rendezvous 'default' after 0.1 s"),
+        (["-w", "/nowhere.txt", "-r", 1], 1, "/nowhere.txt"),
+    ],
+)
+def test_bad_arguments_get_one_clear_line(base, tmp_path, arguments, code, message):
+    (tmp_path / "workload.txt").write_text("/nowhere\n")
+    result = harness("lane", *(tmp_path / "workload.txt" if one == "WORKLOAD" else one for one in arguments))
+    assert (result.returncode, result.stdout) == (code, "")
+    told = [line for line in result.stderr.splitlines() if line.startswith(("lane: ", "harness lane: "))]
+    told = [line for line in told if "waiting for a cache" not in line]
+    assert len(told) == 1
+    assert message in told[0]
+
+
+def test_a_lane_that_cannot_be_made_is_told_in_one_line(pipeline):
+    pipeline.cache()
+    code, result, errors = ask(pipeline, ["/x"], "--data", "fifo:pipe_size=1GiB", "-r", 1)
+    assert (code, result) == (1, None)
+    assert "lane 1 of 1 over fifo: pipe_size=1073741824" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("data", SHAPES)
+def test_a_trial_of_scope_lane_is_a_row_without_what_belongs_to_tcp(base, data):
+    spec = trial.Spec(scope="lane", data=data, seconds=0.2, warmup=0.05, lanes=2, proxy_processes=2, sink="checksum")
+    row = trial.run(spec, results.Trial(trial=1))
+    assert (row.status, row.reason, row.swept) == ("ok", "", 0)
+    assert row.requests == row.ok > 100
+    assert row.content_bytes == row.requests * 1024
+    assert row.scope == "lane"
+    for factor in OF_TCP:
+        column = results.COLUMN_OF.get(factor, factor)
+        assert getattr(row, column) == getattr(results.Trial(), column), factor
+    assert 0 < row.latency_p50_us < row.latency_max_us < 1e6
+    assert min(row.proxy_switches, row.cache_switches, row.proxy_peak_rss_bytes) > 0
+    assert 0 < row.cpu_us_per_request < 10_000
+    assert (row.client_switches > 0) == (data != "posix_shm")
+
+
+@pytest.mark.parametrize("bad", [{"source": "direct"}, {"rate": 100.0}])
+def test_what_a_lane_has_none_of_is_refused_in_one_line(base, bad):
+    row = trial.run(trial.Spec(scope="lane", **bad), results.Trial(trial=1))
+    assert (row.status, row.requests) == ("failed", 0)
+    assert row.reason.startswith("scope lane: a lane leads to a cache, and each request waits for its reply")

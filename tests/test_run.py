@@ -1,0 +1,267 @@
+"""`harness run`: durable rows, resuming, one study at a time, and what becomes of trials that fail."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import eventually
+
+from harness import results
+from harness.experiment import alone, plan
+from harness.roles.program import Failure
+
+SMALL = """\
+question: Does it run?
+factors:
+  data: [posix_shm, fifo]
+  files: [1KiB, 64KiB]
+settings:
+  {clients: 2, client_processes: 1, proxy_processes: 1, cache_processes: 1, lanes: 2, warmup: 20ms, seconds: 50ms}
+repeats: 3
+control: true
+seed: 7
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "study.yaml").write_text(SMALL)
+    return tmp_path / "study.yaml"
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", "run", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def run(*arguments, timeout=110):
+    process = start(*arguments)
+    output, errors = process.communicate(timeout=timeout)
+    return process.returncode, output, errors
+
+
+def rows_of(directory):
+    return list(results.read(str(directory / "trials.csv")))
+
+
+@pytest.mark.timeout(300)
+def test_a_run_killed_twenty_times_at_random_and_resumed_has_every_trial_once(base, study, tmp_path):
+    planned = plan.load(str(study))
+    expected = {(slot.number, slot.block, slot.cell) for block in planned.blocks() for slot in block}
+    kills, chance = 0, random.Random(3)
+    process = start(study, "-o", tmp_path / "out")
+    while kills < 20:
+        time.sleep(chance.uniform(0.05, 1.2))
+        if process.poll() is not None:  # it was done: begin another
+            os.rename(tmp_path / "out", tmp_path / f"out{kills}")
+            process = start(study, "-o", tmp_path / "out")
+            continue
+        process.kill()
+        process.communicate()
+        kills += 1
+        begun = (tmp_path / "out/experiment.yaml").exists()
+        if not begun:
+            subprocess.run(["rm", "-rf", tmp_path / "out"], check=True)
+        process = start(*(["--resume", tmp_path / "out"] if begun else [study, "-o", tmp_path / "out"]))
+    _, errors = process.communicate(timeout=110)
+    assert process.returncode == 0, errors
+    for directory in tmp_path.glob("out*"):
+        rows = rows_of(directory)
+        assert sorted((row.trial, row.block, row.cell) for row in rows) == sorted(expected)
+        assert all(row.status == "ok" for row in rows)
+        with open(directory / "latency.csv") as file:
+            counts = {}
+            for line in list(file)[1:]:
+                trial, _, count = line.split(",")
+                counts[int(trial)] = counts.get(int(trial), 0) + int(count)
+        assert counts == {row.trial: row.requests for row in rows}
+    assert subprocess.run([sys.executable, "-m", "harness", "clean"], timeout=20, check=False).returncode == 0
+
+
+def test_a_torn_last_line_is_mended_and_its_trial_run_again(base, study, tmp_path):
+    out = tmp_path / "out"
+    assert run(study, "-o", out, "--repeat", 1)[0] == 0
+    whole = (out / "trials.csv").read_bytes()
+    (out / "trials.csv").write_bytes(whole[:-30])
+    with open(out / "latency.csv", "a") as file:
+        file.write("6,12")
+    code, _, errors = run("--resume", out)
+    assert code == 0, errors
+    assert [row.trial for row in rows_of(out)] == [1, 2, 3, 4, 5, 6]
+    assert (out / "trials.csv").read_bytes().startswith(whole[: whole[:-30].rfind(b"\n")])
+    assert all(line.count(",") == 2 for line in (out / "latency.csv").read_text().splitlines())
+
+
+def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, study, tmp_path):
+    out = tmp_path / "out"
+    assert run(study, "-o", out, "--only", 1, "--repeat", 1)[0] == 0
+    facts = json.loads((out / "environment.json").read_text())
+    before = (out / "trials.csv").read_bytes()
+    for path, name in (
+        (("host",), "host"), (("kernel", "release"), "kernel"), (("software", "python"), "Python"),
+        (("software", "commit"), "commit"), (("cpu", "model"), "processor"),
+    ):  # fmt: skip
+        another = json.loads(json.dumps(facts))
+        (another if len(path) == 1 else another[path[0]])[path[-1]] = "another"
+        (out / "environment.json").write_text(json.dumps(another))
+        code, _, errors = run("--resume", out)
+        assert (code, before) == (2, (out / "trials.csv").read_bytes())
+        assert f"{name} was 'another' and is " in errors
+        assert errors.count("\n") == 1
+
+
+def test_a_run_is_not_resumed_where_the_experiment_is_another(base, study, tmp_path):
+    out = tmp_path / "out"
+    assert run(study, "-o", out)[0] == 0
+    study.write_text(SMALL.replace("seed: 7", "seed: 8"))
+    code, _, errors = run(study, "--resume", out)
+    assert code == 2
+    assert "has other seed than when the run began" in errors
+    code, _, errors = run("--resume", out)
+    assert code == 2, "the file that the run was begun with is looked at, too"
+
+
+def test_nothing_is_resumed_where_nothing_is(base, tmp_path):
+    code, _, errors = run("--resume", tmp_path)
+    assert code == 2
+    assert errors.count("\n") == 1
+    assert "nothing to resume" in errors
+
+
+def test_one_cell_is_run_again_by_itself(base, study, tmp_path):
+    code, _, errors = run(study, "--only", "data=fifo files=1KiB", "--repeat", 2, "-o", tmp_path / "out")
+    assert code == 0, errors
+    assert [(row.data, row.files, row.block) for row in rows_of(tmp_path / "out")] == [
+        ("fifo", "1024", 1), ("fifo", "1024", 2)
+    ]  # fmt: skip
+
+
+def test_the_results_folder_describes_itself(base, study, tmp_path):
+    out = tmp_path / "out"
+    assert run(study, "-o", out, "--only", 1, "--repeat", 1)[0] == 0
+    package = json.loads((out / "datapackage.json").read_text())
+    for resource in package["resources"]:
+        with open(out / resource["path"]) as file:
+            assert next(file).strip().split(",") == [field["name"] for field in resource["schema"]["fields"]]
+        assert all(field["description"] for field in resource["schema"]["fields"])
+    assert {resource["path"] for resource in package["resources"]} >= {"trials.csv", "latency.csv"}
+    facts = json.loads((out / "environment.json").read_text())
+    assert facts["kernel"]["release"] == os.uname().release
+    assert facts["experiment"]["file"] == str(study)
+
+
+FAILING = """
+from dataclasses import dataclass
+from harness.api import DataTransport, hookimpl
+from transports.fifo import FifoData, FifoSender
+from harness.api import Sender
+
+class Broken(FifoSender):
+    def publish(self, count):
+        raise OSError("this one never works")
+
+@dataclass(frozen=True)
+class Failing(FifoData):
+    name = "failing"
+
+    def sender(self, scope) -> Sender:
+        return Broken(scope, self)
+
+@hookimpl
+def data_transports():
+    return [Failing]
+"""
+
+
+def test_a_trial_that_fails_is_tried_once_more_kept_with_reason_and_logs_and_the_run_goes_on(
+    base, study, tmp_path, plugins
+):
+    plugins("failing", FAILING)
+    text = SMALL.replace("[posix_shm, fifo]", "[posix_shm, failing]").replace("repeats: 3", "repeats: 1")
+    study.write_text(text.replace("{clients: 2", "{timeout: 300ms, clients: 2"))
+    out = tmp_path / "out"
+    code, _, errors = run(study, "-o", out)
+    assert code == 1, errors
+    rows = rows_of(out)
+    failed = [row for row in rows if row.data == "failing"]
+    assert [(row.status, row.attempt) for row in failed] == [("failed", 1), ("failed", 2)] * 2
+    assert all("ERROR" in row.reason or "warm" in row.reason for row in failed)
+    assert all(row.status == "ok" for row in rows if row.data == "posix_shm")
+    logs = os.listdir(out / "logs")
+    assert {name.split("-attempt")[0] for name in logs} == {f"trial-{row.trial}" for row in failed}
+    assert "this one never works" in "".join((out / "logs" / name).read_text() for name in logs)
+
+
+def test_what_a_transport_refuses_is_a_row_and_not_tried_again(base, study, tmp_path):
+    study.write_text(SMALL.replace("[posix_shm, fifo]", "[posix_shm, 'fifo:pipe_size=1GiB']").replace("s: 3", "s: 1"))
+    code, _, errors = run(study, "-o", tmp_path / "out")
+    assert code == 1
+    assert "2 of 6 cells cannot run here" in errors
+    rows = rows_of(tmp_path / "out")
+    assert [(row.attempt, row.requests) for row in rows if row.status == "refused"] == [(1, 0), (1, 0)]
+    assert all("pipe_size=1073741824" in row.reason for row in rows if row.status == "refused")
+    assert {row.status for row in rows if row.data == "posix_shm"} == {"ok"}
+
+
+def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, study, tmp_path):
+    study.write_text(SMALL.replace("seconds: 50ms", "seconds: 2"))
+    out = tmp_path / "out"
+    process = start(study, "-o", out)
+    assert eventually((out / "trials.csv").exists, 60)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "ending after this trial" in errors
+    rows = rows_of(out)
+    assert 1 <= len(rows) <= 3
+    assert all(row.status == "ok" for row in rows)
+    assert "files" in output
+    process = start("--resume", out)
+    assert eventually(lambda: len(rows_of(out)) > len(rows), 60)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - begun < 20
+
+
+def test_a_second_study_waits_or_refuses_saying_who_measures(base, study, tmp_path):
+    with alone.alone(60):
+        code, _, errors = run(study, "-o", tmp_path / "out", "--patience", 0)
+        assert code == 1
+        assert f"pid {os.getpid()} of " in errors
+        process = start(study, "-o", tmp_path / "waits", "--only", 1, "--repeat", 1)
+        assert not eventually((tmp_path / "waits/trials.csv").exists, 1.5)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "another study measures on this machine" in errors
+
+
+def test_the_lock_goes_with_its_holder(tmp_path):
+    name = f"\0test-{os.getpid()}"
+    program = f"from harness.experiment.alone import alone\nwith alone(0, {name!r}): print('held', flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(Failure, match=f"pid {holder.pid}"), alone.alone(0.1, name):
+        pass
+    holder.kill()
+    holder.communicate()
+    with alone.alone(1, name):
+        pass
+
+
+def test_a_run_stops_when_every_ratio_is_known_well_enough(base, study, tmp_path):
+    study.write_text(SMALL.replace("repeats: 3", "until: {within: 99%, at_least: 3, at_most: 40}"))
+    code, _, errors = run(study, "-o", tmp_path / "out")
+    assert code == 0, errors
+    assert 3 <= max(row.block for row in rows_of(tmp_path / "out")) < 40

@@ -1,0 +1,53 @@
+"""What the transports over FIFOs have in common, fifo(7) and pipe(7): making them, and an end that waits in time."""
+
+import errno
+import fcntl
+import os
+import select
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from harness.api import Scope
+
+
+@contextmanager
+def provisioned(scope: Scope, *parts: str) -> Iterator[None]:
+    """FIFOs of these names, as long as the context lasts."""
+    with ExitStack() as undo:
+        for path in map(scope.path, parts):
+            os.mkfifo(path, 0o600)
+            undo.callback(os.unlink, path)
+        yield
+
+
+class PipeEnd:
+    """part: the FIFO. flags: of open(2); it does not block. size: bytes that the pipe is to hold, where not 0."""
+
+    def __init__(self, scope: Scope, part: str, flags: int, size: int = 0) -> None:
+        self._timeout = scope.timeout
+        try:
+            self._fd = os.open(scope.path(part), flags | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # open(2): O_WRONLY | O_NONBLOCK and no reader
+                raise ConnectionRefusedError("nobody has the FIFO open for reading") from None
+            raise
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLOUT if flags & os.O_WRONLY else select.POLLIN)
+        try:
+            if size:
+                fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, size)
+        except OSError as error:
+            os.close(self._fd)
+            raise OSError(f"pipe_size={size}: {error.strerror}; see /proc/sys/fs/pipe-max-size") from error
+
+    def _wait(self, what: str) -> None:
+        if not self._poll.poll(self._timeout * 1000):
+            raise TimeoutError(f"{what} for {self._timeout} s")
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
