@@ -239,8 +239,8 @@ def test_cells_are_compared_within_a_file_size_and_cells_that_differ_in_any_fact
                    for size in sizes for data, speed in (("a", 1000), ("b", 1500)) for chunk in (0, 512)])  # fmt: skip
     one = study.analyse(rows, {})
     assert [context.label for context in one.contexts] == [
-        "1 KiB files, chunk_bytes 0", "1 KiB files, chunk_bytes 512 B",
-        "4 KiB files, chunk_bytes 0", "4 KiB files, chunk_bytes 512 B",
+        "1 KiB files, chunk 0", "1 KiB files, chunk 512 B",
+        "4 KiB files, chunk 0", "4 KiB files, chunk 512 B",
     ]  # fmt: skip
     for context in one.contexts:
         assert [(cell.label, cell.trials, cell.baseline) for cell in context.cells] == [("b", 6, False), ("a", 6, True)]
@@ -400,7 +400,7 @@ def test_there_is_advice_for_each_number_of_clients():
     speeds = {(1, "a"): 1, (1, "b"): 2, (64, "a"): 2, (64, "b"): 1}
     rows = trials([({"data": data, "clients": clients}, speed) for (clients, data), speed in speeds.items()])
     assert [(one.label, one.line) for one in study.analyse(rows, {}).crossovers] == [
-        ("1 clients", "1 KiB: b"), ("64 clients", "1 KiB: a")
+        ("1 client", "1 KiB: b"), ("64 clients", "1 KiB: a")
     ]  # fmt: skip
 
 

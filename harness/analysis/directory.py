@@ -16,18 +16,22 @@ EXPERIMENT = "experiment.yaml"
 
 def load(directory: str) -> tuple[list[Trial], dict[str, Any]]:
     """The trials of a run and its resolved experiment, {} where there is none. Raises OSError, ValueError."""
-    trials = list(results.read(f"{directory}/{results.TRIALS}"))
+    return list(results.read(f"{directory}/{results.TRIALS}")), experiment(directory)
+
+
+def experiment(directory: str) -> dict[str, Any]:
+    """The resolved experiment of a run, {} where there is none. Raises OSError, ValueError."""
     path = f"{directory}/{EXPERIMENT}"
     if not os.path.exists(path):
-        return trials, {}
+        return {}
     try:
         with open(path, encoding="utf-8") as file:
-            experiment = YAML(typ="safe", pure=True).load(file)
+            given = YAML(typ="safe", pure=True).load(file)
     except YAMLError as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(experiment, dict):
+    if not isinstance(given, dict):
         raise ValueError(f"{path}: no experiment")
-    return trials, experiment
+    return given
 
 
 def main(program: str, body: Callable[[], int]) -> int:

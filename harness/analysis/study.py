@@ -42,6 +42,7 @@ class Figure:
 @dataclass(frozen=True)
 class Cell:
     """design: its compared factors. trials: how many are behind the figures; of these, `disturbed` are flagged.
+    rows: their numbers in trials.csv.
     wait: how its data transport waits. client_busy: mean share of the time that the busiest client process ran.
     figures: by column, of METRICS; a metric that was 0 in all its trials is missing."""
 
@@ -55,6 +56,7 @@ class Cell:
     wait: str
     client_busy: float
     figures: Mapping[str, Figure]
+    rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,7 @@ def _cell(run: Run, baseline: bool, figures: Mapping[str, Figure]) -> Cell:
         wait=run.wait,
         client_busy=sum(trial.client_busy for trial in run.trials) / len(run.trials),
         figures=figures,
+        rows=tuple(trial.trial for trial in run.trials),
     )
 
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from harness.results import COLUMN_OF
+
+_FACTOR_OF = {column: factor for factor, column in COLUMN_OF.items()}
 _BARE = {"source", "command", "data", "scope", "host", "cpu"}  # their values say what they are
 _COUNTED = {"files", "copies", "clients", "lanes"}
 
@@ -21,20 +24,22 @@ def value(column: str, given: Any) -> str:
         return " + ".join(size(int(one)) if one.isdecimal() else one for one in str(given).split())
     if column == "chunk_bytes" and given:
         return size(given)
+    if column == "rate_per_s" and given:
+        return f"{given:g}/s"
     return f"{given:g}" if isinstance(given, float) else str(given)
 
 
 def label(levels: Mapping[str, Any], separator: str = ", ") -> str:
-    """Factors with their values in a line: `1 KiB files, 8 clients, depth 2`."""
+    """Factors with their values in a line: `1 KiB files, 8 clients, chunk 64 KiB`."""
     parts = []
     for column, given in levels.items():
         if given in ("", None) or (column, given) == ("source", "cache"):
             continue
         text = value(column, given)
         if column in _COUNTED:
-            text = f"{text} {column}"
+            text = f"{text} {column.removesuffix('s') if text == '1' else column}"
         elif column not in _BARE:
-            text = f"{column} {text}"
+            text = f"{_FACTOR_OF.get(column, column)} {text}"
         parts.append(text)
     return separator.join(parts)
 

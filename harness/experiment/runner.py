@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import FrameType
 
-from harness import machine, registry, rendezvous, results, trial
+from harness import machine, registry, rendezvous, report, results, trial
 from harness.analysis import directory as directories
 from harness.analysis import summary
 from harness.analysis.study import narrow_enough
@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     rows = store.rows()
     if rows:
         summary.show(*directories.load(store.directory))
-        print(f"\n{store.trials}")
+        print(f"\n{store.trials}\n{report.write(store.directory)}")
     if interrupted:
         return 130
     last = {row.trial: row for row in rows}

@@ -44,7 +44,7 @@ def arguments() -> argparse.ArgumentParser:
         help="ask this often whatever comes back, an open loop; -t bounds how many are under way: others wait")
     add("--arrivals", choices=(POISSON, FIXED), default=POISSON,
         help="with --rate: at random times, or at equal distances (%(default)s)")
-    add("--seed", type=int, default=1, help="of the random times (%(default)s)")
+    add("--seed", type=program.count, default=1, help="of the random times (%(default)s)")
     add_common(parser)
     sink = parser.add_mutually_exclusive_group()
     sink.add_argument("-o", dest="output", default=None, metavar="DIR", help="keep the files below DIR")
@@ -60,6 +60,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("-w", dest="workload", required=True, metavar="WORKLOAD", help="a file with a path a line")
     add("--warmup", type=program.seconds, default=None, metavar="SECONDS",
         help="requests before those that count; all must be OK")
+    add("--apart", action="store_true",
+        help="never ask for a file that is on its way: each that asks has a part of WORKLOAD for itself")
     add("--json", action="store_true", help="print the result as one line of JSON")
     add("--gate", action="store_true",
         help="print `warm` after the warm-up, and wait for a line on standard input; print `done` when the requests "
@@ -109,6 +111,7 @@ def read_workload(path: str, dialect: Dialect = getfile) -> list[str]:
 def _run(args: argparse.Namespace) -> int:
     dialect = DIALECTS[args.dialect]
     paths = read_workload(args.workload, dialect)
+    check_apart(args, paths, args.threads)
     for directory, wanted in ((args.output, "keep"), (args.verify, "compare")):
         if directory is not None:
             check_below(directory, paths, wanted)
@@ -122,6 +125,12 @@ def _run(args: argparse.Namespace) -> int:
     work = partial(_ask, args, target, paths, sums, tallies)
     begun = crew.drive(processes, work, args.gate, partial(tick, tallies) if args.live else None)
     return report(summarise(tallies, begun), args.json)
+
+
+def check_apart(args: argparse.Namespace, paths: list[str], requests: int) -> None:
+    """Raises ValueError where --apart has too few files for `requests` at a time."""
+    if args.apart and not requests <= len(set(paths)) == len(paths):
+        raise ValueError(f"--apart: {args.workload} must name {requests} different files or more, each once")
 
 
 def check_below(directory: str, paths: list[str], wanted: str) -> None:
@@ -145,17 +154,18 @@ def _ask(
     """One process: see crew.Work."""
     processes = len(tallies)
     slots = [f"{os.getpid()}-{slot}" for slot in range(index, args.threads, processes)]
+    own = [load.part(len(paths), slot, args.threads) for slot in range(index, args.threads, processes) if args.apart]
     loader = load.Loader(target, paths, tallies[index], abandoned)
     if args.warmup:
         sinks = [_compare(args, load.Sink()) for _ in slots]
-        loader.run(sinks, load.share(None, len(paths), index, processes), after(args.warmup))
+        loader.run(sinks, load.share(None, len(paths), index, processes), after(args.warmup), own=own)
         load.check_warm([tallies[index]])
     sinks = [_sink(args, slot, sums) for slot in slots]
     requests = load.share(args.requests, len(paths), index, processes)
     with suppress(OSError), open("/proc/self/timerslack_ns", "w") as slack:
         slack.write("1")  # else the kernel wakes it up to 50 us after a request is due, proc(5)
     yield
-    loader.run(sinks, requests, after(args.seconds), _dues(args, index, processes))
+    loader.run(sinks, requests, after(args.seconds), _dues(args, index, processes), own)
 
 
 def _dues(args: argparse.Namespace, index: int, processes: int) -> Iterator[int] | None:

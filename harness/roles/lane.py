@@ -189,6 +189,7 @@ def _run(args: argparse.Namespace) -> int:
     data = registry.data_transport(args.data, chunk=args.chunk)
     command = registry.command_transport(args.command) if args.command else None
     paths = gfclient.read_workload(args.workload)
+    gfclient.check_apart(args, paths, workers)
     if args.verify:
         gfclient.check_below(args.verify, paths, "compare")
     sums = load.checksums(args.verify, paths) if args.sink == "checksum" else {}
@@ -213,19 +214,21 @@ def _ask(
 ) -> Generator[None]:
     """One process: see crew.Work."""
     numbers = range(process, len(tallies), args.processes)  # of its workers, among all
+    parts = [load.part(len(paths), number, len(tallies)) for number in numbers]
+    asked = [paths[part.start : part.stop] if args.apart else paths for part in parts]
     sinks = [_sinks(args, sums) for _ in numbers]
     with ExitStack() as undo:
         drains: list[Drain | None] = [None for _ in numbers]
         if (end := registry.shape(data)[1]) != "copy":
-            for index, some in enumerate(sinks):  # they are forked: before there are threads
-                drains[index] = drain = Drain(paths, some, end == "hand-off", args.timeout)
+            for index, (own, some) in enumerate(zip(asked, sinks, strict=True)):  # forks: before there are threads
+                drains[index] = drain = Drain(own, some, end == "hand-off", args.timeout)
                 undo.callback(drain.close)
         slots = [f"{process}.{lane}" for lane in range(process, args.lanes, args.processes)]
         lanes = provision_lanes(undo, home, data, slots, args.timeout)  # those beyond one a worker stand by
         link = CacheLink(args.name)
         workers = [
-            Worker(lane, Commands(link, args.timeout), paths, some, drain)
-            for lane, some, drain in zip(lanes, sinks, drains, strict=False)
+            Worker(lane, Commands(link, args.timeout), own, some, drain)
+            for lane, own, some, drain in zip(lanes, asked, sinks, drains, strict=False)
         ]
         threads = _Threads(len(workers))
 

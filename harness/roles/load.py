@@ -7,6 +7,7 @@ from there: a request that finds no free slot waits, and its wait counts.
 """
 
 import errno
+import itertools
 import mmap
 import os
 import random
@@ -97,7 +98,12 @@ def share(requests: int | None, paths: int, index: int, processes: int) -> range
     """
     if requests is None:
         return range(paths * index // processes, sys.maxsize)
-    return range(requests * index // processes, requests * (index + 1) // processes)
+    return part(requests, index, processes)
+
+
+def part(count: int, index: int, parts: int) -> range:
+    """One of `parts` parts of `count` things."""
+    return range(count * index // parts, count * (index + 1) // parts)
 
 
 def used_since(before: resource.struct_rusage) -> tuple[int, int, int, int]:
@@ -381,15 +387,24 @@ class Loader:
         # MSG_TRUNC wants a buffer whose size is the count; nothing is ever written to it then.
         self._buffer = memoryview(bytearray(_READ))
 
-    def run(self, sinks: list[Sink], indices: Iterable[int], until: int, dues: Iterator[int] | None = None) -> None:
+    def run(
+        self,
+        sinks: Sequence[Sink],
+        indices: Iterable[int],
+        until: int,
+        dues: Iterator[int] | None = None,
+        own: Sequence[range] = (),
+    ) -> None:
         """Ask for the paths of `indices` (into the workload, modulo its length) until they or the time end.
 
-        sinks: one for each slot. until: ns, on the clock of time.monotonic_ns(). dues: for an open loop, when each
+        sinks: one for each slot. own: the indices of each slot, over and over, instead; the others then only count.
+        until: ns, on the clock of time.monotonic_ns(). dues: for an open loop, when each
         request is to be sent, on that clock. All that are due before `until` are sent, late where slots are few; those
         that are still not sent when the timeout of a request has passed since `until` have failed.
         """
         workload, tally, numbers = self._workload, self._tally, iter(indices)
         idle = [self._kind(self._target, sink, self._epoll, self._buffer) for sink in sinks]
+        turns = dict(zip(idle, map(itertools.cycle, own), strict=False))
         active: dict[int, Slot] = {}
         due = 0 if dues is None else next(dues)  # 0: at once
         patience = until + int(self._target.timeout * 1e9)
@@ -405,6 +420,8 @@ class Loader:
                         more = False
                         break
                     slot = idle.pop()
+                    if turns:
+                        index = next(turns[slot])
                     if (fd := slot.start(*workload[index % len(workload)], due or now, now)) >= 0:
                         active[fd] = slot
                     else:

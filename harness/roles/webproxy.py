@@ -67,6 +67,7 @@ def arguments() -> argparse.ArgumentParser:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--direct", default=None, metavar="SOURCE",
                         help="no cache: serve SOURCE from here with sendfile(2)")  # fmt: skip
+    add("--cold", action="store_true", help=f"with --direct: {COLD}")
     source.add_argument("-s", "--server", default=None, metavar="URL",
                         help="no cache: serve from this HTTP origin, /path from URL/path")  # fmt: skip
     add("--cold", action="store_true", help=f"with --direct: {COLD}")

@@ -1,0 +1,59 @@
+"""The pictures of a report as files. PDF and PNG are made of the SVG by resvg, which the package vl-convert has."""
+
+import os
+import re
+from collections.abc import Sequence
+
+from harness.report import page
+from harness.report.plot import Figure
+
+FORMATS = ("svg", "pdf", "png")
+WIDTH = 820  # pixels; PNGs have twice as many
+_COLOUR = re.compile(r"var\(--([\w-]+)\)")
+
+
+def write(figures: Sequence[Figure], directory: str, formats: Sequence[str], only: str = "") -> list[str]:
+    """Write the figures into DIRECTORY/figures, and return the paths. Raises OSError, ValueError."""
+    for one in formats:
+        if one not in FORMATS:
+            raise ValueError(f"{one}: no format of figures; there are {', '.join(FORMATS)}")
+    wanted = [name for name in only.split(",") if name]
+    if unknown := sorted(set(wanted) - {figure.name for figure in figures}):
+        raise ValueError(
+            f"{', '.join(unknown)}: no such picture; there are {', '.join(figure.name for figure in figures)}"
+        )
+    os.makedirs(f"{directory}/figures", exist_ok=True)
+    written = []
+    for figure in figures:
+        if not wanted or figure.name in wanted:
+            for kind in formats:
+                path = f"{directory}/figures/{figure.name}.{kind}"
+                with open(path, "wb") as file:
+                    file.write(_converted(standalone(figure), kind))
+                written.append(path)
+    return written
+
+
+def standalone(figure: Figure) -> str:
+    """A figure as an SVG file, in the colours of the light page."""
+    colours = dict(re.findall(r"--([\w-]+): ([^;]+);", page.asset("page.css").partition("@media")[0]))
+    style = _COLOUR.sub(lambda found: colours[found[1]], page.asset("chart.css")).replace("system-ui, ", "")
+    style = style.replace(".chart {", "svg {").replace(".chart ", "")
+    drawing: str = figure.draw(WIDTH)
+    paper = f'<rect width="100%" height="100%" style="fill: {colours["paper"]}"/>'
+    # Marks carry what the page shows beside them; a paper has no use for it.
+    drawing = re.sub(r' data-(tip|k)="[^"]*"', "", drawing).replace(">", f"><style>{style}</style>{paper}", 1)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{drawing}\n'
+
+
+def _converted(svg: str, kind: str) -> bytes:
+    if kind == "svg":
+        return svg.encode()
+    try:
+        import vl_convert  # noqa: PLC0415 - 30 MB, for this alone
+    except ImportError:
+        raise ValueError(
+            f"{kind}: needs the package vl-convert-python: pip install 'transport-harness[figures]'"
+        ) from None
+    made: bytes = vl_convert.svg_to_pdf(svg) if kind == "pdf" else vl_convert.svg_to_png(svg, scale=2)
+    return made

@@ -1,0 +1,194 @@
+"use strict";
+// Marks designs in all pictures and tables, tells what is under the pointer, sorts, filters and copies tables.
+// Everything is text: nothing here makes markup of a value.
+{
+  const all = (query, root = document) => [...root.querySelectorAll(query)];
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const tip = document.getElementById("tip");
+  const said = document.getElementById("said");
+  const chips = all(".chip[data-keys]");
+  const marked = new Set();
+
+  const keysOf = (chip) => chip.dataset.keys.split(" ");
+  const show = () => {
+    document.body.classList.toggle("some", marked.size > 0);
+    for (const one of all("[data-k]")) one.classList.toggle("on", marked.has(one.dataset.k));
+    for (const chip of chips) chip.setAttribute("aria-pressed", keysOf(chip).every((key) => marked.has(key)));
+    const none = document.getElementById("none");
+    if (none) none.hidden = !marked.size;
+  };
+  const toggle = (keys) => {
+    const there = keys.every((key) => marked.has(key));
+    for (const key of keys) if (there) marked.delete(key); else marked.add(key);
+    show();
+  };
+  const clear = () => { marked.clear(); show(); };
+  for (const chip of chips) chip.addEventListener("click", () => toggle(keysOf(chip)));
+  document.getElementById("none")?.addEventListener("click", clear);
+  document.addEventListener("click", (event) => {
+    const mark = event.target.closest(".m[data-k]");
+    if (mark) toggle([mark.dataset.k]);
+  });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") { clear(); hide(); } });
+
+  const hide = () => tip.classList.remove("there");
+  const tell = (text, x, y) => {
+    tip.textContent = text;
+    tip.classList.add("there");
+    const { width, height } = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - width - 4))}px`;
+    tip.style.top = `${y + 18 + height > innerHeight ? Math.max(4, y - height - 12) : y + 18}px`;
+  };
+  document.addEventListener("pointermove", (event) => {
+    const mark = event.target.closest?.("[data-tip]");
+    if (mark) tell(data.tips[mark.dataset.tip], event.clientX, event.clientY); else hide();
+  });
+  document.addEventListener("scroll", hide, { passive: true });
+
+  // With the keyboard: arrows walk through the marks of a picture, Enter marks what is there.
+  for (const plot of all(".plot")) {
+    let at = -1;
+    plot.addEventListener("blur", () => { at = -1; hide(); });
+    plot.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      const marks = all("[data-tip]", plot).filter((one) => one.getClientRects().length);
+      if (step && marks.length) {
+        event.preventDefault();
+        at = Math.max(0, Math.min(marks.length - 1, at < 0 ? 0 : at + step));
+        const box = marks[at].getBoundingClientRect();
+        if (box.top < 80 || box.bottom > innerHeight) marks[at].scrollIntoView({ block: "center", behavior: "instant" });
+        const seen = marks[at].getBoundingClientRect();
+        tell(data.tips[marks[at].dataset.tip], seen.right, seen.top);
+        said.textContent = data.tips[marks[at].dataset.tip];
+      } else if (event.key === "Enter" && marks[at]?.dataset.k) {
+        toggle([marks[at].dataset.k]);
+      }
+    });
+  }
+
+  // Tables. A column is {name, title, kind: "text" | "number" | "rows", digits}; a row is a list, its design's key last.
+  const PAGE = 200;
+  const plain = (value) => (value === null || value === undefined ? "" : Array.isArray(value) ? value.join(" ") : String(value));
+  const nice = (value, column) => {
+    if (column.kind !== "number" || typeof value !== "number") return plain(value);
+    return value.toLocaleString("en", { minimumFractionDigits: column.digits, maximumFractionDigits: column.digits });
+  };
+  const make = (name, text, parent) => {
+    const one = document.createElement(name);
+    if (text !== undefined) one.textContent = text;
+    parent?.append(one);
+    return one;
+  };
+  const tables = {};
+  for (const place of all("[data-table]")) {
+    const { columns, rows } = data.tables[place.dataset.table];
+    const filter = place.querySelector("input");
+    const table = place.querySelector("table");
+    const count = place.querySelector(".count");
+    const state = { sort: -1, down: false, only: null, limit: PAGE };
+    tables[place.dataset.table] = { state, filter, draw: () => draw(), place };
+
+    const head = make("tr", undefined, make("thead", undefined, table));
+    const body = make("tbody", undefined, table);
+    columns.forEach((column, index) => {
+      const cell = make("th", undefined, head);
+      cell.scope = "col";
+      cell.className = column.kind === "number" ? "n" : "";
+      const button = make("button", column.title, cell);
+      button.title = column.text || "";
+      button.addEventListener("click", () => {
+        state.down = state.sort === index ? !state.down : column.kind === "number";
+        state.sort = index;
+        draw();
+      });
+    });
+    const chosen = () => {
+      const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const found = rows.filter((row) => {
+        if (state.only && !state.only.has(row[0])) return false;
+        const text = words.length ? row.slice(0, columns.length).map(plain).join("\u0001").toLowerCase() : "";
+        return words.every((word) => text.includes(word));
+      });
+      if (state.sort >= 0) {
+        const index = state.sort;
+        const empty = (value) => value === null || value === "";
+        found.sort((one, other) => {
+          const [a, b] = [one[index], other[index]];
+          if (empty(a) || empty(b)) return empty(a) - empty(b);
+          const order = typeof a === "number" && typeof b === "number" ? a - b : plain(a).localeCompare(plain(b), "en", { numeric: true });
+          return state.down ? -order : order;
+        });
+      }
+      return found;
+    };
+    const draw = () => {
+      all("th", head).forEach((cell, index) => {
+        if (index === state.sort) cell.setAttribute("aria-sort", state.down ? "descending" : "ascending");
+        else cell.removeAttribute("aria-sort");
+      });
+      const found = chosen();
+      body.textContent = "";
+      for (const row of found.slice(0, state.limit)) {
+        const line = make("tr", undefined, body);
+        if (row[columns.length] >= 0) line.dataset.k = row[columns.length];
+        columns.forEach((column, index) => {
+          const cell = make("td", undefined, line);
+          if (column.kind === "number") cell.className = "n";
+          if (column.kind !== "rows") { cell.textContent = nice(row[index], column); return; }
+          const button = make("button", String(row[index].length), cell);
+          button.setAttribute("aria-label", `Show these ${row[index].length} trials`);
+          button.addEventListener("click", () => trace(row[index]));
+        });
+      }
+      const more = found.length > state.limit;
+      count.textContent = `${Math.min(found.length, state.limit)} of ${rows.length}`;
+      place.querySelector(".more").hidden = !more;
+      place.querySelector(".reset").hidden = !(state.only || filter.value || state.sort >= 0);
+      show();
+    };
+    filter.addEventListener("input", draw);
+    place.querySelector(".more").addEventListener("click", () => { state.limit = Infinity; draw(); });
+    place.querySelector(".reset").addEventListener("click", () => {
+      Object.assign(state, { sort: -1, only: null });
+      filter.value = "";
+      draw();
+    });
+    const grid = () => [columns.map((column) => column.name), ...chosen().map((row) => row.slice(0, columns.length).map(plain))];
+    const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    const forms = {
+      csv: () => grid().map((row) => row.map(quoted).join(",")).join("\n"),
+      markdown: () => {
+        const escaped = grid().map((row) => row.map((text) => text.replaceAll("\\", "\\\\").replaceAll("|", "\\|").replaceAll("<", "&lt;").replace(/\s+/g, " ")));
+        escaped.splice(1, 0, columns.map((column) => (column.kind === "number" ? "--:" : "---")));
+        return escaped.map((row) => `| ${row.join(" | ")} |`).join("\n");
+      },
+    };
+    for (const button of all("[data-copy]", place)) {
+      button.addEventListener("click", async () => {
+        const text = forms[button.dataset.copy]();
+        try {
+          await navigator.clipboard.writeText(text);
+        } catch { // some browsers allow it on https only
+          const area = make("textarea", text, document.body);
+          area.select();
+          document.execCommand("copy");
+          area.remove();
+          button.focus();
+        }
+        count.textContent = said.textContent = `Copied ${text.split("\n").length} lines.`;
+      });
+    }
+    draw();
+  }
+  const trace = (numbers) => {
+    const there = tables.trials;
+    if (!there) return;
+    Object.assign(there.state, { only: new Set(numbers) });
+    there.filter.value = "";
+    there.draw();
+    there.place.closest("details")?.setAttribute("open", "");
+    there.place.scrollIntoView();
+    there.filter.focus({ preventScroll: true });
+  };
+  show();
+}

@@ -1,0 +1,545 @@
+"""The page: one file that needs no network and no server. Its frame is `page.html`, its look `page.css`."""
+
+import base64
+import hashlib
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from importlib import resources
+from string import Template
+from typing import Any, get_type_hints
+
+from harness.analysis import claims, wording
+from harness.analysis.answers import Answer, Finding
+from harness.analysis.cells import MEDIAN_LATENCY
+from harness.analysis.claims import REFUTED, SUPPORTED
+from harness.analysis.compare import Comparison
+from harness.analysis.details import Floor, floors
+from harness.analysis.intervals import Estimate
+from harness.analysis.study import Study
+from harness.report import plot
+from harness.report.charts import Look, told
+from harness.report.markup import Markup, data, el, join
+from harness.report.plot import Figure, Scale, micros, number
+from harness.results import COLUMN_OF, Trial
+
+_TIP = re.compile(' data-tip="([^"]*)"')  # many marks tell the same, on wide and narrow pictures all do: once is enough
+WIDE, NARROW = 920, 343
+_TYPES = get_type_hints(Trial)
+_TITLES = {column.name: column.metadata["text"] for column in fields(Trial)}
+_BADGES = {SUPPORTED: "good", REFUTED: "bad"}
+
+Rows = list[list[Any]]
+
+
+@cache
+def asset(name: str) -> str:
+    """A file of this package."""
+    return resources.files("harness.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def page(title: str, body: Iterable[Any], tables: Mapping[str, Any] | None = None) -> str:
+    """The whole page. Only its own script may run, and nothing may be loaded: the browser is told so."""
+    script = asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
+    tips: dict[str, int] = {}
+    text = _TIP.sub(lambda found: f' data-tip="{tips.setdefault(found[1], len(tips))}"', join(body))
+    given = {"tables": tables or {}, "tips": [html.unescape(tip) for tip in tips]}
+    return Template(asset("page.html")).substitute(
+        title=el("b", title).removeprefix("<b>").removesuffix("</b>"),
+        hash=f"sha256-{digest}",
+        style=asset("page.css") + asset("chart.css"),
+        body=text,
+        data=data(given),
+        script=f"\n{script}",
+    )
+
+
+# The answer
+
+
+def head(kicker: str, title: str, facts: Iterable[str]) -> Markup:
+    """What this is, in a few lines."""
+    return el(
+        "header",
+        el("p", kicker, class_="kicker"),
+        el("h1", title),
+        el("p", " \u00b7 ".join(filter(None, facts)), class_="soft"),
+    )
+
+
+def badge(text: str, kind: str) -> Markup:
+    return el("span", text, class_=f"badge {kind}")
+
+
+def answer(study: Study) -> Markup:
+    """The study's answer: what is fastest, what became of the claims, and whether this may be believed."""
+    parts: list[Any] = [el("h2", "The answer", id="answer")]
+    if not study.contexts:
+        parts.append(_nothing(study))
+    parts += [_crossover(one.label, one.segments) for one in study.crossovers[:8]]
+    if study.contexts:
+        parts.append(_leaders(study))
+    if study.answers:
+        parts += [
+            el("h3", "Claims, written before the run"),
+            el("div", [_claim(one) for one in study.answers], class_="answers"),
+        ]
+    parts.append(_trust(study, floors(study.contexts)))
+    return el("section", parts)
+
+
+def _nothing(study: Study) -> Markup:
+    reason = "has no trials" if not study.counts.trials else "has no good trial"
+    return el(
+        "p",
+        badge("no answer", "bad"),
+        f" This result {reason}, so there is nothing to compare. ",
+        "What went wrong stands below." if study.counts.trials else "",
+        class_="lead",
+    )
+
+
+def _crossover(label: str, segments: Sequence[Any]) -> Markup:
+    lines = []
+    for position, segment in enumerate(segments):
+        first, last = (wording.value("files", segment.files[end]) for end in (0, -1))
+        where = first if first == last else f"{first} to {last}"
+        if len(segments) > 1 and segment.files[0].isdecimal():
+            where = (
+                f"{'up' if label else 'Up'} to {last}"
+                if position == 0
+                else f"{'from' if label else 'From'} {first} on"
+                if position == len(segments) - 1
+                else where
+            )
+        if len(segment.designs) == 1:
+            said: list[Any] = ["use ", el("strong", segment.designs[0])]
+        else:
+            shown, rest = segment.designs[:4], len(segment.designs) - 4
+            said = [el("strong", " or ".join(shown)), f" or {rest} more" if rest > 0 else "", ": cannot be told apart"]
+        lines.append(el("p", f"{label}, " if label else "", f"{where}: ", *said, class_="lead"))
+    return el("div", lines)
+
+
+def _leaders(study: Study) -> Markup:
+    """The winner for each context."""
+    rows = []
+    for context in study.contexts[:60]:
+        best = next((cell for cell in context.cells if not cell.floor), context.cells[0])
+        figure = best.figures.get(context.metric)
+        latency = context.metric == MEDIAN_LATENCY
+        value = "-" if not figure else micros(figure.value.value) if latency else f"{number(figure.value.value)}/s"
+        ratio = figure.ratio if figure else None
+        others = [cell.label for cell in context.leaders if cell is not best]
+        if not context.leaders:
+            alike: Any = "verdicts are withheld"
+        elif not others:
+            alike = "none: it leads" if len(context.cells) > 1 else "nothing to compare it with"
+        elif len(others) <= 3:
+            alike = ", ".join(others)
+        else:
+            alike = el("details", el("summary", f"{len(others)} others"), ", ".join(others))
+        rows.append(
+            el(
+                "tr",
+                el("th", context.label or "all trials", scope="row"),
+                el("td", best.label),
+                el("td", value, class_="n"),
+                el("td", f"{ratio.value:.2f}" if ratio else "baseline" if best.baseline else "-", class_="n"),
+                el("td", f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio and ratio.bounded else "-", class_="n"),
+                el("td", alike),
+            )
+        )
+    heads = (
+        "where",
+        "best",
+        "median latency" if study.contexts[0].metric == MEDIAN_LATENCY else "requests",
+        "to the baseline",
+        "interval",
+        "cannot be told from it",
+    )
+    table = el(
+        "table",
+        el("caption", "The best design in each context"),
+        el(
+            "thead",
+            el(
+                "tr",
+                [
+                    el("th", one, scope="col", class_="n" if 2 <= place <= 4 else None)
+                    for place, one in enumerate(heads)
+                ],
+            ),
+        ),
+        el("tbody", rows),
+    )
+    return el("div", table, class_="scroll", tabindex="0", role="region", aria_label="The best design in each context")
+
+
+def _claim(answer: Answer) -> Markup:
+    claim = answer.claim
+    sides = (
+        f"{claim.metric} of {wording.design(claim.test)} to {wording.design(claim.baseline)}, expected: {claim.expect}"
+    )
+    return el(
+        "article",
+        badge(answer.outcome, _BADGES.get(answer.outcome, "unsure")),
+        el("h3", claim.text),
+        el("p", sides, class_="soft"),
+        [_finding(answer, one) for one in answer.findings],
+        el("p", answer.reason, class_="soft") if not answer.findings else None,
+        class_="claim",
+    )
+
+
+def _finding(answer: Answer, finding: Finding) -> Markup:
+    ratio = finding.ratio
+    told_it = (
+        f"{ratio.value:.3f}"
+        + (f", {ratio.low:.3f} to {ratio.high:.3f}" if ratio.bounded else ", no interval")
+        + f", {ratio.n} blocks"
+        if ratio
+        else ""
+    )
+    return el(
+        "div",
+        el("span", finding.label or "all trials", class_="where"),
+        _strip(answer.claim.expect, ratio) if ratio else None,
+        el("span", told_it),
+        el("span", "; ".join(filter(None, (finding.outcome, finding.reason))), class_="soft"),
+        class_="finding",
+    )
+
+
+def _strip(expect: str, ratio: Estimate) -> Markup:
+    """The interval of a claim's ratio; what is expected is shaded, and 1 has a line."""
+    low, high = claims.region(expect)
+    ends = [one for one in (low, high, ratio.low, ratio.high) if 0.05 < one < 20]
+    x = Scale(min([*ends, ratio.value, 1.0]) / 1.25, max([*ends, ratio.value, 1.0]) * 1.25, 2, 158, log=True)
+    left, right = (x(min(max(one, x.low), x.high)) for one in (low or x.low, high))
+    bar = (
+        el("path", d=f"M{x(ratio.low or x.low):.1f} 11H{x(min(ratio.high, x.high)):.1f}", class_="bar c0")
+        if ratio.bounded
+        else None
+    )
+    return el(
+        "svg",
+        el("rect", x=left, y=1, width=right - left, height=20, rx=3, class_="region"),
+        plot.rule(x(1), 1, x(1), 21, "zero"),
+        bar,
+        el("path", d=plot.marker(0, x(ratio.value), 11), class_="dot c0"),
+        class_="chart",
+        width=160,
+        height=22,
+        viewBox="0 0 160 22",
+        role="img",
+        aria_label=f"ratio {told(ratio)}; the shaded part is what the claim expects",
+    )
+
+
+def _trust(study: Study, some: Sequence[Floor]) -> Markup:
+    counts = study.counts
+    control = study.control
+    unsure = not control.checks or not any(ratio.bounded for _, ratio in control.checks)
+    kind, state = ("bad", "off") if control.off else ("unsure", "not known") if unsure else ("good", "on")
+    lost = counts.failed + counts.refused
+    lines = [el("p", badge(f"control: {state}", kind), f" {control.line.removeprefix('A/A control: ')}")]
+    if lost:
+        lines.append(
+            el(
+                "p",
+                badge(f"{lost} not good", "bad"),
+                f" {counts.failed} trials failed and {counts.refused} were refused, of {counts.trials}.",
+            )
+        )
+    if counts.disturbed:
+        kind = "bad" if counts.disturbed * 4 > counts.ok else "unsure"
+        lines.append(
+            el(
+                "p",
+                badge(f"{counts.disturbed} disturbed", kind),
+                f" of {counts.ok} good trials: something else took over 5 % of the CPUs. They are in the figures.",
+            )
+        )
+    if some:
+        lines.append(
+            el(
+                "p",
+                badge("floor", "good"),
+                " How much of a request's time is the harness's own, for a floor needs it as well: ",
+                _floors(some),
+            )
+        )
+    return el("div", el("h3", "May it be believed?"), lines, el("ul", [el("li", note) for note in study.notes]))
+
+
+def _floors(some: Sequence[Floor]) -> Any:
+    def line(one: Floor) -> str:
+        share = one.share
+        ends = f" ({100 * share.low:.0f} to {100 * share.high:.0f} %)" if share.bounded else ""
+        return f"{one.context}: {100 * share.value:.0f} %{ends} of {one.baseline} ({one.floor})"
+
+    lines = el("ul", [el("li", line(one)) for one in some])
+    firsts = [one for place, one in enumerate(some) if one.context not in {other.context for other in some[:place]}]
+    if len(some) <= 4:
+        return lines
+    shares = ", ".join(f"{one.context} {100 * one.share.value:.0f} %" for one in firsts)
+    return [f"{shares}.", el("details", el("summary", f"all {len(some)}, with intervals"), lines)]
+
+
+# Pictures
+
+
+def chips(look: Look) -> Markup | None:
+    """What can be marked in all pictures at once."""
+    if len(look.cells) < 2:
+        return None
+    buttons = []
+    for name, keys, kind, shape in look.chips()[:60]:
+        sign = (
+            el(
+                "svg",
+                el("path", d=plot.marker(shape, 6, 6), class_=f"dot {kind}"),
+                class_="chart",
+                viewBox="0 0 12 12",
+                aria_hidden="true",
+            )
+            if kind
+            else None
+        )
+        buttons.append(
+            el(
+                "button",
+                sign,
+                name,
+                type="button",
+                class_="chip",
+                data_keys=" ".join(map(str, keys)),
+                aria_pressed="false",
+            )
+        )
+    clear = el("button", "Clear", type="button", id="none", hidden=True)
+    return el(
+        "div", el("span", "Mark"), clear, buttons, id="mark", role="toolbar", aria_label="Mark designs in all pictures"
+    )
+
+
+def picture(figure: Figure) -> Markup:
+    """A figure, drawn for wide and for narrow screens: text keeps its size on both."""
+    drawn = []
+    for width, kind in ((WIDE, "wide"), (NARROW, "narrow")):
+        panels = ", ".join(panel.title for panel in figure.panels[:6])
+        label = f"{figure.title}: {panels}. Arrow keys walk through its values, Enter marks one."
+        drawn.append(
+            el(
+                "div",
+                figure.draw(width),
+                class_=f"plot {kind}",
+                tabindex="0",
+                role="group",
+                aria_label=label,
+                aria_roledescription="chart",
+            )
+        )
+    note = el("p", figure.note, class_="soft") if figure.note else None
+    return el("figure", el("h3", figure.title), el("figcaption", figure.text), drawn, note, id=f"figure-{figure.name}")
+
+
+# Tables
+
+
+def table(name: str, title: str, caption: str) -> Markup:
+    """The place of a table: page.js fills it."""
+    buttons = [
+        el("button", label, type="button", data_copy=form)
+        for label, form in (("Copy CSV", "csv"), ("Copy Markdown", "markdown"))
+    ]
+    return el(
+        "div",
+        el(
+            "div",
+            el("input", type="search", placeholder="Filter: words that a row has", aria_label=f"Filter {title}"),
+            buttons,
+            el("button", "Reset", type="button", class_="reset", hidden=True),
+            el("span", class_="count soft", role="status"),
+            class_="tools",
+        ),
+        el("div", el("table", el("caption", caption)), class_="scroll", tabindex="0", role="region", aria_label=title),
+        el("button", "Show all rows", type="button", class_="more", hidden=True),
+        el("noscript", "Tables need JavaScript; the same figures are in trials.csv."),
+        data_table=name,
+        id=f"table-{name}",
+    )
+
+
+def column(name: str, title: str = "", kind: str = "text", digits: int = 0, text: str = "") -> dict[str, Any]:
+    return {"name": name, "title": title or name, "kind": kind, "digits": digits, "text": text or _TITLES.get(name, "")}
+
+
+def cells(study: Study, look: Look) -> dict[str, Any]:
+    """A row for each cell of each context."""
+    apart = list(dict.fromkeys(name for context in study.contexts for name in context.levels))
+    compared = look.factors or list(study.compared)
+    columns = [
+        *(column(name) for name in (*apart, *compared)),
+        column("requests_per_s", "requests/s", "number", 0, "geometric mean of the cell's trials"),
+        column("least", "least", "number", 0, "smallest of its trials"),
+        column("most", "most", "number", 0, "largest of its trials"),
+        column("ratio", "ratio", "number", 3, "to the baseline, within blocks"),
+        column("low", "from", "number", 3, "lower end of the ratio's interval"),
+        column("high", "to", "number", 3, "upper end of the ratio's interval"),
+        column("verdict", "verdict"),
+        column("mb_per_s", "MB/s", "number", 1, "content, 10^6 bytes a second"),
+        column("cpu_us_per_request", "CPU \u00b5s", "number", 1),
+        column("latency_p50_us", "p50 \u00b5s", "number", 0),
+        column("latency_p99_us", "p99 \u00b5s", "number", 0),
+        column("disturbed", "disturbed", "number", 0, "of its trials"),
+        column("trials", "trials", "rows", 0, "the rows of trials.csv behind these figures"),
+    ]
+    rows: Rows = []
+    for context in study.contexts:
+        for cell in context.cells:
+            throughput, judged = cell.figures.get("requests_per_s"), cell.figures.get(context.metric)
+            ratio = judged.ratio if judged else None
+            direct = cell.design.get("source") == "direct"
+            said = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
+            design = ["direct" if direct else wording.value(name, cell.design[name]) or "-" for name in compared]
+            ends = [ratio.low, ratio.high] if ratio and ratio.bounded else [None, None]
+            rows.append(
+                [
+                    *(wording.value(name, context.levels[name]) if name in context.levels else "-" for name in apart),
+                    *design,
+                    *(
+                        (throughput.value.value, throughput.least, throughput.most)
+                        if throughput
+                        else (None, None, None)
+                    ),
+                    ratio.value if ratio else None,
+                    *ends,
+                    said,
+                    *(
+                        figure.value.value / scale if (figure := cell.figures.get(name)) else None
+                        for name, scale in (
+                            ("content_bytes_per_s", 1e6),
+                            ("cpu_us_per_request", 1),
+                            ("latency_p50_us", 1),
+                            ("latency_p99_us", 1),
+                        )
+                    ),
+                    cell.disturbed,
+                    cell.rows,
+                    look.key(cell),
+                ]
+            )
+    return {"columns": columns, "rows": _rounded(rows)}
+
+
+_MEASURED = (
+    "requests_per_s",
+    "content_bytes_per_s",
+    "cpu_us_per_request",
+    "latency_p50_us",
+    "latency_p99_us",
+    "latency_max_us",
+    "client_busy",
+)
+
+
+def rows_of(trials: Sequence[Trial], varying: Sequence[str], study: Study, look: Look) -> dict[str, Any]:
+    """A row for each trial: what it was set to, what came of it."""
+    keys = {row: look.key(cell) for context in study.contexts for cell in context.cells for row in cell.rows}
+    shown = [
+        "trial",
+        "block",
+        "cell",
+        "status",
+        *[name for name in varying if name not in ("trial", "block")],
+        *_MEASURED,
+        "disturbed",
+        "probe",
+        "reason",
+    ]
+    shown = [name for name in shown if name in ("trial", "status") or any(getattr(trial, name) for trial in trials)]
+    columns = [
+        column(name)
+        if _TYPES[name] is str
+        else column(name, kind="number", digits=_digits([getattr(trial, name) for trial in trials], _TYPES[name]))
+        for name in shown
+    ]
+    rows = [
+        [*(getattr(trial, name) for name in shown), keys.get(trial.trial, -1) if trial.status == "ok" else -1]
+        for trial in trials
+    ]
+    return {"columns": columns, "rows": _rounded(rows)}
+
+
+def _digits(values: Sequence[float], kind: type) -> int:
+    """After the point: as many as leave three that count in the largest."""
+    most = max(map(abs, values), default=0)
+    return 0 if kind is int or most >= 1000 else 1 if most >= 10 else 3
+
+
+def _rounded(rows: Rows) -> Rows:
+    return [[float(f"{one:.5g}") if isinstance(one, float) else one for one in row] for row in rows]
+
+
+def pairs(comparison: Comparison) -> dict[str, Any]:
+    """A row for each cell of two runs."""
+    names = list(comparison.pairs[0].levels) if comparison.pairs else []
+    columns = [
+        *(column(name) for name in names),
+        column("a", "A", "number", 1),
+        column("b", "B", "number", 1),
+        column("ratio", "B to A", "number", 3),
+        column("low", "from", "number", 3),
+        column("high", "to", "number", 3),
+        column("verdict"),
+        column("n", "n", "number", 0, "good trials of the run that has fewer"),
+    ]
+    rows: Rows = [
+        [
+            *("-" if given in ("", None) else wording.value(name, given) for name, given in pair.levels.items()),
+            pair.first.value,
+            pair.second.value,
+            pair.ratio.value,
+            pair.ratio.low if pair.ratio.bounded else None,
+            pair.ratio.high if pair.ratio.bounded else None,
+            pair.verdict,
+            pair.ratio.n,
+            place,
+        ]
+        for place, pair in enumerate(comparison.pairs)
+    ]
+    return {"columns": columns, "rows": _rounded(rows)}
+
+
+# How it was measured
+
+
+def facts(given: Iterable[tuple[str, Any]]) -> Markup:
+    """Names and values."""
+    return el(
+        "dl", [[el("dt", name), el("dd", value)] for name, value in given if value not in ("", None)], class_="facts"
+    )
+
+
+def flat(given: Any, path: str = "") -> Iterable[tuple[str, str]]:
+    """Nested facts, each with the way to it."""
+    if isinstance(given, dict):
+        for name, value in given.items():
+            yield from flat(value, f"{path} {name}".strip())
+    elif given is not None:
+        yield path, ", ".join(map(str, given)) if isinstance(given, list) else str(given)
+
+
+def settings(fixed: Mapping[str, Any]) -> str:
+    """What was the same in all trials."""
+    names = {column: name for name, column in COLUMN_OF.items()}
+    return ", ".join(
+        f"{names.get(name, name)} {wording.value(name, value)}"
+        for name, value in fixed.items()
+        if value not in ("", 0, 0.0)
+    )

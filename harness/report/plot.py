@@ -1,0 +1,237 @@
+"""What charts are drawn with: scales, axes, markers, and panels side by side. Lengths are CSS pixels.
+
+A chart is SVG that is styled by classes (chart.css), so that one drawing serves light and dark pages, and papers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.report.markup import Markup, el
+
+LETTER = 6.9  # the width of one, on average, at 12 px
+_GAP = 28
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values low to high on pixels start to end; what is outside is put at the edge."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, at = (math.log(one) if self.log else one for one in (self.low, self.high, self._inside(value)))
+        return self.start + (at - low) / (high - low or 1) * (self.end - self.start)
+
+    def _inside(self, value: float) -> float:
+        return min(max(value, self.low), self.high)
+
+    def ticks(self, apart: float = 60, first: float | None = None) -> list[float]:
+        """Round values at least so many pixels apart. first: a value that is one of them, where it is in range."""
+        found: list[float] = [first] if first is not None and self.low <= first <= self.high else []
+        for candidates in self._round(abs(self.end - self.start) / apart):
+            for value in candidates:
+                if all(abs(self(value) - self(one)) >= apart for one in found):
+                    found.append(value)
+        return sorted(found)
+
+    def _round(self, count: float) -> list[list[float]]:
+        """Round values within, the roundest first."""
+        if self.log and self.high / self.low > 4:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            sets = [[mantissa * 10.0**power for power in powers] for mantissa in (1, 3, 2, 5)]
+        else:
+            sets = [self._even(max(1.0, count * more)) for more in ((1, 2, 4) if self.log else (1,))]
+        return [
+            [value for value in one if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9) or value == 0]
+            for one in sets
+        ]
+
+    def _even(self, count: float) -> list[float]:
+        raw = (self.high - self.low) / count
+        power = 10.0 ** math.floor(math.log10(raw)) if raw > 0 else 1.0
+        step = next(one * power for one in (1, 2, 2.5, 5, 10) if one * power >= raw * 0.999)
+        begin, stop = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [number * step for number in range(begin, stop + 1)]
+
+
+def around(values: Sequence[float], log: bool = False, pad: float = 0.06) -> tuple[float, float]:
+    """A range that holds values, with some space at its ends."""
+    low, high = min(values), max(values)
+    if log:
+        factor = max((high / low) ** pad, 1.02)
+        return low / factor, high * factor
+    space = (high - low) * pad or abs(high) * 0.05 or 1.0
+    return low - space, high + space
+
+
+def number(value: float) -> str:
+    """For people: three digits that count, thousands apart."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else "-"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}"
+
+
+def short(value: float) -> str:
+    """For an axis: 20k, 1.5M."""
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.4g}{letter}"
+    return f"{value:.4g}"
+
+
+def micros(value: float) -> str:
+    """A time given in microseconds."""
+    for factor, unit in ((1e6, "s"), (1e3, "ms")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.3g} \u00b5s"
+
+
+def clip(name: str, pixels: float) -> str:
+    """A name that fits, shortened in its middle, where names differ the least."""
+    room = max(5, int(pixels / LETTER))
+    if len(name) <= room:
+        return name
+    head = (room - 1) // 2
+    return f"{name[:head]}\u2026{name[head + 1 - room :]}"
+
+
+def words(x: float, y: float, what: object, kind: str = "", anchor: str = "start") -> Markup:
+    """Text. kind: classes of chart.css."""
+    return el("text", what, x=x, y=y, class_=kind or None, text_anchor=None if anchor == "start" else anchor)
+
+
+def rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    """A straight line."""
+    return el("path", d=f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}", class_=kind)
+
+
+def curve(points: Sequence[tuple[float, float]], kind: str, **attributes: object) -> Markup:
+    """A line through points."""
+    return el("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points), class_=kind, **attributes)
+
+
+def across(
+    scale: Scale,
+    top: float,
+    bottom: float,
+    label: Callable[[float], str],
+    unit: str,
+    ticks: Sequence[float] | None = None,
+    one: float | None = None,
+) -> list[Markup]:
+    """A horizontal axis under a plot, with grid lines through it. one: a value that has a line of its own."""
+    ticks = scale.ticks(46, one) if ticks is None else ticks
+    return [
+        *(rule(scale(tick), top, scale(tick), bottom, "zero" if tick == one else "grid") for tick in ticks),
+        *(words(scale(tick), bottom + 15, label(tick), "tick", "middle") for tick in ticks),
+        words((scale.start + scale.end) / 2, bottom + 32, unit, "unit", "middle"),
+    ]
+
+
+def upright(
+    scale: Scale, left: float, right: float, label: Callable[[float], str], unit: str, one: float | None = None
+) -> list[Markup]:
+    """A vertical axis left of a plot, its unit above it."""
+    ticks = scale.ticks(26, one)
+    return [
+        *(rule(left, scale(tick), right, scale(tick), "zero" if tick == one else "grid") for tick in ticks),
+        *(words(left - 6, scale(tick) + 4, label(tick), "tick", "end") for tick in ticks),
+        words(0, min(scale.start, scale.end) - 10, unit, "unit"),
+    ]
+
+
+def heads(names: Sequence[str], left: float, wide: float) -> tuple[list[Markup], int]:
+    """The heads of columns, slanted where they are narrow; and the height that they take."""
+    slanted = wide < max(map(len, names), default=0) * LETTER * 0.95
+    top = 62 if slanted else 20
+    drawn = []
+    for column, name in enumerate(names):
+        x = left + (column + 0.5) * wide
+        turn = f"rotate(-45 {x:.1f} {top - 6})" if slanted else None
+        head = clip(name, 70 if slanted else wide)
+        drawn.append(
+            el("text", head, x=x, y=top - 6, text_anchor=None if slanted else "middle", class_="tick", transform=turn)
+        )
+    return drawn, top
+
+
+def marker(shape: int, x: float, y: float, size: float = 4.5) -> str:
+    """The path of a marker: shapes tell apart what colours alone do not."""
+    a, b = size, size * 0.9
+    return (
+        f"M{x - a:.1f} {y:.1f}a{a:g} {a:g} 0 1 0 {2 * a:g} 0a{a:g} {a:g} 0 1 0 {-2 * a:g} 0z",
+        f"M{x - b:.1f} {y - b:.1f}h{2 * b:g}v{2 * b:g}h{-2 * b:g}z",
+        f"M{x:.1f} {y - a * 1.2:.1f}l{a * 1.15:g} {a * 2:g}h{-a * 2.3:g}z",
+        f"M{x:.1f} {y - a * 1.3:.1f}l{a * 1.3:g} {a * 1.3:g}l{-a * 1.3:g} {a * 1.3:g}l{-a * 1.3:g} {-a * 1.3:g}z",
+        f"M{x:.1f} {y + a * 1.2:.1f}l{a * 1.15:g} {-a * 2:g}h{-a * 2.3:g}z",
+    )[shape % 5]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot of a figure. draw: width -> what to draw, and its height."""
+
+    title: str
+    draw: Callable[[float], tuple[list[Markup], float]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture: panels, `columns` of them side by side where there is room. text: how to read it.
+
+    legend: (classes, shape, name, design) of what marks mean where names do not stand beside them; shape -1: a patch.
+    """
+
+    name: str
+    title: str
+    text: str
+    panels: list[Panel]
+    columns: int = 1
+    note: str = ""
+    legend: tuple[tuple[str, int, str, int | None], ...] = ()
+
+    def draw(self, width: float) -> Markup:
+        """The whole figure as one SVG element."""
+        columns = max(1, min(self.columns, len(self.panels), int(width // 285)))
+        if columns == 3 and len(self.panels) in (2, 4):
+            columns = 2
+        each = (width - (columns - 1) * _GAP) / columns
+        content: list[Markup] = []
+        y = 0.0
+        if self.legend:
+            x = 0.0
+            for kind, shape, name, key in self.legend:
+                room = 20 + len(name) * LETTER + 14
+                if x and x + room > width:
+                    x, y = 0.0, y + 20
+                sign = f"M{x:.1f} {y + 2:.1f}h12v12h-12z" if shape < 0 else marker(shape, x + 6, y + 8)
+                content.append(el("path", d=sign, class_=kind, data_k=key))
+                content.append(el("text", name, x=x + 18, y=y + 12, class_="m", data_k=key))
+                x += room
+            y += 32
+        for row in range(0, len(self.panels), columns):
+            heights = []
+            for place, panel in enumerate(self.panels[row : row + columns]):
+                drawn, height = panel.draw(each)
+                title = words(0, 14, clip(panel.title, each * 0.95), "title")
+                shift = f"translate({place * (each + _GAP):.1f} {y:.1f})"
+                content.append(el("g", title, el("g", drawn, transform="translate(0 24)"), transform=shift))
+                heights.append(height + 24)
+            y += max(heights) + 18
+        height = max(1.0, y - 14)
+        return el(
+            "svg",
+            content,
+            xmlns="http://www.w3.org/2000/svg",
+            class_="chart",
+            width=width,
+            height=height,
+            viewBox=f"0 0 {width:g} {height:.0f}",
+        )
