@@ -70,7 +70,6 @@ def arguments() -> argparse.ArgumentParser:
     add("--cold", action="store_true", help=f"with --direct: {COLD}")
     source.add_argument("-s", "--server", default=None, metavar="URL",
                         help="no cache: serve from this HTTP origin, /path from URL/path")  # fmt: skip
-    add("--cold", action="store_true", help=f"with --direct: {COLD}")
     add("--strategy", choices=STRATEGIES, default="single-get",
         help="with -s: ask for the length first, pass on what one GET brings, or collect that first (%(default)s)")
     add("--reuse", action=argparse.BooleanOptionalAction, default=True, help="with -s: keep connections to the origin")
