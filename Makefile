@@ -14,6 +14,7 @@ test: .venv/installed-for-tests browser
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+	$(BIN)/harness check zmq
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/floor.py
@@ -34,6 +35,6 @@ endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-.venv/installed-for-tests: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+.venv/installed-for-tests: .venv/installed examples/harness-zmq/pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --editable examples/harness-zmq
 	touch $@

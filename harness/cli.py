@@ -7,8 +7,10 @@ from collections.abc import Sequence
 _COMMANDS = {
     "simplecached": ("harness.roles.simplecached", "serve files to web proxies"),
     "webproxy": ("harness.roles.webproxy", "serve GETFILE clients from a cache"),
+    "origin": ("harness.roles.httpd", "serve files over HTTP, for a proxy without a cache to be tried with"),
     "gfclient": ("harness.roles.gfclient", "ask for files, count and time the replies"),
     "lane": ("harness.roles.lane", "ask a cache for files over the two channels alone, count and time the replies"),
+    "experiment": ("harness.experiment.check", "say what an experiment file would run"),
     "run": ("harness.experiment.runner", "run an experiment file and keep its results"),
     "show": ("harness.analysis.summary", "print the tables of a run again"),
     "report": ("harness.report.command", "write the report of a run: a page to look at, and pictures"),

@@ -20,7 +20,7 @@ from harness import rendezvous
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds, of the counters in /proc
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_LOOK = 0.15  # seconds of a look at the load: 15 of these ticks
+_LOOK = 0.06  # seconds of a look at the load: 12 of these ticks on 2 CPUs
 _CPU = "/sys/devices/system/cpu"
 _CGROUP = "/sys/fs/cgroup"
 
@@ -158,7 +158,7 @@ def load(seconds: float) -> tuple[float, float]:
 def quiet(limit: float, bound: float) -> float:
     """Wait until the CPUs that this process may use are busy or stolen for at most a share of `limit`.
 
-    It looks for 0.15 s at a time, and for at most `bound` seconds in all. Returns how long that took; whether it has
+    It looks for 0.06 s at a time, and for at most `bound` seconds in all. Returns how long that took; whether it has
     become quiet, a trial's column `disturbed` tells.
     """
     begun = time.monotonic()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from harness.api import Probe
 from harness.probes import proc
-from harness.results import PROBED, Observation, Trial
+from harness.results import PROBED, Bucket, Observation, Trial
 
 # From this share of the CPU time on, foreign load or steal disturbs a trial: what is to be told apart are differences
 # of 10 %, and the services of a machine that is let alone stay well below.
@@ -14,7 +14,7 @@ DISTURBED = 0.05
 # Seconds a CPU that are nothing at all in a short trial: idle and stolen time are counted in steps of 10 ms.
 UNSURE = 0.02
 
-Seen = dict[str, list[Observation]]  # by table
+Seen = dict[str, list[Bucket | Observation]]  # by table
 
 
 class ProbeFailed(Exception):

@@ -117,15 +117,18 @@ def command_transport(text: str) -> api.CommandTransport:
     return transport
 
 
-def data_transport(text: str, chunk: int | None = None) -> api.DataTransport:
-    """The data transport that `name[:option=value,...]` describes, with pieces of `chunk` bytes where it has pieces.
+def data_transport(text: str, **wanted: Any) -> api.DataTransport:
+    """The data transport that `name[:option=value,...]` describes.
 
-    Raises UnknownTransport.
+    wanted: values for options that the text leaves open, set where the transport has such an option and the value is
+    not empty (None, 0, ""). Raises UnknownTransport.
     """
     name, options = parse(text)
-    transport = load().data.get(name)
-    if transport and chunk is not None and "chunk" in (field.name for field in dataclasses.fields(transport)):  # type: ignore[arg-type]
-        options.setdefault("chunk", str(chunk))
+    transport: Any = load().data.get(name)
+    if transport is not None:
+        for field in dataclasses.fields(transport):
+            if wanted.get(field.name):
+                options.setdefault(field.name, str(wanted[field.name]))
     built: api.DataTransport = _build("data", load().data, name, options)
     return built
 

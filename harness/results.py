@@ -7,7 +7,7 @@ has no column. Names carry units: `_s` seconds, `_us` microseconds, `_bytes` byt
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
 
@@ -15,6 +15,8 @@ from harness.spec import Spec
 
 SCHEMA = 2
 TRIALS = "trials.csv"
+LATENCY = "latency.csv"
+DATAPACKAGE = "datapackage.json"
 
 
 def _column(text: str, default: Any = "", unit: str = "") -> Any:
@@ -164,6 +166,18 @@ PROBED = {name: kind for name, kind in get_type_hints(Trial).items() if name.end
 
 
 @dataclass(frozen=True)
+class Bucket:
+    """One row of latency.csv: a bucket of a trial's latency histogram, whose layout is harness.histogram's.
+
+    Buckets are the same in all trials: histograms are merged by adding the counts of equal bounds.
+    """
+
+    trial: int = _column("number of the trial, as in trials.csv", 0)
+    latency_us: float = _column("upper bound of the bucket, less than 1/128 above its smallest latency", 0.0, "us")
+    count: int = _column("requests whose latency is in it", 0)
+
+
+@dataclass(frozen=True)
 class Observation:
     """One row of probes.csv, or of the table that its probe names."""
 
@@ -175,12 +189,13 @@ class Observation:
     unit: str = _column("unit of the value; `1`: a count, `share`: of all that the probe saw of the role")
 
 
-_Row = TypeVar("_Row", Trial, Observation)
+Row = Trial | Bucket | Observation
+_Row = TypeVar("_Row", Trial, Bucket, Observation)
 
 
-def append(path: str, *rows: Trial | Observation) -> None:
+def append(path: str, *rows: Row) -> None:
     """Add rows of one kind to a file, and the header where it is new; durable on return, fsync(2)."""
-    new = not os.path.exists(path)
+    new = not os.path.exists(path) or not os.path.getsize(path)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if new:
@@ -204,6 +219,11 @@ def read(path: str) -> Iterator[Trial]:
     return _read(path, Trial)
 
 
+def read_latencies(path: str) -> Iterator[Bucket]:
+    """The rows of latency.csv. Raises as read()."""
+    return _read(path, Bucket)
+
+
 def read_observations(path: str) -> Iterator[Observation]:
     """The rows of a table of observations. Raises as read()."""
     return _read(path, Observation)
@@ -223,8 +243,38 @@ def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
             yield kind(**values)
 
 
-def dictionary(kind: type[Trial] | type[Observation] = Trial) -> str:
+def dictionary(kind: type[Row] = Trial) -> str:
     """The columns as a Markdown table: the heart of docs/results.md."""
     types = get_type_hints(kind)
     rows = [f"| `{one.name}` | {types[one.name].__name__} | {one.metadata['text']} |" for one in fields(kind)]
     return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])
+
+
+def datapackage(names: Iterable[str]) -> dict[str, Any]:
+    """datapackage.json for tables of these names: columns with types, units and meanings.
+
+    Source: https://specs.frictionlessdata.io/tabular-data-package.
+    """
+    kinds: dict[str, type[Row]] = {TRIALS: Trial, LATENCY: Bucket}
+    return {
+        "profile": "tabular-data-package",
+        "resources": [
+            {
+                "name": name.removesuffix(".csv"), "path": name, "profile": "tabular-data-resource",
+                "encoding": "utf-8", "schema": {"fields": _describe(kinds.get(name, Observation))},
+            }
+            for name in names
+        ],
+    }  # fmt: skip
+
+
+def _describe(kind: type[Row]) -> list[dict[str, str]]:
+    types = get_type_hints(kind)
+    return [
+        {"name": one.name, "type": _FRICTIONLESS[types[one.name]], "description": one.metadata["text"]}
+        | ({"unit": one.metadata["unit"]} if one.metadata["unit"] else {})
+        for one in fields(kind)
+    ]
+
+
+_FRICTIONLESS = {int: "integer", float: "number", str: "string"}

@@ -417,6 +417,18 @@ class CommandContract(_Contract):
             _expect(len(got) == len(wanted), f"{len(got)} records arrived of {len(wanted)}")
             _expect(sorted(got) == wanted, "records were torn or doubled")
 
+    def test_no_record_waits_for_a_receiver_that_is_busy(self) -> None:
+        """receive() may fetch no record ahead, and a sender may choose no receiver: a cache worker that a client holds
+        up would hold up others' commands, too, while its neighbours are idle."""
+        with self._provisioned() as scope:
+            busy, idle = self.transport.receiver(scope), self.transport.receiver(scope)
+            child = _Child(lambda: self._send(scope, range(9)))
+            for number, receiver in enumerate([busy, *[idle] * 8]):
+                _expect(receiver.receive() == _record(number), f"record {number} is not the next one")
+            _expect(child.ended() == 0, "the sender failed")
+            busy.close()
+            idle.close()
+
     def test_the_records_of_one_sender_keep_their_order(self) -> None:
         """One sender, one receiver: first in, first out."""
         with self._provisioned() as scope:
@@ -559,8 +571,16 @@ class _Lane:
             connection.close()
         self.relay.close()
 
-    def fork(self, work: Callable[[Sender | FileSender], None]) -> _Child:
-        return _Child(lambda: work(self._transport.sender(self.scope)))
+    def fork(
+        self, work: Callable[[Sender | FileSender], None], waits: bool = False, closes: Iterable[socket.socket] = ()
+    ) -> _Child:
+        """A second process with a sender, which it closes: what that has in memory of its own may leave then only."""
+
+        def with_sender() -> None:
+            with contextlib.closing(self._transport.sender(self.scope)) as sender:
+                work(sender)
+
+        return _Child(with_sender, waits, closes)
 
     def start(
         self,
@@ -576,25 +596,26 @@ class _Lane:
         self._connect()
         with _file(content) as fd:
 
-            def send() -> None:
-                answer = transfer.answerer_over(self._transport.sender(self.scope))
+            def send(sender: Sender | FileSender) -> None:
                 with contextlib.suppress(EOFError):  # of a file that is short on purpose
-                    answer(number, status, fd, len(content) if announced is None else announced)
+                    transfer.answerer_over(sender)(
+                        number, status, fd, len(content) if announced is None else announced
+                    )
 
-            return _Child(send, waits, (self.ours, self.theirs))
+            return self.fork(send, waits, (self.ours, self.theirs))
 
     def start_many(self, contents: list[bytes]) -> _Child:
         """A second process that sends replies 1, 2, ... each after the one before has been taken."""
         asked, self._ask = os.pipe()
 
-        def send() -> None:
-            answer = transfer.answerer_over(self._transport.sender(self.scope))
+        def send(sender: Sender | FileSender) -> None:
+            answer = transfer.answerer_over(sender)
             for number, content in enumerate(contents, 1):
                 os.read(asked, 1)
                 with _file(content) as fd:
                     answer(number, wire.STATUS_OK, fd, len(content))
 
-        child = _Child(send)
+        child = self.fork(send)
         os.close(asked)
         return child
 

@@ -13,7 +13,14 @@ import time
 
 import pytest
 
-from harness import rendezvous
+from harness import registry, rendezvous
+
+# The transports of this package. Strangers' may be installed, too, as examples/harness-zmq is by `make test`: they
+# have tests of their own, and our pages are not about them.
+COMMAND, DATA = (
+    {name: kind for name, kind in kinds.items() if kind.__module__.startswith("transports.")}
+    for kinds in (registry.load().command, registry.load().data)
+)
 
 
 @pytest.fixture
@@ -21,6 +28,7 @@ def base(monkeypatch):
     """The directory of this test's rendezvous; empty and removed when the test has ended, or it fails."""
     directory = tempfile.mkdtemp(prefix="th-test-", dir="/tmp")
     monkeypatch.setenv(rendezvous.BASE_VARIABLE, directory)
+    monkeypatch.setenv("TRANSPORT_HARNESS_LOCK", directory)  # a study may run on this machine
     yield rendezvous.base_directory()
     left = rendezvous.sweep()
     there = os.listdir(directory)
@@ -53,11 +61,11 @@ def home(base):
 class Program:
     """A program of the harness as a real process; `errors` is what it wrote on standard error."""
 
-    def __init__(self, directory, *arguments):
+    def __init__(self, directory, *arguments, command=(sys.executable, "-m", "harness"), cwd=None):
         self._errors = directory / f"{secrets.token_hex(4)}.err"
         with open(self._errors, "wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness", *map(str, arguments)],
+                [*command, *map(str, arguments)], cwd=cwd,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
             )  # fmt: skip
         self.pid = self.process.pid
@@ -106,8 +114,8 @@ class Pipeline:
         self.files.mkdir()
         self._programs = []
 
-    def start(self, *arguments):
-        program = Program(self.directory, *arguments)
+    def start(self, *arguments, **options):
+        program = Program(self.directory, *arguments, **options)
         self._programs.append(program)
         return program
 
@@ -118,7 +126,8 @@ class Pipeline:
 
     def proxy(self, *arguments, port=0):
         program = self.start("webproxy", "-p", port, "-t", 2, *arguments)
-        program.port = int(program.line().split()[3].rstrip(",").rpartition(":")[2])
+        program.greeting = program.line()
+        program.port = int(program.greeting.split()[3].rstrip(",").rpartition(":")[2])
         return program
 
     def client(self, port, paths, *arguments):

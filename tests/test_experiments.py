@@ -88,9 +88,9 @@ def test_an_interrupted_run_says_what_it_has(base, tmp_path):
     assert "files" in output
 
 
-def test_a_trial_that_cannot_work_is_a_failed_row_with_the_reason(base):
+def test_a_trial_that_cannot_work_is_a_refused_row_with_the_reason(base):
     row = trial.run(trial.Spec(data="fifo:pipe_size=1GiB", seconds=0.1), results.Trial(trial=1))
-    assert row.status == "failed"
+    assert row.status == "refused"
     assert "webproxy" in row.reason
     assert "pipe_size=1073741824" in row.reason
     assert row.swept == 0
@@ -99,19 +99,23 @@ def test_a_trial_that_cannot_work_is_a_failed_row_with_the_reason(base):
 def test_every_setting_of_a_trial_is_a_factor_of_its_row():
     spec = trial.Spec(congestion="system", chunk=4096)
     row = results.Trial()
-    trial._describe_spec(spec, row)
+    trial._describe(spec, row)
     assert set(results.FACTORS) <= {column.name for column in dataclasses.fields(results.Trial)}
     assert row.chunk_bytes == 4096
     assert row.congestion != "system"
 
 
 def test_percentiles_are_nearest_rank():
-    from harness.roles.gfclient import _percentile
+    from harness.roles.gfclient import percentile
 
-    assert [_percentile(list(range(1, 1001)), p) for p in (50, 90, 99, 99.9)] == [500, 900, 990, 999]
-    assert [_percentile([7], p) for p in (50, 99.9)] == [7, 7]
-    assert _percentile([], 50) == 0
-    assert _percentile(list(range(1, 41001)), 99.9) == 40959
+    def of(count, percents):
+        return [percentile(range(1, count + 1), range(1, count + 1), p) for p in percents]
+
+    assert of(1000, (50, 90, 99, 99.9, 100)) == [500, 900, 990, 999, 1000]
+    assert of(1, (50, 99.99)) == [1, 1]
+    assert of(41000, (99.9, 99.99)) == [40959, 40996]
+    assert percentile([], [], 50) == 0
+    assert [percentile([3, 5, 9], [8, 9, 10], p) for p in (50, 80, 81, 99, 100)] == [3, 3, 5, 9, 9]
 
 
 LEAKY = """

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import COMMAND, DATA
 
 from harness import results
 
@@ -20,16 +21,20 @@ ROOMS = {
     "harness.rendezvous": ["harness.api"],
     "harness.registry": ["harness.api"],
     "harness.transfer": ["harness.api", "harness.protocol"],
-    "harness.roles": ["harness.roles", "harness.api", "harness.protocol", "harness.registry", "harness.rendezvous",
-                      "harness.transfer"],
+    "harness.histogram": [],
+    "harness.workload": ["harness.spec"],
+    "harness.roles": ["harness.roles", "harness", "harness.api", "harness.protocol", "harness.registry",
+                      "harness.rendezvous", "harness.transfer", "harness.histogram"],
     "harness.machine": ["harness", "harness.rendezvous"],
     "harness.probes": ["harness.probes", "harness.api", "harness.machine"],
     "harness.probing": ["harness.api", "harness.probes", "harness.results"],
     "harness.trial": ["harness.roles", "harness.api", "harness.machine", "harness.registry", "harness.rendezvous",
-                      "harness.probing", "harness.results", "harness", "harness.spec"],
+                      "harness.probes", "harness.probing", "harness.results", "harness", "harness.spec",
+                      "harness.workload"],
     "harness.doctor": ["harness.machine", "harness.plugins", "harness.probing", "harness.registry", "harness.roles"],
     "harness.experiment": ["harness.experiment", "harness.trial", "harness.spec", "harness.results", "harness.registry",
-                           "harness.api", "harness.analysis", "harness.roles", "harness.report"],
+                           "harness.api", "harness.analysis", "harness.roles", "harness.machine", "harness.probing",
+                           "harness.rendezvous", "harness.report"],
     "harness.analysis": ["harness.analysis", "harness.results", "harness.spec"],
     "harness.report": ["harness.report", "harness.analysis", "harness.results", "harness.spec"],
     "harness.testkit": ["harness.api", "harness.protocol", "harness.rendezvous", "harness.transfer"],
@@ -79,9 +84,7 @@ def test_every_column_is_documented_as_the_code_has_it():
 def test_every_option_of_the_built_in_transports_is_in_its_docstring():
     import dataclasses
 
-    from harness import registry
-
-    for transport in (*registry.load().command.values(), *registry.load().data.values()):
+    for transport in (*COMMAND.values(), *DATA.values()):
         for field in dataclasses.fields(transport):
             assert re.search(rf"\b{field.name}: ", transport.__doc__), f"{transport.__name__}.{field.name}"
 
@@ -108,21 +111,17 @@ def test_kept_results_are_of_this_schema_and_good(path):
 
 
 def test_the_readme_names_every_built_in_transport():
-    from harness import registry
-
     rows = re.findall(r"^\| (command|data[^|]*) \| (`.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
     named = {kind: set(re.findall(r"`(\w+)`", text)) for kind, text in rows}
-    assert named["command"] == set(registry.load().command)
-    assert named["data, copying"] | named["data, zero-copy"] == set(registry.load().data)
+    assert named["command"] == set(COMMAND)
+    assert named["data, copying"] | named["data, zero-copy"] == set(DATA)
 
 
 def test_the_page_of_transports_says_what_their_files_say_and_has_a_measured_row_for_each():
     import sys
 
-    from harness import registry
-
     page = (ROOT / "docs/transports.md").read_text()
-    for module in {type(one).__module__ for one in registry.defaults()}:
+    for module in {kind.__module__ for kind in (*COMMAND.values(), *DATA.values())}:
         assert (sys.modules[module].__doc__ or "").strip() in page, f"{module}: run benchmarks/describe_transports.py"
     measured = re.findall(r"^\| `(\w+)` \|(?: \d+\.\d+ \|){4}$", page, re.MULTILINE)
-    assert measured == list(registry.load().data)
+    assert measured == list(DATA)

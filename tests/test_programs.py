@@ -11,9 +11,7 @@ import tempfile
 import threading
 
 import pytest
-from conftest import Connection, eventually, get
-
-from harness import registry
+from conftest import COMMAND, DATA, Connection, eventually, get
 
 PROGRAMS = ("simplecached", "webproxy", "gfclient", "lane", "run", "clean")
 HEAVY = ("asyncio", "ctypes", "hypothesis", "numpy", "pydantic", "rich", "ruamel.yaml", "scipy", "unittest")
@@ -228,8 +226,8 @@ def test_an_ordinary_user_with_default_limits_can_run_every_pair():
             os.chown(place, 65534, 65534)
         environment = os.environ | {
             "HARNESS": f"{sys.executable} -m harness",
-            "COMMANDS": " ".join(registry.load().command),
-            "DATA": " ".join(set(registry.load().data) - {"null"}),
+            "COMMANDS": " ".join(COMMAND),
+            "DATA": " ".join(set(DATA) - {"null"}),
             "TRANSPORT_HARNESS_DIR": f"{directory}/base",
         }
         result = subprocess.run(
@@ -237,7 +235,7 @@ def test_an_ordinary_user_with_default_limits_can_run_every_pair():
             capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
-        assert result.stdout.count("OK 100") == len(registry.load().command) * (len(registry.load().data) - 1)
+        assert result.stdout.count("OK 100") == len(COMMAND) * (len(DATA) - 1)
 
 
 def test_the_client_keeps_files_under_their_paths_whole_and_counts_what_came(pipeline):

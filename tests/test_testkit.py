@@ -1,4 +1,4 @@
-"""Every registered transport keeps its promises; and transports broken on purpose are caught by the check for it."""
+"""Every built-in transport keeps its promises; and transports broken on purpose are caught by the check for it."""
 
 import os
 import time
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import posix_ipc
 import pytest
+from conftest import COMMAND, DATA
 
-from harness import registry, testkit
+from harness import testkit
 from harness.api import HEAD_BYTES, FileSender, Scope
 from transports.fifo import FifoCommandReceiver, FifoCommands, FifoCommandSender, FifoData, FifoReceiver, FifoSender
 from transports.posix_mq import PosixMqCommands, PosixQueue
@@ -16,9 +17,9 @@ from transports.posix_shm import PosixShm
 from transports.sendfile import DescriptorSender, Sendfile
 
 CHECKS = [
-    pytest.param(transport, name, id=f"{type(transport).__name__}-{testkit.sentence(name)}")
-    for transport in registry.defaults()
-    for name in sorted(dir(testkit.contract_for(transport)))
+    pytest.param(kind(), name, id=f"{kind.__name__}-{testkit.sentence(name)}")
+    for kind in (*COMMAND.values(), *DATA.values())
+    for name in sorted(dir(testkit.contract_for(kind())))
     if name.startswith("test_")
 ]
 
@@ -249,6 +250,22 @@ class Tearing(FifoCommands):
 
     def sender(self, scope) -> FifoCommandSender:
         return self.Sender(scope, "fifo", os.O_WRONLY)
+
+
+@dataclass(frozen=True)
+class FetchingAhead(FifoCommands):
+    caught_by = "no record waits for a receiver that is busy"
+    timeout = 0.5
+
+    class Receiver(FifoCommandReceiver):
+        _held = ()
+
+        def receive(self):
+            self._held = self._held or [FifoCommandReceiver.receive(self) for _ in range(2)]
+            return self._held.pop(0)
+
+    def receiver(self, scope) -> FifoCommandReceiver:
+        return self.Receiver(scope, self._parts())
 
 
 @dataclass(frozen=True)

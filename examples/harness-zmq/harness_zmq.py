@@ -1,31 +1,29 @@
-"""ZeroMQ over Unix sockets, zmq_ipc(7) and zmq_socket(3).
+"""ZeroMQ over Unix sockets, zmq_ipc(7): DEALER sockets send, a ROUTER takes in and answers, zmq_socket(3).
 
 A message goes from the caller to an I/O thread of its own process, write(2) -> Unix socket -> read(2), and from the
 I/O thread there to the receiver: two system calls, and an eventfd(2) each to wake the two threads.
 
-Commands, DEALER and ROUTER: only one socket can bind an ipc:// address, so each receiver binds one of its own in the
-scope's directory, and a sender connects to all that are there (receivers are opened first) and goes round them. No
-broker has to be started, watched and paid for with a second hop; the price is that a command may wait for a busy
-worker while another is idle, and that order is kept on the way to each receiver only. A receiver answers each
-command that it takes with an empty message, and a sender has `depth` commands unanswered at most. PUSH and PULL with
-high water marks would be simpler, and lost 325 of 1000 commands here when senders closed and left while receivers
-were behind.
+Commands go through a broker, a thread of the program that provisions: it deals the oldest one to the worker that has
+been free the longest, the load balancing pattern of the ZeroMQ guide. Senders that are connected to all workers save
+that hop, but must choose a worker without knowing which are free: one stalled client then held up all others.
 
-Data, the same way: the receiver binds, the cache's senders connect, one message a piece. With copy=False, pyzmq
-hands the piece to the I/O thread as it is (messages under 64 KiB are copied all the same); it is lent again when that
-has been sent.
+Content goes straight to the receiver, a message a piece: preadv(2) -> buffer of the cache -> message -> write(2) ->
+read(2) -> message -> the client. Not to copy it into the message (copy=False) was no faster here.
 
-Each end has a context, and so an I/O thread, to itself: a context must not cross a fork, and closing it leaves no
-descriptor. What is queued lies in memory of its sender: close() waits for it to leave, for the timeout at most, and a
-sender that is killed takes it along, whole messages only. A killed peer is noticed by ZMQ_RCVTIMEO and ZMQ_SNDTIMEO.
+Credit pushes back: so many messages of a sender may be under way, and for each that is taken an empty one comes back.
+High water marks would be simpler, but lose messages: what libzmq has yet to read when a sender leaves is dropped where
+the receiver is at its mark (github.com/zeromq/libzmq/issues/4660; 950 of 1000 records here).
+
+Nobody is told of a killed peer: what waits ends by the timeout. What a killed program had not written yet goes with
+it, whole messages only; close() waits until all is written, for the timeout at most.
 """
 
-import itertools
 import os
+import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import NoReturn
 
 import zmq
 
@@ -38,178 +36,180 @@ from harness.api import (
     Receiver,
     Scope,
     Sender,
+    check_least,
     hookimpl,
+    socket_name,
 )
 
-_PREFIX = "zmq-"
-_numbers = itertools.count()
 
-
-class Zmq:
-    name = "zmq"
-
-    @contextmanager
-    def provision(self, scope: Scope) -> Iterator[None]:
-        try:
-            yield  # bind is what creates a name
-        finally:
-            for address in _addresses(scope):
-                with suppress(FileNotFoundError):  # its own socket may remove it at this moment
-                    os.unlink(address)
-
-
-def _addresses(scope: Scope) -> list[str]:
-    return [scope.path(entry) for entry in os.listdir(scope.directory) if entry.startswith(_PREFIX)]
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raises OSError in place of ZeroMQ's own errors, which are none."""
+    try:
+        yield
+    except zmq.Again:
+        raise TimeoutError("nothing moved in time") from None
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, str(error)) from None
 
 
 class ZmqEnd:
+    """A socket with a context, two threads, to itself: no context survives a fork, and its end leaves no descriptor."""
+
+    @plain_errors()
     def __init__(self, scope: Scope, kind: int) -> None:
-        self._timeout = scope.timeout
         self._context = zmq.Context()
         self._socket = self._context.socket(kind)
-        limit = max(1, round(scope.timeout * 1000))
-        self._socket.linger = self._socket.rcvtimeo = self._socket.sndtimeo = limit
-        self._socket.rcvhwm = self._socket.sndhwm = 0  # no limit but our own
+        self._socket.linger = self._socket.rcvtimeo = self._socket.sndtimeo = max(1, round(scope.timeout * 1000))
+        self._socket.rcvhwm = self._socket.sndhwm = 0  # no limit: credit is
         self._socket.immediate = 1  # nothing is queued for a peer that is not there
+        path = scope.path("zmq")
         try:
             if kind == zmq.ROUTER:
-                self._socket.bind("ipc://" + scope.path(f"{_PREFIX}{os.getpid()}-{next(_numbers)}"))
+                self._socket.bind(f"ipc://{path}")
             else:
-                addresses = _addresses(scope)
-                for address in addresses:
-                    self._socket.connect(f"ipc://{address}")
-                if not addresses:
-                    raise ConnectionRefusedError("nobody receives here")
-        except (zmq.ZMQError, OSError) as error:
-            self.close()
-            self._fail(error, "")
-
-    def _fail(self, error: Exception, late: str) -> NoReturn:
-        if isinstance(error, zmq.Again | zmq.NotDone):
-            raise TimeoutError(f"{late} for {self._timeout} s") from None
-        if isinstance(error, zmq.ZMQError):
-            raise OSError(error.errno, str(error)) from error
-        raise error
+                os.stat(path)  # connect() would wait for it to appear
+                self._socket.connect(f"ipc://{path}")
+        except (OSError, zmq.ZMQError):
+            self._context.destroy()
+            raise
 
     def close(self) -> None:
         self._context.destroy()
 
 
+class ZmqCreditedEnd(ZmqEnd):
+    def __init__(self, scope: Scope, credit: int) -> None:
+        super().__init__(scope, zmq.DEALER)
+        self._credit = credit
+
+    @plain_errors()
+    def send(self, message: bytes | memoryview) -> None:
+        if not self._credit:
+            self._socket.recv()
+            self._credit = 1
+        self._socket.send(message)
+        self._credit -= 1
+
+
 @dataclass(frozen=True)
-class ZmqCommands(Zmq, CommandTransport):
-    """depth: records of one sender that nobody has taken yet."""
+class ZmqCommands(CommandTransport):
+    """Commands, dealt out by a broker; a sender has 8 at most that no worker has taken."""
 
-    depth: int = 8
+    name = "zmq"
 
-    def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise ValueError(f"depth={self.depth}: a sender has at least 1 record under way")
+    @contextmanager
+    def provision(self, scope: Scope) -> Iterator[None]:
+        with socket_name(scope.path("zmq")), closing(Broker(scope)) as broker:
+            threading.Thread(target=broker.run, daemon=True).start()
+            yield
 
     def receiver(self, scope: Scope) -> CommandReceiver:
-        return ZmqCommandReceiver(scope, zmq.ROUTER)
+        return ZmqCommandReceiver(scope, zmq.DEALER)
 
     def sender(self, scope: Scope) -> CommandSender:
-        return ZmqCommandSender(scope, self)
+        return ZmqCommandSender(scope, credit=8)
 
 
-class ZmqCommandSender(ZmqEnd, CommandSender):
-    def __init__(self, scope: Scope, options: ZmqCommands) -> None:
-        super().__init__(scope, zmq.DEALER)
-        self._room = options.depth
+class Broker(ZmqEnd):
+    """An empty message tells it that a worker is free, and a sender that a record was taken."""
 
-    def send(self, record: bytes) -> None:
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope, zmq.ROUTER)
+        self._socket.linger = 0
+        self._socket.rcvtimeo = -1
+        self._socket.router_mandatory = 1  # say so where a peer has gone
+
+    def run(self) -> None:
+        commands: deque[tuple[bytes, bytes]] = deque()  # (sender, record), none of them empty
+        free: deque[bytes] = deque()  # workers
+        with self._socket, suppress(zmq.ContextTerminated):
+            while True:
+                peer, record = self._socket.recv(), self._socket.recv()
+                if record:
+                    commands.append((peer, record))
+                else:
+                    free.append(peer)
+                while commands and free:
+                    if self._reached(free.popleft(), commands[0][1]):
+                        self._reached(commands.popleft()[0], b"")
+
+    def _reached(self, peer: bytes, message: bytes) -> bool:
         try:
-            if not self._room:
-                self._socket.recv()
-                self._room = 1
-            self._socket.send(record)
+            self._socket.send_multipart((peer, message))
         except zmq.ZMQError as error:
-            self._fail(error, "nobody took a command")
-        self._room -= 1
+            if error.errno == zmq.EHOSTUNREACH:
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        self._context.term()  # run() notices, and closes the socket
+
+
+class ZmqCommandSender(ZmqCreditedEnd, CommandSender):
+    """What sends with credit is all that it takes."""
 
 
 class ZmqCommandReceiver(ZmqEnd, CommandReceiver):
+    _offered = False  # to take a record
+
+    @plain_errors()
     def receive(self) -> bytes:
-        try:
-            sender, record = self._socket.recv_multipart()
-            self._socket.send_multipart((sender, b""))  # dropped where the sender is no more
-        except zmq.ZMQError as error:
-            self._fail(error, "no command")
+        if not self._offered:
+            self._socket.send(b"")
+            self._offered = True  # and stays so after a timeout: the broker remembers
+        record = self._socket.recv()
+        self._offered = False
         return record
 
 
 @dataclass(frozen=True)
-class ZmqData(Zmq, DataTransport):
-    """chunk: bytes of a piece. depth: pieces that were not given back yet. copy: whether pyzmq copies each piece."""
+class ZmqData(DataTransport):
+    """chunk: bytes of a piece. depth: pieces under way, not given back yet."""
 
-    chunk: int = 1 << 18
+    name = "zmq"
+    chunk: int = 1 << 20
     depth: int = 4
-    copy: bool = False
 
     def __post_init__(self) -> None:
-        if self.chunk <= HEAD_BYTES or self.depth < 1:
-            raise ValueError(
-                f"chunk={self.chunk}, depth={self.depth}: chunk must be over {HEAD_BYTES} bytes, depth at least 1"
-            )
+        check_least(self, chunk=HEAD_BYTES + 1, depth=1)
+
+    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+        return socket_name(scope.path("zmq"))
 
     def receiver(self, scope: Scope) -> Receiver:
-        return ZmqReceiver(scope, self)
+        return ZmqReceiver(scope, zmq.ROUTER)
 
     def sender(self, scope: Scope) -> Sender:
         return ZmqSender(scope, self)
 
 
-class ZmqSender(ZmqEnd, Sender):
+class ZmqSender(ZmqCreditedEnd, Sender):
     def __init__(self, scope: Scope, options: ZmqData) -> None:
-        super().__init__(scope, zmq.DEALER)
-        self._room = options.depth
-        self._copy = options.copy
-        pieces = 1 if options.copy else options.depth
-        self._buffers = [memoryview(bytearray(options.chunk)) for _ in range(pieces)]
-        self._sent: list[zmq.MessageTracker | None] = [None] * pieces  # tells when zmq is done with a buffer
-        self._turn = 0
+        super().__init__(scope, options.depth)
+        self._buffer = memoryview(bytearray(options.chunk))
 
     def loan(self) -> memoryview:
-        try:
-            if tracker := self._sent[self._turn]:
-                tracker.wait(self._timeout)
-            if not self._room:
-                self._socket.recv()
-                self._room = 1
-        except (zmq.NotDone, zmq.ZMQError) as error:
-            self._fail(error, "the receiver gave no piece back")
-        return self._buffers[self._turn]
+        return self._buffer
 
     def publish(self, count: int) -> None:
-        piece = self._buffers[self._turn][:count]
-        try:
-            self._sent[self._turn] = self._socket.send(piece, copy=self._copy, track=not self._copy)
-        except zmq.ZMQError as error:
-            self._fail(error, "the receiver had no room")
-        self._room -= 1
-        self._turn = (self._turn + 1) % len(self._buffers)
+        self.send(self._buffer[:count])  # an empty message says that no more will come
 
 
 class ZmqReceiver(ZmqEnd, Receiver):
-    def __init__(self, scope: Scope, options: ZmqData) -> None:
-        super().__init__(scope, zmq.ROUTER)
-        self._copy = options.copy
-        self._sender = b""
-        self._piece: bytes | zmq.Frame = b""
+    _sender = b""  # of the piece that was taken
 
+    @plain_errors()
     def take(self) -> memoryview:
-        try:
-            self._sender = self._socket.recv()
-            self._piece = self._socket.recv(copy=self._copy)
-        except zmq.ZMQError as error:
-            self._fail(error, "no piece")
-        if not len(self._piece):
+        self._sender, piece = self._socket.recv(), self._socket.recv(copy=False)
+        if not len(piece):
             raise EOFError("the sender gave up")
-        return memoryview(self._piece)
+        return piece.buffer
 
+    @plain_errors()
     def give_back(self) -> None:
-        self._piece = b""
-        self._socket.send_multipart((self._sender, b""))
+        self._socket.send_multipart((self._sender, b""))  # dropped where that sender has gone
 
 
 @hookimpl

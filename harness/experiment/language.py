@@ -201,7 +201,9 @@ _KINDS: dict[str, Callable[[Any, str], Any]] = {
     "requests": _whole(0),
     "control": _truth,
 }
-CONVERT = {field.name: _KINDS.get(field.name, _whole(1)) for field in fields(Spec)}
+CONVERT: dict[str, Callable[[Any, str], Any]] = {
+    field.name: _KINDS.get(field.name, _whole(1)) for field in fields(Spec)
+}
 
 
 _STRICT = ConfigDict(extra="forbid", strict=True)

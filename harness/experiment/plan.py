@@ -113,7 +113,8 @@ class Plan:
         else:
             document["repeats"] = self.repeats
         text = io.StringIO()
-        YAML(typ="safe", pure=True).dump(document, text)
+        yaml: Any = YAML(typ="safe", pure=True)  # its methods have no annotations
+        yaml.dump(document, text)
         return text.getvalue()
 
     def varying(self) -> list[str]:
@@ -164,7 +165,7 @@ def find(study: Plan, text: str) -> int:
 
 def _scalar(text: str) -> Any:
     """A value as an experiment file would have it."""
-    yaml: Any = YAML(typ="safe", pure=True)
+    yaml: Any = YAML(typ="safe", pure=True)  # its methods have no annotations
     return yaml.load(text) if text else ""
 
 
@@ -243,6 +244,14 @@ class _Planner:
                 break
             if cell.scope == "lane" and cell.source == "direct":
                 self._mistake(("factors", "scope"), "a lane leads to a cache; with `source: direct` there is none")
+                break
+            if cell.scope == "lane" and cell.rate:
+                self._mistake(("factors", "scope"), "in a lane each request waits for its reply; there is no `rate`")
+                break
+            if cell.scope == "lane" and cell.lanes < (workers := cell.proxy_processes * cell.proxy_threads):
+                self._mistake(
+                    ("factors", "scope"), f"{cell.lanes} lanes for {workers} workers: each needs one of its own"
+                )
                 break
         return list(dict.fromkeys(_plain(cell) for cell in cells))
 

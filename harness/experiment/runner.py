@@ -1,65 +1,212 @@
 """`harness run`: runs a plan, keeps each trial as soon as it is measured, and prints what came of it."""
 
 import argparse
-import itertools
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import FrameType
 
-from harness import results, trial
+from harness import machine, registry, rendezvous, report, results, trial
+from harness.analysis import directory as directories
 from harness.analysis import summary
+from harness.analysis.study import narrow_enough
+from harness.api import Probe
 from harness.experiment import plan
+from harness.experiment.alone import alone
+from harness.experiment.plan import Plan, Slot
+from harness.experiment.preflight import refusals
+from harness.experiment.store import Store
+from harness.probing import Seen
 from harness.roles import program
 from harness.spec import Spec
+
+_ATTEMPTS = 2  # a trial that fails is tried once more
+_QUIET = 0.25  # share of the CPUs that others may use when a trial begins
+_PATIENCE = 3.0  # seconds that a trial waits for the machine to be as quiet as that, unless told otherwise
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harness run",
+        description="Run an experiment file: fresh processes for every trial, cells interleaved in shuffled blocks.",
+        epilog="Exit codes: 0 all trials are good, 1 some failed or were refused, 2 the file or a word is wrong, 130 "
+        "interrupted. Ctrl-C ends after the current trial, a second one at once. Rows are durable one by one: what a "
+        "killed run has measured is there, and --resume goes on from it.",
+    )
+    add = parser.add_argument
+    add("experiment", metavar="FILE", nargs="?", help="such as experiments/quick.yaml; not needed with --resume")
+    add("-o", dest="output", metavar="DIR", help="where results go (default: results/<name>-<UTC time>)")
+    add("--resume", metavar="DIR", help="go on with a run that ended early, where nothing has changed since")
+    add("--only", metavar="CELL", help="one cell: its number, or what tells it apart, 'data=fifo files=1KiB'")
+    add("--repeat", type=program.positive, metavar="N", help="blocks, instead of the file's")
+    add("--scale", type=program.seconds, metavar="X", help="X times the load in each trial, such as 0.01")
+    add("--patience", type=float, default=3600.0, metavar="SECONDS",
+        help="how long to wait for another study on this machine to end; 0 refuses at once (%(default)g)")
+    add("--quiet", type=float, default=_PATIENCE, metavar="SECONDS",
+        help="how long each trial waits, at most, for others to leave the CPUs alone; 0 does not wait (%(default)g)")
+    return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Run an experiment file. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="harness run",
-        description="Run an experiment file: fresh processes for every trial, cells interleaved in shuffled blocks.",
-        epilog="Exit codes: 0 all trials are good, 1 some failed, 2 the file is wrong, 130 interrupted. "
-        "Rows are durable one by one: what a killed run has measured is there.",
-    )
-    parser.add_argument("experiment", metavar="FILE", help="such as experiments/quick.yaml")
-    parser.add_argument("-o", dest="output", metavar="DIR",
-                        help="where results go (default: results/<name>-<UTC time>)")  # fmt: skip
+    parser = arguments()
     args = parser.parse_args(argv)
-    return program.main("run", lambda: _run(args.experiment, args.output), stopped=130)
+    if not args.resume and not args.experiment:
+        parser.error("name an experiment FILE, or --resume DIR")
+    if args.resume and (args.output or args.only or args.repeat or args.scale):
+        parser.error("--resume goes on with a run as it was begun: no -o, --only, --repeat or --scale")
+    return program.main("run", lambda: _run(args, list(argv)), stopped=130)
 
 
-def _run(file: str, output: str | None) -> int:
-    experiment = plan.load(file)
-    directory = output or f"results/{experiment.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    path = f"{directory}/{results.TRIALS}"
-    if os.path.exists(path):
-        raise ValueError(f"{path} is there already: name another directory with -o")
-    os.makedirs(directory, exist_ok=True)
-    failed = 0
-    try:
-        with _progress(len(experiment.cells) * experiment.repeats) as told:
-            for slot in itertools.chain.from_iterable(experiment.blocks()):
-                cell = experiment.cells[slot.cell - 1]
-                told.begin(slot.number, cell)
-                row = results.Trial(
-                    experiment=experiment.name, trial=slot.number, block=slot.block, cell=slot.cell,
-                    seed=experiment.seed,
-                )  # fmt: skip
-                trial.run(cell, row)
-                results.append(path, row)
-                if row.status != "ok" or row.swept:
-                    failed += 1
-                    told.trouble(row.reason or f"{row.swept} objects had to be swept", cell)
-    except KeyboardInterrupt:
-        program.say("interrupted; this is what was measured until then")
-        failed = -1
-    if os.path.exists(path):
-        summary.show(list(results.read(path)))
-        print(f"\n{path}")
-    return 130 if failed < 0 else min(failed, 1)
+def _run(args: argparse.Namespace, argv: list[str]) -> int:
+    study = None if args.resume else _plan(args)
+    with alone(args.patience):
+        rendezvous.sweep()  # what killed runs left
+        if study is None:
+            store, study = _reopen(args)
+            refused = refusals(study.cells)
+        else:
+            refused = refusals(study.cells)
+            if all(cell in refused for cell in study.cells):
+                raise ValueError(f"no cell can run here: {next(iter(refused.values()))}")
+            directory = args.output or f"results/{study.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+            store = Store.create(directory, study, args.experiment, argv)
+        for reason, count in Counter(refused.values()).items():
+            program.say(f"{count} of {len(study.cells)} cells cannot run here: {reason}")
+        interrupted = _Run(study, store, refused, args.quiet).all()
+    store.describe()
+    rows = store.rows()
+    if rows:
+        summary.show(*directories.load(store.directory))
+        print(f"\n{store.trials}\n{report.write(store.directory)}")
+    if interrupted:
+        return 130
+    last = {row.trial: row for row in rows}
+    return int(any(row.status != "ok" or row.swept for row in last.values()))
+
+
+def _reopen(args: argparse.Namespace) -> tuple[Store, Plan]:
+    """The run to resume. Raises ValueError where its experiment file, or the one that is named now, says otherwise."""
+    store, study = Store.reopen(args.resume)
+    begun = store.environment()["experiment"]
+    if os.path.exists(begun["file"]):
+        before = arguments().parse_args(begun["command"])
+        before.experiment = begun["file"]
+        store.check_plan(study, begun["file"], _plan(before))
+    if args.experiment:
+        store.check_plan(study, args.experiment, plan.load(args.experiment))
+    return store, study
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    study = plan.load(args.experiment)
+    if args.scale:
+        study = study.scaled(args.scale)
+    if args.only:
+        return study.only(plan.find(study, args.only), args.repeat or study.repeats)
+    return study.repeated(args.repeat) if args.repeat else study
+
+
+class _Run:
+    """The trials of a plan that have no row yet, one after another."""
+
+    def __init__(self, study: Plan, store: Store, refused: dict[Spec, str], patience: float) -> None:
+        self._study, self._store, self._refused, self._patience = study, store, refused, patience
+        self._rows = store.rows()
+        self._attempts = {row.trial: row.attempt if row.status == "failed" else _ATTEMPTS for row in self._rows}
+        self._varying = study.varying()
+        self._probes = self._usable_probes()
+        self._stop = False
+
+    def all(self) -> bool:
+        """Run them. Returns whether a signal ended it early."""
+        study = self._study
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask_to_stop)
+        probing = [slot for slot in study.probing() if slot.probe in self._probes]
+        total = study.repeats * len(study.cells) + len(probing)
+        try:
+            with _progress(total) as told:
+                for block in study.blocks():
+                    for slot in block:
+                        self._trial(slot, told)
+                    if self._stop or self._precise(block[0].block):
+                        break
+                for slot in probing:
+                    self._trial(slot, told)
+        except KeyboardInterrupt:
+            self._stop = True
+        return self._stop
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stop:
+            signal.default_int_handler(number, frame)
+        self._stop = True
+        program.say("ending after this trial; once more ends it at once")
+
+    def _usable_probes(self) -> dict[str, type[Probe]]:
+        """The probes that the plan asks for; of those that cannot work here it is told, and noted, why."""
+        known = registry.load().probes
+        reasons = {name: known[name]().unusable() for name in self._study.probes}
+        for name, reason in reasons.items():
+            if reason:
+                program.say(f"going on without probe {name}: {reason}")
+        self._store.note("unusable_probes", {name: reason for name, reason in reasons.items() if reason})
+        return {name: known[name] for name, reason in reasons.items() if not reason}
+
+    def _precise(self, block: int) -> bool:
+        study = self._study
+        if not study.within or block < study.least:
+            return False
+        return narrow_enough(self._rows, study.baseline, study.within * 100, least=study.least)
+
+    def _trial(self, slot: Slot, told: "_Progress") -> None:
+        cell = self._study.cells[slot.cell - 1]
+        for attempt in range(self._attempts.get(slot.number, 0) + 1, _ATTEMPTS + 1):
+            if self._stop:
+                return
+            told.begin(slot.number, what := plan.label(cell, self._varying))
+            row = results.Trial(
+                experiment=self._study.name, trial=slot.number, block=slot.block, cell=slot.cell,
+                seed=self._study.seed, attempt=attempt, probe=slot.probe,
+            )  # fmt: skip
+            if cell in self._refused:
+                trial.refuse(cell, row, self._refused[cell])
+            else:
+                row.quiet_wait_s = machine.quiet(_QUIET, self._patience)
+                self._measure(cell, row, slot)
+            results.append(self._store.trials, row)
+            self._rows.append(row)
+            if row.reason:
+                program.say(f"{what}: {row.reason}")
+            if row.swept:
+                program.say(f"{what}: {row.swept} objects had to be swept")
+            if row.status == "ok":
+                return
+            if row.status == "refused":
+                return
+
+    def _measure(self, cell: Spec, row: results.Trial, slot: Slot) -> None:
+        """Run the trial, and keep all that it leaves but its row, which comes last."""
+        probes = [kind() for name, kind in self._probes.items() if not kind.costly or name == slot.probe]
+        seen: Seen = {}
+        trial.run(cell, row, probes, seen, self._store.logs, self._live if self._study.live else None)
+        if row.status != "ok":
+            return
+        for table, observations in seen.items():
+            self._store.keep(f"{table}.csv", observations)
+
+    @staticmethod
+    def _live(now: Mapping[str, float]) -> None:
+        print(
+            "  ".join(f"{name} {value:,.0f}" if value >= 10 else f"{name} {value:.2f}" for name, value in now.items()),
+            flush=True,
+        )
 
 
 class _Progress:
@@ -68,14 +215,13 @@ class _Progress:
     def __init__(self, total: int) -> None:
         self._total = total
         self._begun = time.monotonic()
+        self._first = 0
 
-    def begin(self, number: int, cell: Spec) -> None:
-        done = number - 1
-        left = (time.monotonic() - self._begun) / done * (self._total - done) if done else 0
-        self._show(number, f"{cell.command} x {cell.data} x {cell.files}", left)
-
-    def trouble(self, reason: str, cell: Spec) -> None:
-        program.say(f"{cell.command} x {cell.data} x {cell.files}: {reason}")
+    def begin(self, number: int, what: str) -> None:
+        self._first = self._first or number  # a run that is resumed does not begin at 1
+        done = number - self._first
+        left = (time.monotonic() - self._begun) / done * (self._total - number + 1) if done else 0
+        self._show(number, what, left)
 
     def _show(self, number: int, what: str, left: float) -> None:
         if number == 1 or number % 10 == 0 or number == self._total:
@@ -88,7 +234,7 @@ class _Bar(_Progress):
 
         super().__init__(total)
         self.bar = Progress(
-            TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.description:60}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[left]}"), auto_refresh=False,
         )  # fmt: skip
         self.task = self.bar.add_task("", total=total, left="")

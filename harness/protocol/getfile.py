@@ -10,13 +10,14 @@ Laws:
 - A header is at most 4096 bytes, the blank line included; a length is an unsigned 64-bit decimal.
 - One request a connection; the server closes.
 
-A further dialect is a sibling module with the same functions and OK_HEADER.
+A further dialect is a sibling module with the same functions and constants: dialects.Dialect.
 """
 
 import re
 from typing import Final, NamedTuple
 
 HEADER_LIMIT: Final = 4096
+CLIENT_CLOSES_FIRST: Final = False
 MAX_LENGTH: Final = 2**64 - 1
 END: Final = b"\r\n\r\n"
 
@@ -80,11 +81,6 @@ def parse_request(data: bytes) -> bytes | None:
     except UnicodeDecodeError:
         raise Malformed("the path is not UTF-8") from None
     return path
-
-
-def ok_header(length: int) -> bytes:
-    """The header that precedes `length` bytes of content."""
-    return OK_HEADER % length
 
 
 def refusal_header(status: str) -> bytes:

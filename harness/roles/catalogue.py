@@ -9,13 +9,20 @@ import os
 import re
 import stat
 
+from harness.roles.program import Refused
+
+COLD = "drop each file from the page cache when it is asked for"  # what the programs' option does
 _DETOUR = re.compile(rb"/\.{0,2}(?:/|$)")
 _NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
-def open_source(source: str) -> "Directory | Locals":
-    """The catalogue that `source` names. Raises OSError or ValueError, with the name of what cannot be served."""
-    return Directory(source) if os.path.isdir(source) else Locals(source)
+def open_source(source: str, cold: bool = False) -> "Directory | Locals | Cold":
+    """The catalogue that `source` names. Raises OSError or ValueError, with the name of what cannot be served.
+
+    cold: see Cold.
+    """
+    catalogue = Directory(source) if os.path.isdir(source) else Locals(source)
+    return Cold(catalogue) if cold else catalogue
 
 
 class Directory:
@@ -33,6 +40,15 @@ class Directory:
         """The descriptor of the file at `path` (starts with "/"), None where there is none."""
         fd = self._opened.get(path)
         return self._open(path) if fd is None else fd
+
+    def some(self) -> int | None:
+        """The descriptor of any file that is not empty, None where there is none."""
+        for directory, _, files in os.walk(self._root):
+            for name in files:
+                path = os.fsencode(os.path.join(directory, name).removeprefix(self._root))
+                if (fd := self.find(path)) is not None and os.fstat(fd).st_size:
+                    return fd
+        return None
 
     def _open(self, path: bytes) -> int | None:
         if _DETOUR.search(path):
@@ -74,6 +90,10 @@ class Locals:
                 self._opened[fields[0]] = _open_regular(where, fields[1])
         self.find = self._opened.get
 
+    def some(self) -> int | None:
+        """The descriptor of any file that is not empty, None where there is none."""
+        return next((fd for fd in self._opened.values() if os.fstat(fd).st_size), None)
+
 
 def _open_regular(where: str, path: bytes) -> int:
     try:
@@ -83,3 +103,41 @@ def _open_regular(where: str, path: bytes) -> int:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise OSError(f"{where}: {os.fsdecode(path)}: not a regular file")
     return fd
+
+
+class Cold:
+    """Drops each file from the page cache when it is asked for, posix_fadvise(2) POSIX_FADV_DONTNEED.
+
+    The call is part of what a request takes. It spares pages that are mapped, or on their way to a client. Raises
+    Refused where pages stay anyway, as in a tmpfs(5), which is nothing else.
+    """
+
+    def __init__(self, catalogue: Directory | Locals) -> None:
+        some = catalogue.some()
+        self._find = catalogue.find
+        if some is not None and not _drops_pages(some):
+            raise Refused(
+                "--cold: the page cache keeps this file system's files (tmpfs?): serve files on a disk; a trial's are "
+                "below $TRANSPORT_HARNESS_DIR"
+            )
+
+    def find(self, path: bytes) -> int | None:
+        fd = self._find(path)
+        if fd is not None:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return fd
+
+
+def _drops_pages(fd: int) -> bool:
+    """Whether the file can be had out of the page cache: then a read that may not wait finds nothing, preadv2(2).
+
+    Not for each request: the kernel may begin to read all the same.
+    """
+    os.fsync(fd)  # what is yet to be written stays
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        return not os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:  # tmpfs(5) does not know the flag
+        return False

@@ -5,12 +5,14 @@ Each tells by one byte that it is warm, and by another that its requests have en
 
 import gc
 import os
+import select
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import closing
+from functools import partial
 from typing import NoReturn
 
 from harness.roles import program
@@ -23,11 +25,12 @@ Work = Callable[[int, Callable[[], bool]], Generator[None]]
 _LOOK = 0.25  # seconds between looks for the parent
 
 
-def drive(processes: int, work: Work, gate: bool) -> int:
+def drive(processes: int, work: Work, gate: bool, tick: Callable[[int], None] | None = None) -> int:
     """Have `work(0, ...)` ... `work(processes - 1, ...)` done, each in a process of its own.
 
     gate: print `warm` when all are, and wait for a line on standard input; print `done` when the requests have ended,
     and wait for another (or the end of it) while whoever wants to look at the processes does so.
+    tick: called each second while they run, with the time of the go-ahead.
 
     Returns when they were let go, ns on the clock of time.monotonic_ns(). Raises Failure where one ends early.
     """
@@ -40,7 +43,7 @@ def drive(processes: int, work: Work, gate: bool) -> int:
                 raise program.Failure("standard input ended before the go-ahead")
         begun = time.monotonic_ns()
         crew.go()
-        crew.expect("finish")
+        crew.expect("finish", partial(tick, begun) if tick else None)
         if gate:
             print("done", flush=True)
             sys.stdin.readline()
@@ -70,9 +73,13 @@ class _Crew:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(gate)
 
-    def expect(self, what: str) -> None:
+    def expect(self, what: str, each_second: Callable[[], None] | None = None) -> None:
         """Wait for a byte of each process. Raises Failure where one ends without."""
+        due = time.monotonic() + 1
         for report in self._reports:
+            while each_second and not select.select([report], [], [], max(0.0, due - time.monotonic()))[0]:
+                each_second()
+                due += 1
             if not os.read(report, 1):
                 raise program.Failure(f"a process ended before it could {what}")
 

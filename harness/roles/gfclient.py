@@ -6,16 +6,22 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
+from harness.histogram import bucket, upper_bound
 from harness.protocol import getfile
+from harness.protocol.dialects import DIALECTS, Dialect
 from harness.roles import crew, load, program
-from harness.roles.load import BYTES, COUNT, END, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, TALLY_WORDS, USER
+from harness.roles.load import BYTES, COUNT, END, EXACT, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
 
-MOST_A_SECOND = 200_000  # requests of one process, beyond what one can do: room for their latencies
-PERCENTILES = (50, 90, 99, 99.9)
+PERCENTILES = (50, 90, 99, 99.9, 99.99)
+POISSON, FIXED = "poisson", "fixed"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -23,7 +29,7 @@ def arguments() -> argparse.ArgumentParser:
         prog="harness gfclient",
         description="Ask a GETFILE server for the paths of a workload, round-robin, one connection a request.",
         epilog="Exit codes: 0 every reply was OK and right, 1 some were not, 2 misused. "
-        "Latency counts from before the connection is made to the last byte of content.",
+        "Latency counts from before the connection is made, with --rate from when that was due, to the last byte.",
     )
     add = parser.add_argument
     add("-s", dest="host", default="127.0.0.1", help="server (%(default)s)")
@@ -31,12 +37,20 @@ def arguments() -> argparse.ArgumentParser:
     add("-t", dest="threads", type=program.positive, default=4, help="requests under way at a time (%(default)s)")
     add("--processes", type=program.positive, default=None, help="processes to drive them (default: one a CPU)")
     add("--timeout", type=program.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
+    add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE (%(default)s)")
     add("--verify", default=None, metavar="DIR",
         help="compare content with the files below DIR (with --discard: in the warm-up only)")
+    add("--rate", type=program.rate, default=None, metavar="REQUESTS_PER_S",
+        help="ask this often whatever comes back, an open loop; -t bounds how many are under way: others wait")
+    add("--arrivals", choices=(POISSON, FIXED), default=POISSON,
+        help="with --rate: at random times, or at equal distances (%(default)s)")
+    add("--seed", type=program.count, default=1, help="of the random times (%(default)s)")
     add_common(parser)
     sink = parser.add_mutually_exclusive_group()
     sink.add_argument("-o", dest="output", default=None, metavar="DIR", help="keep the files below DIR")
     sink.add_argument("--discard", action="store_true", help="let the kernel drop content without copying it")
+    sink.add_argument("--copy", action="store_true", help="copy content to memory, and compare in the warm-up only")
+    sink.add_argument("--checksum", action="store_true", help="compare its CRC-32 with that of the files of --verify")
     return parser
 
 
@@ -46,10 +60,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("-w", dest="workload", required=True, metavar="WORKLOAD", help="a file with a path a line")
     add("--warmup", type=program.seconds, default=None, metavar="SECONDS",
         help="requests before those that count; all must be OK")
+    add("--apart", action="store_true",
+        help="never ask for a file that is on its way: each that asks has a part of WORKLOAD for itself")
     add("--json", action="store_true", help="print the result as one line of JSON")
     add("--gate", action="store_true",
         help="print `warm` after the warm-up, and wait for a line on standard input; print `done` when the requests "
         "have ended, and wait for another")
+    add("--live", action="store_true", help="with --gate: print `tick` and JSON each second, what came until then")
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument("-r", dest="requests", type=program.positive, help="requests in all")
     amount.add_argument("--seconds", type=program.seconds, help="ask for this long instead")
@@ -59,12 +76,21 @@ def main(argv: Sequence[str]) -> int:
     """`harness gfclient`: ask, then say what came. Returns the exit code."""
     parser = arguments()
     args = parser.parse_args(argv)
-    if args.discard and args.verify and not args.warmup:
-        parser.error("--verify needs the content that --discard drops, unless there is a --warmup to do it in")
+    if (args.discard or args.copy) and args.verify and not args.warmup:
+        parser.error("--verify needs content that --discard and --copy drop, unless there is a --warmup to do it in")
+    if args.checksum and not args.verify:
+        parser.error("--checksum needs files to compare with: --verify DIR")
+    check_common(parser, args)
     return program.main("gfclient", lambda: _run(args), stopped=130)
 
 
-def read_workload(path: str) -> list[str]:
+def check_common(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what add_common's options cannot be."""
+    if args.live and not args.gate:
+        parser.error("--live goes with --gate")
+
+
+def read_workload(path: str, dialect: Dialect = getfile) -> list[str]:
     """The request paths of a workload file. Raises ValueError with the line of the first that cannot be one."""
     paths = []
     with open(path, encoding="utf-8", errors="surrogateescape") as lines:
@@ -73,7 +99,7 @@ def read_workload(path: str) -> list[str]:
                 continue
             request_path = line.strip()
             try:
-                getfile.encode_request(request_path)
+                dialect.encode_request(request_path)
             except getfile.Malformed as error:
                 raise ValueError(f"{path}:{number}: {request_path!r}: {error}; write `/path`") from None
             paths.append(request_path)
@@ -83,7 +109,9 @@ def read_workload(path: str) -> list[str]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    paths = read_workload(args.workload)
+    dialect = DIALECTS[args.dialect]
+    paths = read_workload(args.workload, dialect)
+    check_apart(args, paths, args.threads)
     for directory, wanted in ((args.output, "keep"), (args.verify, "compare")):
         if directory is not None:
             check_below(directory, paths, wanted)
@@ -91,11 +119,18 @@ def _run(args: argparse.Namespace) -> int:
     if args.requests is not None:
         processes = min(processes, args.requests)
     family, _, _, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[0]
-    target = load.Target(family, address[:2], args.timeout)  # type: ignore[arg-type]
-    most = -(-args.requests // processes) if args.requests else int(args.seconds * MOST_A_SECOND) + args.threads
-    regions = load.regions(processes, most)
-    begun = crew.drive(processes, partial(_ask, args, target, paths, regions), args.gate)
-    return report(summarise(regions, begun), args.json)
+    target = load.Target(family, address[:2], args.timeout, dialect)  # type: ignore[arg-type]
+    tallies = load.tallies(processes, args.requests)
+    sums = load.checksums(args.verify, paths) if args.checksum else {}
+    work = partial(_ask, args, target, paths, sums, tallies)
+    begun = crew.drive(processes, work, args.gate, partial(tick, tallies) if args.live else None)
+    return report(summarise(tallies, begun), args.json)
+
+
+def check_apart(args: argparse.Namespace, paths: list[str], requests: int) -> None:
+    """Raises ValueError where --apart has too few files for `requests` at a time."""
+    if args.apart and not requests <= len(set(paths)) == len(paths):
+        raise ValueError(f"--apart: {args.workload} must name {requests} different files or more, each once")
 
 
 def check_below(directory: str, paths: list[str], wanted: str) -> None:
@@ -111,22 +146,34 @@ def _ask(
     args: argparse.Namespace,
     target: load.Target,
     paths: list[str],
-    regions: list[memoryview],
+    sums: dict[str, int],
+    tallies: list[Tally],
     index: int,
     abandoned: Callable[[], bool],
 ) -> Generator[None]:
     """One process: see crew.Work."""
-    processes = len(regions)
+    processes = len(tallies)
     slots = [f"{os.getpid()}-{slot}" for slot in range(index, args.threads, processes)]
-    tally, latencies = regions[index][:TALLY_WORDS], regions[index][TALLY_WORDS:]
+    own = [load.part(len(paths), slot, args.threads) for slot in range(index, args.threads, processes) if args.apart]
+    loader = load.Loader(target, paths, tallies[index], abandoned)
     if args.warmup:
         sinks = [_compare(args, load.Sink()) for _ in slots]
-        requests = iter(range(index, sys.maxsize, processes))
-        load.Loader(target, sinks, paths, tally, latencies, abandoned).run(requests, after(args.warmup))
-        load.check_warm([tally])
-    loader = load.Loader(target, [_sink(args, slot) for slot in slots], paths, tally, latencies, abandoned)
+        loader.run(sinks, load.share(None, len(paths), index, processes), after(args.warmup), own=own)
+        load.check_warm([tallies[index]])
+    sinks = [_sink(args, slot, sums) for slot in slots]
+    requests = load.share(args.requests, len(paths), index, processes)
+    with suppress(OSError), open("/proc/self/timerslack_ns", "w") as slack:
+        slack.write("1")  # else the kernel wakes it up to 50 us after a request is due, proc(5)
     yield
-    loader.run(iter(range(index, args.requests or sys.maxsize, processes)), after(args.seconds))
+    loader.run(sinks, requests, after(args.seconds), _dues(args, index, processes), own)
+
+
+def _dues(args: argparse.Namespace, index: int, processes: int) -> Iterator[int] | None:
+    """When this process is to send its requests, from now on; None in a closed loop."""
+    if args.rate is None:
+        return None
+    begun = time.monotonic_ns()
+    return (begun + due for due in load.arrivals(args.rate, args.arrivals == FIXED, args.seed, index, processes))
 
 
 def after(seconds: float | None) -> int:
@@ -134,9 +181,11 @@ def after(seconds: float | None) -> int:
     return sys.maxsize if seconds is None else time.monotonic_ns() + int(seconds * 1e9)
 
 
-def _sink(args: argparse.Namespace, slot: str) -> load.Sink:
-    if args.discard:
-        return load.Discard()
+def _sink(args: argparse.Namespace, slot: str, sums: dict[str, int]) -> load.Sink:
+    if args.discard or args.copy:
+        return load.Discard() if args.discard else load.Sink()
+    if args.checksum:
+        return load.Checksum(sums)
     return _compare(args, load.Save(args.output, slot) if args.output is not None else load.Sink())
 
 
@@ -144,33 +193,55 @@ def _compare(args: argparse.Namespace, behind: load.Sink) -> load.Sink:
     return behind if args.verify is None else load.Compare(args.verify, behind)
 
 
-def summarise(regions: list[memoryview], begun: int) -> dict[str, Any]:
-    """What the tallies and latencies (load.Loader) of all processes say together; `begun` on their clock, ns."""
-    end = max(region[END] for region in regions)
-    elapsed = max(end - begun, 1) / 1e9
-    latencies = sorted(ns for region in regions for ns in region[TALLY_WORDS : TALLY_WORDS + region[COUNT]])
-    requests = sum(region[COUNT] for region in regions)
-    busy = max(region[USER] + region[SYSTEM] for region in regions) / 1e9 / elapsed
+def tick(tallies: list[Tally], begun: int) -> None:
+    """Print what has come until now; `seconds` is when that was counted."""
+    ends, requests, content = ([tally.words[word] for tally in tallies] for word in (END, COUNT, BYTES))
+    seconds = (sum(ends) / len(ends) - begun) / 1e9
+    told = {"seconds": seconds, "requests": sum(requests), "content_bytes": sum(content)}
+    print("tick", json.dumps(told), flush=True)
+
+
+def summarise(tallies: list[Tally], begun: int) -> dict[str, Any]:
+    """What the tallies say together; `begun` is on their clock, ns.
+
+    histogram: pairs of an upper bound in ns and a count, see harness.histogram. Percentiles are of it where there are
+    more requests than could be kept one by one.
+    """
+    words = [tally.words for tally in tallies]
+    elapsed = max(max(word[END] for word in words) - begun, 1) / 1e9
+    requests = sum(word[COUNT] for word in words)
+    exact = sorted(ns for tally in tallies for ns in tally.latencies[: tally.words[EXACT]])
+    buckets = Counter(map(bucket, exact))
+    for tally in tallies:
+        buckets.update({index: count for index, count in enumerate(tally.histogram) if count})
+    histogram = [(upper_bound(index), count) for index, count in sorted(buckets.items())]
+    latencies = exact
+    up_to: Sequence[int] = range(1, requests + 1)
+    if len(exact) < requests:
+        latencies, up_to = [bound for bound, _ in histogram], list(accumulate(count for _, count in histogram))
     return {
         "requests": requests,
-        **{outcome: sum(region[kind] for region in regions) for kind, outcome in enumerate(OUTCOMES)},
+        **{outcome: sum(word[kind] for word in words) for kind, outcome in enumerate(OUTCOMES)},
         "seconds": elapsed,
         "requests_per_s": requests / elapsed,
-        "content_bytes": sum(region[BYTES] for region in regions),
-        **{f"latency_p{p:g}_us": _percentile(latencies, p) / 1e3 for p in PERCENTILES},
-        "latency_max_us": (latencies[-1] if latencies else 0) / 1e3,
-        "user_s": sum(region[USER] for region in regions) / 1e9,
-        "kernel_s": sum(region[SYSTEM] for region in regions) / 1e9,
-        "busy": min(busy, 1.0),
-        "switches": sum(region[SWITCHES] for region in regions),
-        "peak_rss_bytes": sum(region[RSS_KIB] for region in regions) * 1024,
+        "content_bytes": sum(word[BYTES] for word in words),
+        **{f"latency_p{p:g}_us": percentile(latencies, up_to, p) / 1e3 for p in PERCENTILES},
+        "latency_max_us": percentile(latencies, up_to, 100) / 1e3,
+        "user_s": sum(word[USER] for word in words) / 1e9,
+        "kernel_s": sum(word[SYSTEM] for word in words) / 1e9,
+        "busy": min(1.0, max(word[USER] + word[SYSTEM] for word in words) / 1e9 / elapsed),
+        "switches": sum(word[SWITCHES] for word in words),
+        "peak_rss_bytes": sum(word[RSS_KIB] for word in words) * 1024,
+        "histogram": histogram,
     }
 
 
-def _percentile(ordered: list[int], percent: float) -> int:
-    """The nearest-rank percentile: the smallest value that `percent` of all do not exceed; 0 where there are none."""
-    rank = -(-len(ordered) * round(percent * 10) // 1000)
-    return ordered[max(0, rank - 1)] if ordered else 0
+def percentile(values: Sequence[int], up_to: Sequence[int], percent: float) -> int:
+    """The nearest-rank percentile: the smallest value that `percent` of all do not exceed; 0 where there are none.
+
+    up_to: how many are as large as each of the values, which ascend, or smaller.
+    """
+    return values[bisect_left(up_to, -(-up_to[-1] * round(percent * 100) // 10000))] if values else 0
 
 
 def report(result: dict[str, Any], as_json: bool) -> int:

@@ -3,6 +3,8 @@
 Accepted sockets inherit options of the listening one, so these cost no system call a request. SO_RCVTIMEO and
 SO_SNDTIMEO, socket(7): every wait for a client ends in time. TCP_CORK, tcp(7): header, content and the end of the
 connection share segments, however many calls write them; only a reply that stalls halfway may be held for 200 ms.
+
+Which dialect is spoken is decided at the start, and costs a request nothing.
 """
 
 import errno
@@ -16,9 +18,11 @@ from typing import Protocol
 
 from harness.api import limit_waits
 from harness.protocol import getfile
+from harness.protocol.dialects import Dialect
 from harness.roles.program import say
 
-# Writes the whole reply to (client's socket, path) and lets the socket open; raises nothing that a client can cause.
+# Writes the whole reply to (client's socket, path) and lets the socket open. Raises OSError or EOFError where it was
+# cut, so that the connection ends with it.
 Handler = Callable[[int, bytes], None]
 
 # BBR paces with a timer a packet, which on a virtual machine costs more than all copies of a large file do; Reno is
@@ -26,7 +30,7 @@ Handler = Callable[[int, bytes], None]
 CONGESTION = "reno"
 SYSTEM = "system"
 
-_LINGER = 1.0  # seconds for a refused client to read its refusal
+_LINGER = 1.0  # seconds for a client to close that is to do so first, or to read why it was refused
 _BACKLOG = 4096
 
 
@@ -40,17 +44,18 @@ class Backend(Protocol):
         """Remove the names this process made; requests may still be in flight."""
 
 
-def listen(host: str, port: int, timeout: float, congestion: str) -> socket.socket:
+def listen(host: str, port: int, timeout: float, congestion: str, cork: bool = True) -> socket.socket:
     """A listening TCP socket (port 0 picks one) whose clients are given `timeout` seconds for each read and write.
 
     congestion: TCP's congestion control for them, tcp(7) TCP_CONGESTION; SYSTEM leaves the machine's default.
+    cork: whether what is written to them waits for the end of the connection, or is sent at once.
     """
     try:
         listener = socket.create_server((host, port), backlog=_BACKLOG)
     except OSError as error:
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     limit_waits(listener, timeout)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK if cork else socket.TCP_NODELAY, 1)
     if congestion != SYSTEM:
         try:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
@@ -64,14 +69,19 @@ def listen(host: str, port: int, timeout: float, congestion: str) -> socket.sock
 class Server:
     """`threads` workers on `listener`, serving from `backend`, from construction to stop()."""
 
-    def __init__(self, listener: socket.socket, threads: int, backend: Backend, timeout: float) -> None:
+    def __init__(
+        self, listener: socket.socket, threads: int, backend: Backend, timeout: float, dialect: Dialect
+    ) -> None:
         self._listener = listener
+        self._limit, self._parse = dialect.HEADER_LIMIT, dialect.parse_request
+        self._refusal = dialect.refusal_header(getfile.INVALID)
         self._backend = backend
         self._timeout = timeout
         self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._work, args=(backend.handler(),), daemon=True) for _ in range(threads)
-        ]
+        handlers = [backend.handler() for _ in range(threads)]
+        if dialect.CLIENT_CLOSES_FIRST:
+            handlers = [_await_close_after(handler) for handler in handlers]
+        self._threads = [threading.Thread(target=self._work, args=(handler,), daemon=True) for handler in handlers]
         for thread in self._threads:
             thread.start()
 
@@ -112,47 +122,70 @@ class Server:
 
     def _read_request(self, client: int) -> bytes | None:
         deadline = time.monotonic() + self._timeout
-        data = os.read(client, getfile.HEADER_LIMIT)
+        data = os.read(client, self._limit)
         try:
-            path = getfile.parse_request(data)
+            path = self._parse(data)
             if path is None:  # it comes in pieces
                 path = self._read_on(client, data, deadline)
         except getfile.Malformed:
-            _refuse_and_linger(client)
+            _refuse_and_linger(client, self._refusal)
             return None
         return path
 
     def _read_on(self, client: int, data: bytes, deadline: float) -> bytes | None:
-        while (path := getfile.parse_request(data)) is None:
-            if not _readable(client, deadline):
+        while (path := self._parse(data)) is None:
+            if not readable(client, deadline):
                 raise TimeoutError
-            more = os.read(client, getfile.HEADER_LIMIT)
+            more = os.read(client, self._limit)
             if not more:
                 return None
             data += more
         return path
 
 
-def _readable(fd: int, deadline: float) -> bool:
+def readable(fd: int, deadline: float) -> bool:
+    """Whether there is something to read, or the end of it, before `deadline` on the clock of time.monotonic()."""
     poll = select.poll()  # not select(2), which ends at descriptor 1023
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
 
-def write_refusal(client: int, status: str) -> None:
-    """The whole reply for a status other than OK."""
-    os.write(client, getfile.refusal_header(status))
+def _await_close_after(handle: Handler) -> Handler:
+    """What also waits for the client to close, for a dialect in which that comes first."""
+
+    def answer(client: int, path: bytes) -> None:
+        handle(client, path)
+        push(client)
+        _await_close(client)
+
+    return answer
 
 
-def _refuse_and_linger(client: int) -> None:
-    """Say INVALID, and read what the client still sends: close(2) on unread data would reset the connection, and
-    the refusal with it, tcp(7)."""
-    write_refusal(client, getfile.INVALID)
+def push(client: int) -> None:
+    """Send what TCP_CORK and Nagle's algorithm hold back."""
+    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=client)
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for cork in (0, 1):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, cork)
+    finally:
+        connection.detach()
+
+
+def _refuse_and_linger(client: int, refusal: bytes) -> None:
+    """Say why, and read what the client still sends: close(2) on unread data would reset the connection, and the
+    refusal with it, tcp(7)."""
+    os.write(client, refusal)
     connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=client)
     try:
         connection.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + _LINGER
-        while _readable(client, deadline) and os.read(client, 1 << 16):
-            pass
+        _await_close(client)
     finally:
         connection.detach()
+
+
+def _await_close(client: int) -> None:
+    """Return when the client has closed, or after a moment."""
+    deadline = time.monotonic() + _LINGER
+    while readable(client, deadline) and os.read(client, 1 << 16):
+        pass

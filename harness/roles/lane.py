@@ -9,7 +9,6 @@ counts to when the last byte is in the socket. The CPU time and the memory of th
 import argparse
 import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -27,7 +26,7 @@ from harness.roles.webproxy import add_lanes
 SINKS = ("discard", "copy", "checksum")
 
 _WARM, _COUNTS = range(2)  # the phases
-_LOOK = 0.25  # seconds between looks whether to stop
+_LOOK = 0.25  # seconds between looks whether to stop, and between tellings of what has come
 _OUTCOME = {wire.STATUS_NOT_FOUND: load.NOT_FOUND, wire.STATUS_ERROR: load.ERROR}
 _COPY = 1 << 20
 
@@ -66,18 +65,18 @@ class Worker:
         self._paths = [(path, os.fsencode(path)) for path in paths]
         self._sinks = sinks
         self._sink: load.Sink | None = None  # of the phase
-        self._content = 0
+        self._content = 0  # of the latest request
         self.stopping = False
 
-    def run(self, phase: int, indices: range, until: int, region: memoryview) -> None:
+    def run(self, phase: int, indices: range, until: int, tally: load.Tally) -> None:
         """Ask for the paths of `indices` (modulo their number) until they or the time end, ns of time.monotonic_ns().
 
-        region: gets the tally and the latencies, see load.Loader. Raises OSError where the drain fails.
+        Raises OSError where the drain fails.
         """
         clock, ask, drain = time.monotonic_ns, self._ask, self._drain
-        latencies, counts = region[load.TALLY_WORDS :], [0] * len(load.OUTCOMES)
-        room, recorded, end = len(latencies), 0, clock()
-        self._sink, self._content = self._sinks[phase], 0
+        end = check = clock()
+        tally.begin()
+        self._sink = self._sinks[phase]
         if drain is not None:
             drain.begin(phase)
         for index in indices:
@@ -86,15 +85,15 @@ class Worker:
                 break
             outcome = ask(index)
             end = clock()
-            latencies[recorded % room] = end - begun
-            counts[outcome] += 1
-            recorded += 1
+            tally.add(outcome, self._content, end - begun)
+            if end > check:
+                check = end + int(_LOOK * 1e9)
+                tally.tell(end)
         if drain is not None:
             wrong = drain.end()
-            counts[load.OK] -= wrong
-            counts[load.WRONG] += wrong
-        used = (0, 0, 0, 0) if drain is None else drain.used
-        load.write_tally(region, counts, recorded, self._content, end, used)
+            tally.counts[load.OK] -= wrong
+            tally.counts[load.WRONG] += wrong
+        tally.end(end, (0, 0, 0, 0) if drain is None else drain.used)
 
     def _ask(self, index: int) -> int:
         """One request, of which `index` is the id, too. Returns its outcome."""
@@ -102,6 +101,7 @@ class Worker:
         path, name = self._paths[number]
         lane, drain, sink, header = self._lane, self._drain, self._sink, b""
         given = sent = False
+        self._content = 0
         try:
             relay = lane.relay or lane.provision()
             record = wire.encode_command(index, lane.name, name)
@@ -127,7 +127,7 @@ class Worker:
                 header = header % length if header and not status else b""
                 relay.pass_on(drain.sink, header)
                 drain.delivered += len(header) + length
-            self._content += length
+            self._content = length
             if status:
                 return _OUTCOME[status]
             return load.OK if right else load.WRONG
@@ -177,6 +177,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--sink checksum needs files to compare with: --verify DIR")
     if args.verify and args.sink != "checksum" and not args.warmup:
         parser.error(f"--verify needs content that --sink {args.sink} loses, unless there is a --warmup to do it in")
+    gfclient.check_common(parser, args)
     return program.main("lane", lambda: _run(args), stopped=130)
 
 
@@ -185,19 +186,20 @@ def _run(args: argparse.Namespace) -> int:
     args.lanes = args.lanes or workers
     if args.lanes < workers:
         raise ValueError(f"-n {args.lanes}: each of the {workers} workers needs a lane of its own")
-    data = registry.data_transport(args.data, args.chunk)
+    data = registry.data_transport(args.data, chunk=args.chunk)
     command = registry.command_transport(args.command) if args.command else None
     paths = gfclient.read_workload(args.workload)
+    gfclient.check_apart(args, paths, workers)
     if args.verify:
         gfclient.check_below(args.verify, paths, "compare")
     sums = load.checksums(args.verify, paths) if args.sink == "checksum" else {}
-    most = -(-args.requests // workers) if args.requests else int(args.seconds * gfclient.MOST_A_SECOND)
-    regions = load.regions(workers, most + 1)
+    tallies = load.tallies(workers, args.requests)
     with ExitStack() as undo:
         home = program.open_home(undo, args.name, f"lane-{os.getpid()}-{os.urandom(3).hex()}")
         wait_for_cache(args.name, args.wait, command)
-        begun = crew.drive(args.processes, partial(_ask, args, home, data, paths, sums, regions), args.gate)
-    return gfclient.report(gfclient.summarise(regions, begun), args.json)
+        work = partial(_ask, args, home, data, paths, sums, tallies)
+        begun = crew.drive(args.processes, work, args.gate, partial(gfclient.tick, tallies) if args.live else None)
+    return gfclient.report(gfclient.summarise(tallies, begun), args.json)
 
 
 def _ask(
@@ -206,32 +208,35 @@ def _ask(
     data: DataTransport,
     paths: list[str],
     sums: dict[str, int],
-    regions: list[memoryview],
+    tallies: list[load.Tally],
     process: int,
     abandoned: Callable[[], bool],
 ) -> Generator[None]:
     """One process: see crew.Work."""
-    numbers = range(process, len(regions), args.processes)  # of its workers, among all
+    numbers = range(process, len(tallies), args.processes)  # of its workers, among all
+    parts = [load.part(len(paths), number, len(tallies)) for number in numbers]
+    asked = [paths[part.start : part.stop] if args.apart else paths for part in parts]
     sinks = [_sinks(args, sums) for _ in numbers]
     with ExitStack() as undo:
         drains: list[Drain | None] = [None for _ in numbers]
         if (end := registry.shape(data)[1]) != "copy":
-            for index, some in enumerate(sinks):  # they are forked: before there are threads
-                drains[index] = drain = Drain(paths, some, end == "hand-off", args.timeout)
+            for index, (own, some) in enumerate(zip(asked, sinks, strict=True)):  # forks: before there are threads
+                drains[index] = drain = Drain(own, some, end == "hand-off", args.timeout)
                 undo.callback(drain.close)
         slots = [f"{process}.{lane}" for lane in range(process, args.lanes, args.processes)]
         lanes = provision_lanes(undo, home, data, slots, args.timeout)  # those beyond one a worker stand by
         link = CacheLink(args.name)
         workers = [
-            Worker(lane, Commands(link, args.timeout), paths, some, drain)
-            for lane, some, drain in zip(lanes, sinks, drains, strict=False)
+            Worker(lane, Commands(link, args.timeout), own, some, drain)
+            for lane, own, some, drain in zip(lanes, asked, sinks, drains, strict=False)
         ]
         threads = _Threads(len(workers))
 
-        def run(phase: int, until: int, requests: int) -> None:
+        def run(phase: int, until: int, requests: int | None) -> None:
+            shares = [load.share(requests, len(paths), number, len(tallies)) for number in numbers]
             tasks = [
-                partial(worker.run, phase, range(number, requests, len(regions)), until, regions[number])
-                for number, worker in zip(numbers, workers, strict=True)
+                partial(worker.run, phase, some, until, tallies[number])
+                for number, worker, some in zip(numbers, workers, shares, strict=True)
             ]
             try:
                 threads.run(tasks, abandoned)
@@ -241,10 +246,10 @@ def _ask(
                 raise
 
         if args.warmup:
-            run(_WARM, gfclient.after(args.warmup), sys.maxsize)
-            load.check_warm([regions[number] for number in numbers])
+            run(_WARM, gfclient.after(args.warmup), None)
+            load.check_warm([tallies[number] for number in numbers])
         yield
-        run(_COUNTS, gfclient.after(args.seconds), args.requests or sys.maxsize)
+        run(_COUNTS, gfclient.after(args.seconds), args.requests)
         yield
 
 

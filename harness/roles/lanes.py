@@ -18,7 +18,8 @@ from typing import NamedTuple
 from harness import registry, rendezvous, transfer
 from harness.api import CommandSender, CommandTransport, DataTransport, Scope
 from harness.protocol import getfile, wire
-from harness.roles.gfserver import Handler, write_refusal
+from harness.protocol.dialects import Dialect
+from harness.roles.gfserver import Handler
 from harness.roles.program import Failure, say
 
 CACHE = "cache"
@@ -240,7 +241,13 @@ class CacheBackend:
     """Serves from the cache. One a proxy process."""
 
     def __init__(
-        self, home: rendezvous.Home, name: str, data: DataTransport, slots: list[str], timeout: float
+        self,
+        home: rendezvous.Home,
+        name: str,
+        data: DataTransport,
+        slots: list[str],
+        timeout: float,
+        dialect: Dialect,
     ) -> None:
         with ExitStack() as undo:
             self._pool = LanePool(provision_lanes(undo, home, data, slots, timeout))
@@ -248,10 +255,11 @@ class CacheBackend:
         self._link = CacheLink(name)
         self._request_ids = itertools.count(1)
         self._timeout = timeout
+        self._dialect = dialect
 
     def handler(self) -> Handler:
         """One worker thread's way to the cache."""
-        return _CacheHandler(self._pool, self._link, self._request_ids, self._timeout)
+        return _CacheHandler(self._pool, self._link, self._request_ids, self._timeout, self._dialect)
 
     def close(self) -> None:
         """Remove the names of the lanes; requests may still be in flight."""
@@ -259,16 +267,20 @@ class CacheBackend:
 
 
 class _CacheHandler:
-    def __init__(self, pool: LanePool, link: CacheLink, request_ids: "itertools.count[int]", timeout: float) -> None:
+    def __init__(
+        self, pool: LanePool, link: CacheLink, request_ids: "itertools.count[int]", timeout: float, dialect: Dialect
+    ) -> None:
         self._pool, self._request_ids, self._timeout = pool, request_ids, timeout
         self._commands = Commands(link, timeout)
+        self._ok_header = dialect.OK_HEADER
+        self._refusals = {number: dialect.refusal_header(status) for number, status in _STATUS.items()}
 
     def __call__(self, client: int, path: bytes) -> None:
         try:
             lane = self._pool.lease(self._timeout)
         except TimeoutError as error:
             say(str(error))
-            write_refusal(client, getfile.ERROR)
+            os.write(client, self._refusals[wire.STATUS_ERROR])
             return
         try:
             self._fetch(lane, client, path)
@@ -284,13 +296,13 @@ class _CacheHandler:
             record = wire.encode_command(request_id, lane.name, path)
             commands = self._commands.sender()
             if lane.hand_off is not None:
-                lane.hand_off.give(client, getfile.OK_HEADER)
+                lane.hand_off.give(client, self._ok_header)
                 given = True
             commands.send(record)
             sent = True
             status, length = relay.await_head(request_id)
             answered = True
-            relay.pass_on(client, getfile.refusal_header(_STATUS[status]) if status else getfile.ok_header(length))
+            relay.pass_on(client, self._refusals[status] if status else self._ok_header % length)
             return
         except transfer.ClientGone:
             return
@@ -299,5 +311,6 @@ class _CacheHandler:
         say(wrong)
         if not sent:
             self._commands.forget()
-        if lane.give_up(client, given, sent) and not answered:
-            write_refusal(client, getfile.ERROR)
+        if not lane.give_up(client, given, sent) or answered:
+            raise EOFError("the reply is cut")
+        os.write(client, self._refusals[wire.STATUS_ERROR])

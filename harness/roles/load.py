@@ -1,46 +1,109 @@
 """Asks for files over many connections at once, and records what came of each request: one process of gfclient.
 
 One epoll(7) loop keeps `slots` requests under way. Threads would not do: each wait would hand the interpreter's
-lock around, and the load would become the bottleneck. A slot starts its next request when the one before has ended.
+lock around, and the load would become the bottleneck. In a closed loop a slot starts its next request when the one
+before has ended. In an open loop requests are due at given times, whatever becomes of those before, and latency counts
+from there: a request that finds no free slot waits, and its wait counts.
 """
 
 import errno
+import itertools
 import mmap
 import os
+import random
 import resource
 import select
 import socket
+import sys
 import time
 import zlib
 from _socket import socket as RawSocket  # noqa: N812  without the 2 us of the class that wraps it
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from harness.histogram import BUCKETS, bucket
 from harness.protocol import getfile
+from harness.protocol.dialects import Dialect
 
 # What can come of a request. `short`: the content ended early. `wrong`: other content than announced or expected,
-# or no GETFILE reply. `failed`: no reply at all, because of a refused, reset or silent connection.
+# or no GETFILE reply. `failed`: no reply at all, because of a refused, reset or silent connection, or never asked.
 OUTCOMES = ("OK", "FILE_NOT_FOUND", "ERROR", "INVALID", "short", "wrong", "failed")
 OK, NOT_FOUND, ERROR, _, SHORT, WRONG, FAILED = range(len(OUTCOMES))
 
-# The words of a tally, all unsigned 64-bit. Times are in ns; END is on the clock of CLOCK_MONOTONIC.
-COUNT, BYTES, END, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 7)
-TALLY_WORDS = 16
+# The words of a tally, all unsigned 64-bit. Times are in ns; END is on the clock of CLOCK_MONOTONIC. EXACT: how many
+# latencies are kept one by one.
+COUNT, BYTES, END, EXACT, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 8)
+_WORDS = 16
+_LATENCIES = _WORDS + BUCKETS
+_MOST_EXACT = 1 << 20  # latencies that are kept one by one: 8 MiB, and seconds to sort
 
 
-def regions(count: int, room: int) -> list[memoryview]:
-    """Memory that forks share: `count` times a tally and `room` latencies. Its pages come as they are written."""
-    words = TALLY_WORDS + room
+class Tally:
+    """What has come of the requests of one process or thread, in memory that forks share.
+
+    words: a count for each of OUTCOMES, then those named above; those up to END are of that time, which is a moment
+    ago while requests are made. latencies: ns, in the order of the requests' ends, as far as there is room; histogram:
+    how many of the others are in each of harness.histogram's buckets. So hours of requests have room.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self.words = memory[:_WORDS]
+        self.histogram = memory[_WORDS:_LATENCIES]
+        self.latencies = memory[_LATENCIES:]
+        self._room = len(self.latencies)
+
+    def begin(self) -> None:
+        """Begin, or begin again, with nothing."""
+        self.counts = [0] * len(OUTCOMES)
+        self._buckets = [0] * BUCKETS
+        self._content = self._exact = 0
+        self.tell(time.monotonic_ns())
+
+    def add(self, outcome: int, content: int, latency: int) -> None:
+        """A request has ended."""
+        self.counts[outcome] += 1
+        self._content += content
+        if self._exact < self._room:
+            self.latencies[self._exact] = latency
+            self._exact += 1
+        else:
+            self._buckets[bucket(latency)] += 1
+
+    def tell(self, end: int) -> None:
+        """Have others see what was counted until now; `end` is for END."""
+        self._write(end)
+
+    def end(self, end: int, used: Iterable[int]) -> None:
+        """Have others see all; `used` is what used_since returned."""
+        self.histogram[:] = memoryview(array("Q", self._buckets))
+        self._write(end, self._exact, *used)
+
+    def _write(self, *words: int) -> None:
+        for word, value in enumerate((*self.counts, sum(self.counts), self._content, *words)):
+            self.words[word] = value
+
+
+def tallies(count: int, most: int | None) -> list[Tally]:
+    """`count` of them, for `most` requests each, None: nobody knows. Memory pages come as they are written."""
+    words = _LATENCIES + min(most or _MOST_EXACT, _MOST_EXACT)
     memory = memoryview(mmap.mmap(-1, count * words * 8)).cast("Q")
-    return [memory[start : start + words] for start in range(0, len(memory), words)]
+    return [Tally(memory[start : start + words]) for start in range(0, len(memory), words)]
 
 
-def write_tally(
-    tally: memoryview, counts: Sequence[int], recorded: int, content: int, end: int, used: Iterable[int]
-) -> None:
-    """Fill in a tally: a count for each of OUTCOMES, then the words named above. used: see used_since."""
-    for word, value in enumerate((*counts, recorded, content, end, *used)):
-        tally[word] = value
+def share(requests: int | None, paths: int, index: int, processes: int) -> range:
+    """One process's part of the requests, as indices into the workload, modulo its length; None: without end.
+
+    Each goes through the whole workload, so that files of all sizes are asked for alike however fast the processes are.
+    """
+    if requests is None:
+        return range(paths * index // processes, sys.maxsize)
+    return part(requests, index, processes)
+
+
+def part(count: int, index: int, parts: int) -> range:
+    """One of `parts` parts of `count` things."""
+    return range(count * index // parts, count * (index + 1) // parts)
 
 
 def used_since(before: resource.struct_rusage) -> tuple[int, int, int, int]:
@@ -54,9 +117,9 @@ def used_since(before: resource.struct_rusage) -> tuple[int, int, int, int]:
     )
 
 
-def check_warm(tallies: Sequence[memoryview]) -> None:
+def check_warm(tallies: Sequence[Tally]) -> None:
     """Raises OSError where a warm-up had other replies than OK."""
-    counts = [sum(tally[kind] for tally in tallies) for kind in range(len(OUTCOMES))]
+    counts = [sum(tally.counts[kind] for tally in tallies) for kind in range(len(OUTCOMES))]
     if any(counts[OK + 1 :]):
         bad = ", ".join(f"{count} {outcome}" for outcome, count in zip(OUTCOMES, counts, strict=True) if count)
         raise OSError(f"warm-up: not every reply was OK: {bad}")
@@ -163,18 +226,40 @@ class Checksum(Sink):
 def checksums(directory: str, paths: Iterable[str]) -> dict[str, int]:
     """The CRC-32 of each path's file below `directory`."""
     sums = {}
-    for path in paths:
+    for path in set(paths):
         with open(directory + path, "rb") as file:
-            sums[path] = zlib.crc32(file.read())
+            sums[path] = 0
+            while piece := file.read(_READ):
+                sums[path] = zlib.crc32(piece, sums[path])
     return sums
 
 
+def arrivals(rate: float, fixed: bool, seed: int, share: int, shares: int) -> Iterator[int]:
+    """When requests are due, in ns from the go-ahead: the part of one process out of `shares`, for ever.
+
+    `rate` requests/s in all. fixed: at equal distances, the processes taking turns. Else at random, Poisson: the parts
+    are independent of each other, and so are Poisson, too.
+    """
+    pause = shares / rate * 1e9
+    if fixed:
+        due = pause * share / shares
+        while True:
+            yield int(due)
+            due += pause
+    distance = random.Random(f"{seed}.{share}").expovariate
+    due = 0.0
+    while True:
+        due += distance(1 / pause)
+        yield int(due)
+
+
 class Target(NamedTuple):
-    """Where requests go. timeout: seconds for a whole request."""
+    """Where requests go, and how. timeout: seconds for a whole request."""
 
     family: int
     address: tuple[str, int]
     timeout: float
+    dialect: Dialect
 
 
 class Slot:
@@ -183,11 +268,13 @@ class Slot:
     def __init__(self, target: Target, sink: Sink, epoll: select.epoll, buffer: memoryview) -> None:
         self._target, self._sink, self._epoll, self._buffer = target, sink, epoll, buffer
         self._discard = isinstance(sink, Discard)
+        self._parse, self._closes_first = target.dialect.parse_reply, target.dialect.CLIENT_CLOSES_FIRST
         self._opened = False  # whether the sink waits for its close
 
-    def start(self, path: str, request: bytes) -> int:
+    def start(self, path: str, request: bytes, due: int, now: int) -> int:
         """Connect and send the request. Returns the descriptor, -1 where that failed at once."""
-        self.begun = time.monotonic_ns()
+        self.due = due
+        self._begun = now
         self.ended = 0  # when the last byte of content came
         self.outcome = FAILED
         self.content = 0
@@ -231,14 +318,14 @@ class Slot:
 
     def expired(self, now: int) -> bool:
         """Whether the request is out of time and was given up."""
-        return now - self.begun > self._target.timeout * 1e9 and self.finish()
+        return now - self._begun > self._target.timeout * 1e9 and self.finish()
 
     def _take_header(self, data: bytes) -> bool:
         if not data:
             return self.finish()
         data = self._header + data
         try:
-            reply = getfile.parse_reply(data)
+            reply = self._parse(data)
         except getfile.Malformed:
             self.outcome = WRONG
             return self.finish()
@@ -252,7 +339,8 @@ class Slot:
         if not reply.length:
             self.ended = time.monotonic_ns()
         content = memoryview(data)[reply.header_bytes :]
-        return self._take(len(content), content) if content else False
+        ended = self._closes_first and not reply.length
+        return self._take(len(content), content) if content or ended else False
 
     def _take(self, count: int, piece: memoryview | None) -> bool:
         if not count:
@@ -263,6 +351,7 @@ class Slot:
             return self.finish()
         if self.content == self._length:
             self.ended = time.monotonic_ns()  # what follows is the end of the connection, and must be nothing else
+            return self._closes_first and self.finish()
         return False
 
     def finish(self) -> bool:
@@ -279,67 +368,91 @@ class Slot:
 
 
 class Loader:
-    """The slots of one process, and its tally.
+    """Asks for files, as often as run() is called.
 
-    tally: TALLY_WORDS 64-bit words, written when run() ends.
-    latencies: ns of each request, in the order of their ends; with more requests than room, of the last ones.
     abandoned: asked a few times a second whether to stop at once.
     """
 
     def __init__(
         self,
         target: Target,
-        sinks: list[Sink],
         paths: list[str],
-        tally: memoryview,
-        latencies: memoryview,
+        tally: Tally,
         abandoned: Callable[[], bool],
+        kind: type[Slot] = Slot,
     ) -> None:
-        self._abandoned = abandoned
+        self._target, self._tally, self._abandoned, self._kind = target, tally, abandoned, kind
         self._epoll = select.epoll()
+        self._workload = [(path, target.dialect.encode_request(path)) for path in paths]
         # MSG_TRUNC wants a buffer whose size is the count; nothing is ever written to it then.
-        buffer = memoryview(bytearray(_READ))
-        self._slots = [Slot(target, sink, self._epoll, buffer) for sink in sinks]
-        self._workload = [(path, getfile.encode_request(path)) for path in paths]
-        self._tally, self._latencies = tally, latencies
+        self._buffer = memoryview(bytearray(_READ))
 
-    def run(self, indices: Iterator[int], until: int) -> None:
+    def run(
+        self,
+        sinks: Sequence[Sink],
+        indices: Iterable[int],
+        until: int,
+        dues: Iterator[int] | None = None,
+        own: Sequence[range] = (),
+    ) -> None:
         """Ask for the paths of `indices` (into the workload, modulo its length) until they or the time end.
 
-        until: ns, on the clock of time.monotonic_ns().
+        sinks: one for each slot. own: the indices of each slot, over and over, instead; the others then only count.
+        until: ns, on the clock of time.monotonic_ns(). dues: for an open loop, when each
+        request is to be sent, on that clock. All that are due before `until` are sent, late where slots are few; those
+        that are still not sent when the timeout of a request has passed since `until` have failed.
         """
-        workload, latencies, counts = self._workload, self._latencies, [0] * len(OUTCOMES)
-        room = len(latencies)
-        before = resource.getrusage(resource.RUSAGE_SELF)
+        workload, tally, numbers = self._workload, self._tally, iter(indices)
+        idle = [self._kind(self._target, sink, self._epoll, self._buffer) for sink in sinks]
+        turns = dict(zip(idle, map(itertools.cycle, own), strict=False))
         active: dict[int, Slot] = {}
-        recorded = content = end = check = 0
-        ready = list(self._slots)
+        due = 0 if dues is None else next(dues)  # 0: at once
+        patience = until + int(self._target.timeout * 1e9)
+        more = True  # requests to be sent
+        end = check = 0
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        tally.begin()
         try:
             while True:
-                refused = []
-                for slot in ready:
-                    if time.monotonic_ns() < until and (index := next(indices, -1)) >= 0:
-                        if (fd := slot.start(*workload[index % len(workload)])) >= 0:
-                            active[fd] = slot
-                        else:
-                            slot.ended = time.monotonic_ns()
-                            refused.append(slot)
-                if not active and not refused:
+                ended = []
+                while more and idle and (now := time.monotonic_ns()) >= due:
+                    if (due or now) >= until or (index := next(numbers, -1)) < 0:
+                        more = False
+                        break
+                    slot = idle.pop()
+                    if turns:
+                        index = next(turns[slot])
+                    if (fd := slot.start(*workload[index % len(workload)], due or now, now)) >= 0:
+                        active[fd] = slot
+                    else:
+                        slot.ended = time.monotonic_ns()
+                        ended.append(slot)
+                    if dues is not None:
+                        due = next(dues)
+                if not (active or ended or more):
                     break
-                events = self._epoll.poll(0 if refused else _EXPIRY_CHECK)
-                ready = refused + [active.pop(fd) for fd, _ in events if active[fd].advance()]
+                pause = 0.0 if ended else _EXPIRY_CHECK
+                if more and idle and not ended:
+                    # Until the next is due. By select(2), for epoll_wait(2) counts in milliseconds.
+                    select.select([self._epoll], [], [], min(pause, max(0, due - now) / 1e9))
+                    pause = 0.0
+                ended += [active.pop(fd) for fd, _ in self._epoll.poll(pause) if active[fd].advance()]
                 if (now := time.monotonic_ns()) > check:
                     check = now + int(_EXPIRY_CHECK * 1e9)
+                    tally.tell(now)
                     if self._abandoned():
                         break
-                    ready += [active.pop(fd) for fd, slot in list(active.items()) if slot.expired(now)]
-                for slot in ready:
-                    counts[slot.outcome] += 1
-                    content += slot.content
+                    ended += [active.pop(fd) for fd, slot in list(active.items()) if slot.expired(now)]
+                    if dues is not None and more and now > patience:
+                        more, end = False, now
+                        while due < until:
+                            tally.add(FAILED, 0, now - due)
+                            due = next(dues)
+                for slot in ended:
                     end = max(end, slot.ended)
-                    latencies[recorded % room] = slot.ended - slot.begun
-                    recorded += 1
+                    tally.add(slot.outcome, slot.content, slot.ended - slot.due)
+                idle += ended
         finally:
             for slot in active.values():
                 slot.finish()
-        write_tally(self._tally, counts, recorded, content, end, used_since(before))
+        tally.end(end, used_since(before))

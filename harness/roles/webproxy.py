@@ -1,4 +1,5 @@
-"""The web proxy: a GETFILE server whose replies come from the cache, or from its own files (the floor)."""
+"""The web proxy: a GETFILE server whose replies come from the cache, from an HTTP origin, or from its own files (the
+floor)."""
 
 import argparse
 import os
@@ -8,20 +9,23 @@ from contextlib import ExitStack
 from harness import registry
 from harness.api import send_file
 from harness.protocol import getfile
+from harness.protocol.dialects import DIALECTS, Dialect
 from harness.roles import program
-from harness.roles.catalogue import Directory, Locals, open_source
-from harness.roles.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen, write_refusal
+from harness.roles.catalogue import COLD, Cold, Directory, Locals, open_source
+from harness.roles.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen
 from harness.roles.lanes import CacheBackend, wait_for_cache
 
 DEFAULT_DATA = "posix_shm"
+STRATEGIES = ("head-then-get", "single-get", "buffered")  # of getting a file from an HTTP origin
 
 
 class DirectBackend:
     """Serves files by itself with sendfile(2): what every other figure is read against."""
 
-    def __init__(self, catalogue: Directory | Locals, timeout: float) -> None:
+    def __init__(self, catalogue: Directory | Locals | Cold, timeout: float, dialect: Dialect) -> None:
         self._find = catalogue.find
         self._timeout = timeout
+        self._ok_header, self._refusal_header = dialect.OK_HEADER, dialect.refusal_header
 
     def handler(self) -> Handler:
         """The handler of any worker thread: there is nothing to own."""
@@ -35,13 +39,13 @@ class DirectBackend:
             fd = self._find(path)
         except OSError as error:
             program.say(f"{os.fsdecode(path)}: {error}")
-            write_refusal(client, getfile.ERROR)
+            os.write(client, self._refusal_header(getfile.ERROR))
             return
         if fd is None:
-            write_refusal(client, getfile.FILE_NOT_FOUND)
+            os.write(client, self._refusal_header(getfile.FILE_NOT_FOUND))
             return
         length = os.fstat(fd).st_size
-        os.write(client, getfile.ok_header(length))
+        os.write(client, self._ok_header % length)
         if length:
             send_file(client, fd, 0, length, self._timeout)
 
@@ -50,16 +54,31 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness webproxy",
         description="Serve GETFILE clients from the cache at a rendezvous. Either program may start first.",
-        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused.",
+        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused, 3 refused by "
+        "the transport or this machine.",
     )
     add = parser.add_argument
     add("-p", dest="port", type=program.port, default=25496, help="port; 0 picks one (%(default)s)")
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("-t", dest="threads", type=program.positive, default=4, help="worker threads a process (%(default)s)")
     add("--processes", type=program.positive, default=1, help="worker processes (%(default)s)")
+    add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE, towards clients (%(default)s)")
     add("--congestion", default=CONGESTION, metavar="NAME",
         help=f"TCP congestion control towards clients; `{SYSTEM}` leaves the machine's default (%(default)s)")
-    add("--direct", default=None, metavar="SOURCE", help="no cache: serve SOURCE from here with sendfile(2)")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--direct", default=None, metavar="SOURCE",
+                        help="no cache: serve SOURCE from here with sendfile(2)")  # fmt: skip
+    add("--cold", action="store_true", help=f"with --direct: {COLD}")
+    source.add_argument("-s", "--server", default=None, metavar="URL",
+                        help="no cache: serve from this HTTP origin, /path from URL/path")  # fmt: skip
+    add("--strategy", choices=STRATEGIES, default="single-get",
+        help="with -s: ask for the length first, pass on what one GET brings, or collect that first (%(default)s)")
+    add("--reuse", action=argparse.BooleanOptionalAction, default=True, help="with -s: keep connections to the origin")
+    add("--memory", type=program.size, default=1 << 20, metavar="BYTES",
+        help="with -s: how much of a body that has to be collected is kept in memory, the rest in a file (1MiB)")
+    add("--largest", type=program.size, default=4 << 30, metavar="BYTES",
+        help="with -s: the largest body that is collected (4GiB); a larger one is an ERROR")
+    add("--spool", default="/var/tmp", metavar="DIR", help="with -s: where that file is, without a name (%(default)s)")  # noqa: S108
     add_lanes(parser)
     program.add_common(parser)
     return parser
@@ -75,44 +94,58 @@ def add_lanes(parser: argparse.ArgumentParser) -> None:
     add("--data", default=DEFAULT_DATA, metavar="NAME[:opt=val,...]", help="data transport (%(default)s)")
     add("--command", default=None, metavar="NAME[:opt=val,...]",
         help="command transport that the cache must have (default: whichever it has)")
-    add("--wait", type=program.seconds, default=30.0, metavar="SECONDS",
-        help="how long to wait for a cache at the start (%(default)g)")
+    add("--wait", type=program.seconds_or_0, default=30.0, metavar="SECONDS",
+        help="how long to wait for a cache at the start (%(default)g); with 0 a proxy starts without one")
 
 
 def main(argv: Sequence[str]) -> int:
     """`harness webproxy`: run until a signal asks to end. Returns the exit code."""
-    args = arguments().parse_args(argv)
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if args.cold and args.direct is None:
+        parser.error("--cold goes with --direct: files of a cache are dropped by `simplecached --cold`")
     return program.main("webproxy", lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
-    lanes = args.lanes or args.processes * args.threads
-    if lanes < args.processes:
-        raise ValueError(f"-n {lanes}: each of the {args.processes} processes needs a lane of its own")
-    data = registry.data_transport(args.data, args.chunk)
-    command = registry.command_transport(args.command) if args.command else None
+    dialect = DIALECTS[args.dialect]
     with ExitStack() as undo:
         listener = undo.enter_context(listen(args.host, args.port, args.timeout, args.congestion))
         backend: Callable[[int], Backend]
         if args.direct is not None:
-            catalogue = open_source(args.direct)
+            catalogue = open_source(args.direct, args.cold)
             what = f"{args.direct} by sendfile"
 
             def backend(_: int) -> Backend:
-                return DirectBackend(catalogue, args.timeout)
+                return DirectBackend(catalogue, args.timeout, dialect)
+        elif args.server is not None:
+            from harness.roles import origin  # noqa: PLC0415  libcurl costs a sixth of the start
+
+            source = origin.parse_url(args.server, args.timeout, args.reuse)
+            bounds = origin.Bounds(args.memory, args.largest, args.spool)
+            what = f"{source.url} by {args.strategy}"
+
+            def backend(_: int) -> Backend:
+                return origin.OriginBackend(source, args.strategy, bounds, args.timeout, dialect)
         else:
+            lanes = args.lanes or args.processes * args.threads
+            if lanes < args.processes:
+                raise ValueError(f"-n {lanes}: each of the {args.processes} processes needs a lane of its own")
+            data = registry.data_transport(args.data, chunk=args.chunk)
+            command = registry.command_transport(args.command) if args.command else None
             home = program.open_home(undo, args.name, f"proxy-{os.getpid()}-{os.urandom(3).hex()}")
-            wait_for_cache(args.name, args.wait, command)
+            if args.wait:
+                wait_for_cache(args.name, args.wait, command)
             what = f"rendezvous {args.name!r} over {lanes} lanes of {registry.describe(data)}"
 
             def backend(process: int) -> Backend:
                 slots = [f"{process}.{lane}" for lane in range(process, lanes, args.processes)]
-                return CacheBackend(home, args.name, data, slots, args.timeout)
+                return CacheBackend(home, args.name, data, slots, args.timeout, dialect)
 
         host, port = listener.getsockname()[:2]
         program.run(
             args.processes,
-            lambda process: Server(listener, args.threads, backend(process), args.timeout),
+            lambda process: Server(listener, args.threads, backend(process), args.timeout, dialect),
             lambda: print(f"webproxy: listening on {host}:{port}, serving {what}", flush=True),
             until_eof=args.until_eof,
         )

@@ -1,0 +1,52 @@
+"""`harness experiment check`: what an experiment file would run, without running it."""
+
+import argparse
+from collections.abc import Sequence
+
+from harness import registry
+from harness.experiment import plan
+from harness.experiment.preflight import refusals
+from harness.roles import program
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check a file. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="harness experiment", description="Work on experiment files.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    check = commands.add_parser(
+        "check", help="say what a file would run",
+        description="Say what a file would run, and what of it cannot run here, without running it.",
+        epilog="Exit codes: 0 right, 1 some cells cannot run here, 2 the file is wrong: each mistake has a line.",
+    )  # fmt: skip
+    check.add_argument("experiment", metavar="FILE")
+    args = parser.parse_args(argv)
+    return program.main("experiment", lambda: _check(args.experiment))
+
+
+def _check(path: str) -> int:
+    study = plan.load(path)
+    print(study.question or study.name)
+    factors = study.varying()
+    refused = refusals(study.cells)
+    for number, cell in enumerate(study.cells, 1):
+        note = "  (A/A control)" if cell.control else ""
+        note += f"  cannot run here: {refused[cell]}" if cell in refused else ""
+        print(f"cell {number:3}: {plan.label(cell, factors)}{note}")
+    known = registry.load().probes
+    for name in study.probes:
+        if reason := known[name]().unusable():
+            print(f"probe {name} cannot work here: {reason}")
+    blocks = f"{study.least} to {study.repeats}" if study.within else f"{study.repeats}"
+    probing = f" and {len(study.probing())} for probes" if study.probes else ""
+    print(f"{len(study.cells)} cells, {blocks} blocks: {len(study.cells) * study.repeats} trials{probing}, "
+          f"about {_time(study.seconds())}")  # fmt: skip
+    if study.baseline:
+        print("baseline: " + " ".join(f"{name}={level}" for name, level in study.baseline.items()))
+    for claim in study.claims:
+        print(f"claim: {claim['text']} ({claim['metric']} {claim['expect']})")
+    return int(bool(refused))
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

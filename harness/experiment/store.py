@@ -1,0 +1,162 @@
+"""The results directory of a run: what is in it, and how a run that was killed is taken up again.
+
+    trials.csv        one row a trial; the row comes last of all that a trial leaves, so what has one is complete
+    latency.csv       the latency histogram of each trial
+    probes.csv ...    what probes saw
+    environment.json  the machine, the versions, and the command, as the run began
+    experiment.yaml   the plan, every value spelled out
+    datapackage.json  the columns of the files, with types and units
+    logs/             what the programs of failed trials said
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from harness import machine, results
+from harness.experiment import plan
+from harness.experiment.plan import Plan
+
+EXPERIMENT = "experiment.yaml"
+ENVIRONMENT = "environment.json"
+LOGS = "logs"
+# What must be the same for two halves of a run to be one.
+_ALIKE = {
+    "host": ("host",), "processor": ("cpu", "model"), "kernel": ("kernel", "release"), "Python": ("software", "python"),
+    "harness": ("software", "harness"), "commit": ("software", "commit"),
+}  # fmt: skip
+
+
+class Store:
+    """A results directory that is written to."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.trials = f"{directory}/{results.TRIALS}"
+        self.logs = f"{directory}/{LOGS}"
+
+    @classmethod
+    def create(cls, directory: str, study: Plan, source: str, arguments: list[str]) -> "Store":
+        """A new one. Raises ValueError where there are results already, OSError."""
+        store = cls(directory)
+        for name in (results.TRIALS, EXPERIMENT):
+            if os.path.exists(f"{directory}/{name}"):
+                raise ValueError(
+                    f"{directory}/{name} is there already: name another directory with -o, or --resume {directory}"
+                )
+        os.makedirs(directory, exist_ok=True)
+        facts = machine.facts()
+        facts["experiment"] = {"name": study.name, "file": os.path.abspath(source), "command": arguments}
+        _write_json(f"{directory}/{ENVIRONMENT}", facts)
+        store.describe()
+        _write(f"{directory}/{EXPERIMENT}", study.text())
+        return store
+
+    @classmethod
+    def reopen(cls, directory: str) -> "tuple[Store, Plan]":
+        """One whose run ended early, mended, and its plan.
+
+        Raises ValueError where there is nothing to resume, or where the machine, the code or the experiment is not
+        what it was: two halves that are unlike make no whole.
+        """
+        try:
+            with open(f"{directory}/{ENVIRONMENT}", encoding="utf-8") as file:
+                before = json.load(file)
+            study = plan.load(f"{directory}/{EXPERIMENT}", before["experiment"]["name"])
+        except FileNotFoundError as error:
+            raise ValueError(f"{error.filename}: no such file: nothing to resume in {directory}") from None
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f"{directory}/{ENVIRONMENT}: not what a run writes") from None
+        now = machine.facts()
+        unlike = [
+            f"{name} was {_at(before, path)!r} and is {_at(now, path)!r}"
+            for name, path in _ALIKE.items()
+            if _at(before, path) != _at(now, path)
+        ]
+        if unlike:
+            raise ValueError(f"cannot resume {directory}: {'; '.join(unlike)}: run the experiment anew")
+        store = cls(directory)
+        store.mend()
+        return store, study
+
+    def check_plan(self, study: Plan, file: str, given: Plan) -> None:
+        """Raises ValueError where the experiment file makes another plan than the one that was begun."""
+        for name in ("question", "cells", "repeats", "seed", "least", "within", "baseline", "claims", "probes"):
+            if getattr(study, name) != getattr(given, name):
+                raise ValueError(f"cannot resume {self.directory}: {file} has other {name} than when the run began")
+
+    def keep(self, table: str, rows: Sequence[results.Row]) -> None:
+        """Add what a trial left to a table; durable on return."""
+        results.append(f"{self.directory}/{table}", *rows)
+
+    def note(self, key: str, value: Any) -> None:
+        """Add to what is known of the machine and the run."""
+        _write_json(f"{self.directory}/{ENVIRONMENT}", {**self.environment(), key: value})
+
+    def rows(self) -> list[results.Trial]:
+        """The rows so far."""
+        return list(results.read(self.trials)) if os.path.exists(self.trials) else []
+
+    def mend(self) -> None:
+        """Cut off a torn last line, and drop what trials left that have no row."""
+        for name in _tables(self.directory):
+            _cut_torn_line(f"{self.directory}/{name}")
+        whole = {row.trial for row in self.rows()}
+        for name in _tables(self.directory):
+            if name != results.TRIALS:
+                _keep_lines(f"{self.directory}/{name}", whole)
+
+    def describe(self) -> None:
+        """Write datapackage.json for the files that are there."""
+        _write_json(f"{self.directory}/{results.DATAPACKAGE}", results.datapackage(_tables(self.directory)))
+
+    def environment(self) -> Mapping[str, Any]:
+        with open(f"{self.directory}/{ENVIRONMENT}", encoding="utf-8") as file:
+            facts: Mapping[str, Any] = json.load(file)
+        return facts
+
+
+def _at(facts: Any, path: Iterable[str]) -> Any:
+    for key in path:
+        facts = facts[key] if isinstance(facts, dict) and key in facts else None
+    return facts
+
+
+def _tables(directory: str) -> list[str]:
+    return sorted(name for name in os.listdir(directory) if name.endswith(".csv"))
+
+
+def _cut_torn_line(path: str) -> None:
+    with open(path, "rb+") as file:
+        text = file.read()
+        file.truncate(text.rfind(b"\n") + 1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keep_lines(path: str, trials: Iterable[int]) -> None:
+    """Only the lines of these trials, whose number comes first in a line."""
+    known = {str(number) for number in trials}
+    with open(path, encoding="utf-8", newline="") as file:
+        header, *lines = file.read().splitlines(keepends=True) or [""]
+    _write(path, header + "".join(line for line in lines if line.partition(",")[0] in known))
+
+
+def _write_json(path: str, value: Any) -> None:
+    _write(path, json.dumps(value, indent=1) + "\n")
+
+
+def _write(path: str, text: str) -> None:
+    """The whole file, durably, or none of it: rename(2)."""
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, path)
+    directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

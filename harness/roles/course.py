@@ -1,0 +1,157 @@
+"""The course's own programs, `webproxy`, `simplecached` and `gfclient_download`: its options and defaults, over ours.
+
+What the course's programs take is taken unchanged, also ` 8` for a number and the flags that its graders pass. All
+other options are those of `harness webproxy` and `harness simplecached`, and go there. Defaults are those of the
+course's code, which its help does not always give.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NoReturn
+
+from harness.protocol import gios
+from harness.roles import load, program
+
+_PORT = 25496
+_ROW = 1 << 20
+_STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_REQUEST = 30.0  # seconds for a request of the client
+_NEVER = sys.maxsize
+
+
+def webproxy(argv: Sequence[str] | None = None) -> int:
+    """The command `webproxy`. Returns the exit code."""
+    parser = _Parser(prog="webproxy", description="Serve GETFILE clients from the cache, which may start later; with "
+                     "-s alone from an HTTP server.", epilog="Further options: `harness webproxy --help`.")  # fmt: skip
+    add = parser.add_argument
+    add("-n", "--segment-count", type=_from_to(1, 1000), metavar="COUNT", help="segments to the cache (13)")
+    add("-p", "--listen-port", "--port", type=_from_to(0, 65535), default=_PORT, metavar="PORT", help="(%(default)s)")
+    add("-t", "--thread-count", type=_from_to(1, 420), default=33, metavar="COUNT", help="workers (%(default)s)")
+    add("-s", "--server", metavar="URL", help="serve from there; not used where -n or -z say that there is a cache")
+    add("-z", "--segment-size", type=_from_to(822, 64 << 20), metavar="BYTES", help="bytes of a segment (5313)")
+    parser.add_ignored("-i", "--hidden", "-q", "-x", "-l")
+    args, more = parser.parse_known_args(argv)
+    options = ["--dialect", "gios", "--wait", "0", "-p", str(args.listen_port), "-t", str(args.thread_count)]
+    if args.server is None or args.segment_count or args.segment_size:
+        # A worker uses one segment at a time: those that none could be using are not made.
+        segments = min(args.segment_count or 13, args.thread_count)
+        # Small ones come several in a row, up to a MiB in all: four times as fast as one that both sides wait for.
+        size = args.segment_size or 5313
+        depth = max(1, min(8, _ROW // size))
+        if segments * depth * size > _free_memory():
+            parser.error(f"{segments} segments of {size} bytes do not fit the memory there is")
+        options += ["-n", str(segments), "-z", str(size), "--data", f"posix_shm:depth={depth}"]
+        if args.server is not None:
+            print("webproxy: -n or -z means that files come from a cache: -s is not used", file=sys.stderr)
+    else:
+        options += ["-s", args.server]
+    from harness.roles import webproxy as ours  # noqa: PLC0415  the client needs none of it
+
+    return ours.main([*options, *more])
+
+
+def simplecached(argv: Sequence[str] | None = None) -> int:
+    """The command `simplecached`. Returns the exit code."""
+    parser = _Parser(prog="simplecached", description="Serve files to web proxies, which may start earlier.",
+                     epilog="Further options: `harness simplecached --help`.")  # fmt: skip
+    add = parser.add_argument
+    add("-c", "--cachedir", default="locals.txt", metavar="SOURCE",
+        help="a directory, or a file of lines `/key path` (%(default)s)")
+    add("-t", "--nthreads", type=_from_to(1, 420), default=8, metavar="COUNT", help="workers (%(default)s)")
+    add("-d", "--delay", type=_from_to(0, 2_500_000), default=0, metavar="MICROSECONDS", help="delay of each lookup")
+    parser.add_ignored("-i", "--hidden", "-l", "-x")
+    args, more = parser.parse_known_args(argv)
+    from harness.roles import simplecached as ours  # noqa: PLC0415
+
+    return ours.main(["-c", args.cachedir, "-t", str(args.nthreads), "-d", str(args.delay), *more])
+
+
+def gfclient_download(argv: Sequence[str] | None = None) -> int:
+    """The command `gfclient_download`. Returns the exit code: 0 where every request was answered, well or not."""
+    parser = _Parser(prog="gfclient_download", description="Download the files of a workload, each to its path below "
+                     "the working directory, and say what came of each.")  # fmt: skip
+    add = parser.add_argument
+    add("-s", "--server", default="127.0.0.1", help="(%(default)s)")
+    add("-p", "--port", type=_from_to(1, 65535), default=_PORT, help="(%(default)s)")
+    add("-w", "--workload-path", "--workload", default="workload.txt", metavar="FILE",
+        help="a path a line (%(default)s)")
+    add("-t", "--nthreads", type=_from_to(1, 4096), default=8, metavar="COUNT",
+        help="requests under way at a time (%(default)s)")
+    add("-r", "-n", "--nrequests", type=_from_to(1, 10_000_000), metavar="COUNT",
+        help="downloads in all, round-robin (each path once)")
+    args = parser.parse_args(argv)
+    return program.main("gfclient_download", partial(_download, args), stopped=130)
+
+
+def _download(args: argparse.Namespace) -> int:
+    from harness.roles import gfclient  # noqa: PLC0415
+
+    paths = gfclient.read_workload(args.workload_path, gios)
+    gfclient.check_below(".", paths, "keep")
+    family, _, _, _, address = socket.getaddrinfo(args.server, args.port, type=socket.SOCK_STREAM)[0]
+    target = load.Target(family, address[:2], _REQUEST, gios)  # type: ignore[arg-type]
+    requests = args.nrequests or len(paths)
+    sinks: list[load.Sink] = [load.Save(".", f"{os.getpid()}-{slot}") for slot in range(min(args.nthreads, requests))]
+    (tally,) = load.tallies(1, requests)
+    # A signal is looked for now and then: it could come between the making and the noting of a file.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+    stop: Callable[[], bool] = lambda: bool(signal.sigpending() & _STOP)  # noqa: E731
+    load.Loader(target, paths, tally, stop, _Telling).run(sinks, range(requests), _NEVER)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return 1 if any(tally.counts[kind] for kind in (load.SHORT, load.WRONG, load.FAILED)) else 0
+
+
+class _Telling(load.Slot):
+    """Says what came of each request, in the words of the course's client."""
+
+    def start(self, path: str, request: bytes, due: int, now: int) -> int:
+        if (fd := super().start(path, request, due, now)) < 0:
+            self._tell()
+        return fd
+
+    def finish(self) -> bool:
+        super().finish()
+        self._tell()
+        return True
+
+    def _tell(self) -> None:
+        print(f"Requesting {self._target.address[0]}{self._path}\nStatus: {load.OUTCOMES[self.outcome]}\n"
+              f"Received {self.content} of {max(0, self._length)} bytes", flush=True)  # fmt: skip
+
+
+def _free_memory() -> int:
+    """Bytes that shared memory could take: all of it is there from the start, so too much would end other programs."""
+    with open("/proc/meminfo") as info:
+        available = next(int(line.split()[1]) * 1024 for line in info if line.startswith("MemAvailable:"))
+    room = os.statvfs("/dev/shm")  # noqa: S108  where shm_open(3) makes it
+    return min(available, room.f_bavail * room.f_frsize)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def add_ignored(self, *names: str) -> None:
+        """Flags that the course's programs take, and that change nothing there either."""
+        for name in names:
+            self.add_argument(name, action="store_true", dest="ignored", help=argparse.SUPPRESS)
+
+
+def _from_to(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        try:
+            value = int(text)  # blanks around it are nothing to it: stress scripts pass `-t 8` as one argument
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{value} is not from {least} to {most}")
+        return value
+
+    return number

@@ -1,0 +1,118 @@
+"""The origin that the harness starts: HTTP/1.1 as clients speak it, and slow where it is told to be."""
+
+import os
+import socket
+import time
+
+import pytest
+
+
+class Client:
+    """An HTTP connection that is kept."""
+
+    def __init__(self, port):
+        self._socket = socket.create_connection(("127.0.0.1", port), 20)
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self._socket.close()
+
+    def send(self, data):
+        self._socket.sendall(data)
+
+    def response(self, content=True):
+        """(status, content) of the next response."""
+        status = int(self._file.readline().split()[1])
+        length = 0
+        while (line := self._file.readline()) not in {b"\r\n", b""}:
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        return status, self._file.read(length) if content else length
+
+    def get(self, path, headers=b""):
+        self.send(b"GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (path, headers))
+        return self.response()
+
+    def ended(self):
+        return self._file.read(1) == b""
+
+
+@pytest.fixture
+def origin(pipeline):
+    def start(*arguments):
+        program = pipeline.start("origin", "-c", pipeline.files, "-p", 0, "--processes", 1, *arguments)
+        program.port = int(program.line().split()[3].rstrip(",").rpartition(":")[2])
+        return program
+
+    return start
+
+
+def test_files_are_served_over_one_connection_and_a_path_is_percent_decoded(pipeline, origin):
+    contents = {"empty": b"", "small": b"content", "large": os.urandom(5_000_000), "a b?": b"odd"}
+    for name, content in contents.items():
+        pipeline.write(name, content)
+    with Client(origin().port) as client:
+        for name, content in contents.items():
+            path = name.encode().replace(b" ", b"%20").replace(b"?", b"%3F")
+            assert client.get(b"/" + path) == (200, content)
+            client.send(b"HEAD /%s HTTP/1.1\r\n\r\n" % path)
+            assert client.response(content=False) == (200, len(content))
+        assert client.get(b"/small?query") == (200, b"content")
+        assert client.get(b"/missing") == (404, b"")
+        assert client.get(b"/../conftest.py") == (404, b"")
+        assert client.get(b"/%2e%2e/x") == (404, b"")
+        client.send(b"PUT /small HTTP/1.1\r\n\r\n")
+        assert client.response() == (501, b"")
+
+
+def test_requests_may_come_in_pieces_or_several_at_once_and_a_client_may_ask_for_the_end(pipeline, origin):
+    pipeline.write("small", b"content")
+    running = origin()
+    request = b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n"
+    with Client(running.port) as client:
+        for byte in request:
+            client.send(bytes([byte]))
+        assert client.response() == (200, b"content")
+        client.send(request * 20)
+        assert [client.response() for _ in range(20)] == [(200, b"content")] * 20
+        assert client.get(b"/small", b"Connection: close\r\n") == (200, b"content")
+        assert client.ended()
+    for bad in (b"nonsense\r\n\r\n", b"GET /" + b"a" * 200_000, b"GET /small\r\n\r\n"):
+        with Client(running.port) as client:
+            try:
+                client.send(bad)
+                assert client.ended()
+            except ConnectionError:
+                pass
+    with Client(running.port) as client:
+        assert client.get(b"/small") == (200, b"content")
+    assert running.stop() == 0
+    assert running.errors == ""
+
+
+def test_a_response_waits_for_the_latency_while_others_are_served(pipeline, origin):
+    pipeline.write("small", b"content")
+    running = origin("--latency", 50_000)
+    clients = [Client(running.port) for _ in range(20)]
+    begun = time.monotonic()
+    for client in clients:
+        client.send(b"GET /small HTTP/1.1\r\n\r\n")
+    for client in clients:
+        assert client.response() == (200, b"content")
+    assert 0.05 <= time.monotonic() - begun < 0.5
+    for client in clients:
+        with client:
+            pass
+
+
+def test_a_connection_gets_no_more_than_its_bandwidth(pipeline, origin):
+    content = os.urandom(3 << 20)
+    pipeline.write("large", content)
+    with Client(origin("--bandwidth", "4MiB").port) as client:
+        begun = time.monotonic()
+        assert client.get(b"/large") == (200, content)
+        assert 0.5 < time.monotonic() - begun < 2
