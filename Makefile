@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # The tests of reports look at them in this.
-BROWSER := $(firstword $(shell command -v chromium chromium-browser google-chrome))
+BROWSER := $(firstword $(foreach one,chromium chromium-browser google-chrome,$(shell command -v $(one))))
 
 .PHONY: study test bench browser
 

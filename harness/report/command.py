@@ -87,19 +87,16 @@ def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], foun
     parts: list[Any] = [page.head(f"Study {name}", question, _subline(found, trials)), page.answer(found)]
     if pictured:
         parts += [el("h2", "Pictures", id="pictures"), page.chips(look), pictured]
+    if trials:
+        parts.append(el("h2", "Tables", id="tables"))
     if found.contexts:
         tables["cells"] = contents.of_cells(found, look)
-        parts += [
-            el("h2", "Tables", id="tables"),
-            el("h3", "Cells"),
-            page.table("cells", "Cells", "One row a cell. A click on the number of its trials shows their rows below."),
-        ]
+        caption = "One row a cell. A click on the number of its trials shows their rows below."
+        parts += [el("h3", "Cells"), page.table("cells", "Cells", caption)]
     if trials:
         tables["trials"] = contents.of_trials(trials, varying, found, look)
-        parts += [
-            el("h3", "Trials"),
-            page.table("trials", "Trials", f"One row a trial, of {results.TRIALS}, which has more columns."),
-        ]
+        caption = f"One row a trial, of {results.TRIALS}, which has more columns."
+        parts += [el("h3", "Trials"), page.table("trials", "Trials", caption)]
     parts += [_measured(place, trials, experiment, found, fixed)]
     return page.page(f"{name}: {question}", [el("main", parts)], tables)
 
@@ -107,7 +104,8 @@ def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], foun
 def _subline(found: Study, trials: list[Trial]) -> Iterable[str]:
     good = [trial for trial in trials if trial.status == "ok"]
     counts = found.counts
-    yield f"{counts.trials} trials, {counts.ok} good" if counts.trials else "no trials"
+    trials_of = "trial" if counts.trials == 1 else "trials"
+    yield f"{counts.trials} {trials_of}, {counts.ok} good" if counts.trials else "no trials"
     if good:
         one = good[0]
         yield from (f"{one.cpus} CPUs of {one.cpu}", f"Linux {one.kernel}", one.started_utc[:10])

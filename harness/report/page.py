@@ -255,7 +255,7 @@ def _trust(study: Study, some: Sequence[Floor]) -> Markup:
         kind = "bad" if counts.disturbed * 4 > counts.ok else "unsure"
         badges.append(badge(f"{counts.disturbed} of {counts.ok} disturbed", kind))
     if counts.trials and not (counts.failed or counts.refused or counts.disturbed):
-        badges.append(badge(f"all {counts.ok} trials good and undisturbed", "good"))
+        badges.append(badge("all trials good and undisturbed", "good"))
     lines = [el("li", line) for line in (control.line, *study.notes)]
     if some:
         lines.append(
