@@ -418,7 +418,8 @@ def test_what_a_transport_or_the_machine_says_no_to_is_refused_and_not_a_failure
 @pytest.mark.parametrize("strategy", ["single-get", "head-then-get", "buffered"])
 def test_the_proxy_fetches_from_an_origin_that_the_trial_starts(base, strategy):
     row = good(run(source="curl", strategy=strategy, reuse=strategy != "buffered", files="16384"))
-    assert (row.strategy, row.reuse, row.origin.split()[:2]) == (strategy, strategy != "buffered", ["harness", "origin"])
+    assert (row.strategy, row.reuse) == (strategy, strategy != "buffered")
+    assert row.origin.startswith("harness origin ")
     assert (row.command, row.data, row.lanes) == ("", "", 0)
     assert row.content_bytes == row.requests * 16384
 
