@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from mmap import PAGESIZE
 from typing import IO, Any
 
@@ -29,7 +30,7 @@ from harness.probing import ProbeFailed, Probing, Seen, disturbance
 from harness.results import COLUMN_OF, Bucket, Trial
 from harness.roles.gfserver import SYSTEM
 from harness.roles.load import OUTCOMES
-from harness.spec import DIRECTORY, OF_TCP, OF_THE_CACHE, Spec
+from harness.spec import DIRECTORY, Spec, idle
 from harness.workload import Workload
 
 _START = 30.0  # seconds for the programs to be ready
@@ -107,11 +108,15 @@ def impossible(spec: Spec) -> str:
     if missing:
         has = _text(os.sched_getaffinity(0))
         return f"placement {spec.placement}: this run may not use CPU {min(missing)}; it has {has}"
-    if spec.scope == "lane" and (spec.rate or spec.source == "direct"):
+    if spec.scope == "lane" and (spec.rate or spec.source != "cache"):
         return (
             "scope lane: a lane leads to a cache, and each request waits for its reply; leave `rate` and "
-            "`source: direct` to the pipeline"
+            f"`source: {spec.source}` to the pipeline"
         )
+    if spec.source == "curl" and find_spec("pycurl") is None:
+        return "source curl: needs pycurl: pip install 'transport-harness[curl]'"
+    if spec.source == "curl" and spec.page_cache == "cold":
+        return "page_cache cold: the origin of `source: curl` serves from the page cache"
     if spec.page_cache == "cold" and kind in _KEEPS_CONTENT:
         return f"page_cache cold: {kind} keeps content, or the pages of files, itself; take another transport"
     if spec.files.startswith(DIRECTORY) and kind == _NULL:
@@ -170,6 +175,14 @@ def _measure(
     start = partial(_Program, directory, undo, _placed(spec.placement))
     if spec.source == "direct":
         backend = ["--direct", files.directory, *cold]
+    elif spec.source == "curl":
+        servers["origin"] = start(
+            "origin", "origin", "-c", files.directory, "-p", "0", "--latency", str(round(spec.origin_latency * 1e6)),
+            *(["--bandwidth", str(spec.origin_bandwidth)] if spec.origin_bandwidth else []), "--until-eof",
+        )  # fmt: skip
+        trial.origin = f"harness origin {harness.__version__}"
+        url = servers["origin"].expect("origin: listening on", _START).split()[3].rstrip(",")
+        backend = ["-s", url, "--strategy", spec.strategy, "--reuse" if spec.reuse else "--no-reuse"]
     else:
         backend = ["-n", str(spec.lanes), "--data", registry.describe(data_transport(spec))]
         servers["cache"] = start(
@@ -393,7 +406,7 @@ def _children(pid: int) -> list[int]:
 def _fill(trial: Trial, result: Mapping[str, Any]) -> None:
     for outcome in OUTCOMES:
         setattr(trial, outcome.lower(), result[outcome])
-    for same in ("requests", "requests_per_s", "content_bytes", "latency_max_us"):
+    for same in ("requests", "requests_per_s", "content_bytes", "latency_max_us", "first_byte_p50_us"):
         setattr(trial, same, result[same])
     for percentile in ("50", "90", "99", "99.9", "99.99"):
         setattr(trial, f"latency_p{percentile.replace('.', '_')}_us", result[f"latency_p{percentile}_us"])
@@ -411,11 +424,11 @@ def _fill(trial: Trial, result: Mapping[str, Any]) -> None:
 def _describe(spec: Spec, trial: Trial) -> None:
     """Fill in what is known before the trial."""
     trial.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
-    idle = OF_THE_CACHE if spec.source == "direct" else OF_TCP if spec.scope == "lane" else ()
+    silent = idle(spec.source, spec.scope)
     for factor in fields(Spec):
-        if factor.name not in idle:
+        if factor.name not in silent:
             setattr(trial, COLUMN_OF.get(factor.name, factor.name), getattr(spec, factor.name))
-    trial.control = int(spec.control)
+    trial.control, trial.reuse = int(spec.control), int(trial.reuse)
     if spec.requests:
         trial.load_s = 0.0
     if not spec.rate:
