@@ -97,7 +97,7 @@ def read(directory: str, trials: Iterable[Trial]) -> Details:
 
 
 def _latencies(path: str, details: Details, _: Mapping[int, int]) -> None:
-    # results.read_latencies takes thrice as long, and this may be millions of rows.
+    # Pairs, not records as results.read_latencies makes them: this may be millions of rows.
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         if next(rows, None) != [column.name for column in fields(results.Bucket)]:
