@@ -35,7 +35,7 @@ from harness.workload import Workload
 
 _START = 30.0  # seconds for the programs to be ready
 _END = 4.0  # seconds for a program to end after SIGTERM
-_REQUEST = 10.0  # seconds for a request of the load
+_REQUEST = 30.0  # seconds for a request of the load
 _LONG = 86_400.0  # seconds for a load that is a number of requests
 _NULL = "null"
 _KEEPS_CONTENT = {"memfd", "mmap"}  # content that has been served once does not come from the file any more

@@ -22,7 +22,7 @@ ROOMS = {
     "harness.registry": ["harness.api"],
     "harness.transfer": ["harness.api", "harness.protocol"],
     "harness.histogram": [],
-    "harness.workload": ["harness.spec"],
+    "harness.workload": ["harness.protocol", "harness.spec"],
     "harness.roles": ["harness.roles", "harness", "harness.api", "harness.protocol", "harness.registry",
                       "harness.rendezvous", "harness.transfer", "harness.histogram"],
     "harness.machine": ["harness", "harness.rendezvous"],
@@ -105,7 +105,7 @@ KEPT = [path for path in sorted((ROOT / "results").glob("*/trials.csv")) if not 
 def test_kept_results_are_of_this_schema_and_good(path):
     rows = list(results.read(str(path)))
     assert rows
-    assert {row.status for row in rows} == {"ok"}
+    assert {row.status for row in rows} <= {"ok", "refused"}
     assert {row.swept for row in rows} == {0}
     assert not any(row.commit.endswith("+dirty") for row in rows)
 
