@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import registry, rendezvous, results, trial, workload
-from harness.histogram import BUCKETS
 from harness.roles import gfclient, load
 from harness.roles.catalogue import Cold, Directory
 from harness.roles.program import Refused
@@ -372,7 +371,7 @@ def test_latencies_come_as_a_histogram_of_all_requests_too(base):
 
 
 def test_latencies_beyond_those_that_are_kept_are_counted_and_percentiles_are_nearly_right():
-    tally = load.Tally(memoryview(bytearray((16 + BUCKETS + 100) * 8)).cast("Q"))
+    tally = load.Tally(memoryview(bytearray((load._LATENCIES + 100) * 8)).cast("Q"))
     tally.begin()
     for latency in range(1, 10_001):
         tally.add(load.OK if latency % 2 else load.ERROR, 3, latency * 1000)

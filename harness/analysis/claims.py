@@ -123,7 +123,7 @@ def _level(what: str, factor: str, value: Any) -> tuple[str, Any]:
     column = COLUMN_OF.get(factor, factor)
     _known("factor", column, _LEVELS)
     # YAML reads an unquoted null as nothing; here it can only be the transport of that name.
-    text = "null" if value is None else str(value)
+    text = "null" if value is None else str(int(value) if isinstance(value, bool) else value)
     try:
         return column, _TYPES[column](text)
     except ValueError:
