@@ -14,6 +14,7 @@ A further dialect is a sibling module with the same functions and constants: dia
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 HEADER_LIMIT: Final = 4096
@@ -31,6 +32,7 @@ REFUSALS: Final = (FILE_NOT_FOUND, ERROR, INVALID)
 _REQUEST: Final = b"GETFILE GET /"
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x20\x7f]")
 _REPLY: Final = re.compile(rb"GETFILE (?:OK (0|[1-9][0-9]{0,19})|(FILE_NOT_FOUND|ERROR|INVALID))\r\n\r\n")
+_LENGTH_SO_FAR: Final = re.compile(rb"GETFILE OK (?:0|[1-9][0-9]{0,19})(?:\r(?:\n\r?)?)?")
 _STATUS_LINES: Final = (b"GETFILE OK ", *(b"GETFILE " + status.encode() + END for status in REFUSALS))
 _REFUSAL_HEADERS: Final = {status: f"GETFILE {status}\r\n\r\n".encode() for status in REFUSALS}
 
@@ -90,15 +92,24 @@ def refusal_header(status: str) -> bytes:
 
 def parse_reply(data: bytes) -> Reply | None:
     """The header of a reply; None while it is incomplete. Raises Malformed."""
-    if match := _REPLY.match(data):
+    return match_reply(data, _REPLY, _STATUS_LINES, _LENGTH_SO_FAR)
+
+
+def match_reply(
+    data: bytes, whole: re.Pattern[bytes], lines: Iterable[bytes], length_so_far: re.Pattern[bytes]
+) -> Reply | None:
+    """parse_reply of any dialect.
+
+    whole: a header; its groups are the length, and the status of a refusal. lines: what may have come in part.
+    length_so_far: a header up to somewhere behind the first digit of its length.
+    """
+    if match := whole.match(data):
         if match[1] is None:
             return Reply(match[2].decode(), 0, match.end())
         length = int(match[1])
         if length > MAX_LENGTH:
             raise Malformed("the length does not fit 64 bits")
         return Reply(OK, length, match.end())
-    if any(line.startswith(data) for line in _STATUS_LINES):
-        return None
-    if re.fullmatch(rb"GETFILE OK (?:0|[1-9][0-9]{0,19})(?:\r(?:\n\r?)?)?", data):
+    if any(line.startswith(data) for line in lines) or length_so_far.fullmatch(data):
         return None
     raise Malformed("not a GETFILE reply")

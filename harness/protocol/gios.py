@@ -15,7 +15,7 @@ Laws:
 import re
 from typing import Final
 
-from harness.protocol.getfile import ERROR, FILE_NOT_FOUND, INVALID, MAX_LENGTH, OK, Malformed, Reply
+from harness.protocol.getfile import ERROR, FILE_NOT_FOUND, INVALID, Malformed, Reply, match_reply
 
 HEADER_LIMIT: Final = 127
 CLIENT_CLOSES_FIRST: Final = True
@@ -24,8 +24,9 @@ OK_HEADER: Final = b"GETFILE OK %d "  # % length in bytes
 _WORDS: Final = b"getfile get /"
 _PATH: Final = re.compile(rb"/[^\x00-\x20\x7f]*")
 _REPLY: Final = re.compile(rb"GETFILE (?:OK (0|[1-9][0-9]{0,19}) |(FILE_NOT_FOUND|ERROR) 0\n)")
-_REPLY_SO_FAR: Final = re.compile(rb"GETFILE OK (?:0|[1-9][0-9]{0,19})")
+_LENGTH_SO_FAR: Final = re.compile(rb"GETFILE OK (?:0|[1-9][0-9]{0,19})")
 _REFUSALS: Final = (b"GETFILE FILE_NOT_FOUND 0\n", b"GETFILE ERROR 0\n")
+_STATUS_LINES: Final = (b"GETFILE OK ", *_REFUSALS)
 _REFUSAL_HEADERS: Final = {FILE_NOT_FOUND: _REFUSALS[0], ERROR: _REFUSALS[1], INVALID: _REFUSALS[1]}
 
 
@@ -67,13 +68,4 @@ def refusal_header(status: str) -> bytes:
 
 def parse_reply(data: bytes) -> Reply | None:
     """The header of a reply; None while it is incomplete. Raises Malformed."""
-    if match := _REPLY.match(data):
-        if match[1] is None:
-            return Reply(match[2].decode(), 0, match.end())
-        length = int(match[1])
-        if length > MAX_LENGTH:
-            raise Malformed("the length does not fit 64 bits")
-        return Reply(OK, length, match.end())
-    if any(line.startswith(data) for line in (b"GETFILE OK ", *_REFUSALS)) or _REPLY_SO_FAR.fullmatch(data):
-        return None
-    raise Malformed("not a GETFILE reply")
+    return match_reply(data, _REPLY, _STATUS_LINES, _LENGTH_SO_FAR)
