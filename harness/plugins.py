@@ -5,12 +5,13 @@ import dataclasses
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from typing import Any
 
 from harness import registry, rendezvous
 from harness.api import CommandTransport, DataTransport, Probe
+from harness.registry import AnyTransport
 from harness.roles import program
 
 _TIMEOUT = 1.0
@@ -57,16 +58,16 @@ def describe(transport: CommandTransport | DataTransport) -> dict[str, Any]:
         "proxy_end": proxy_end,
         "options": dataclasses.asdict(transport),  # type: ignore[call-overload]
         "distribution": registry.load().origins[type(transport)],
-        "unusable": _try(transport),
+        "unusable": unusable(transport),
     }
 
 
 def describe_probe(kind: type[Probe]) -> dict[str, Any]:
     """What there is to know of a probe. `unusable`: why it does not work here, empty where it does."""
     try:
-        unusable = kind().unusable()
+        why = kind().unusable()
     except Exception as error:  # noqa: BLE001  whatever a stranger's probe raises
-        unusable = " ".join(f"{type(error).__name__}: {error}".split())
+        why = _in_a_line(error)
     return {
         "name": kind.name,
         "kind": "probe",
@@ -74,7 +75,7 @@ def describe_probe(kind: type[Probe]) -> dict[str, Any]:
         "costly": kind.costly,
         "table": kind.table,
         "distribution": registry.load().origins[kind],
-        "unusable": unusable,
+        "unusable": why,
     }
 
 
@@ -82,20 +83,27 @@ def _first_line(transport: object) -> str:
     return (sys.modules[type(transport).__module__].__doc__ or "").strip().partition("\n")[0]
 
 
-def _try(transport: CommandTransport | DataTransport) -> str:
-    with tempfile.TemporaryDirectory(prefix="th-try-", dir="/tmp") as base:
-        os.environ[rendezvous.BASE_VARIABLE] = base
-        home = rendezvous.Home("plugins", f"try-{os.getpid()}")
-        try:
-            scope = home.scope("scope", _TIMEOUT)
-            with transport.provision(scope):
-                receiver = transport.receiver(scope)
-                try:
+def unusable(*transports: AnyTransport) -> str:
+    """Why not all of these can be there at once, in one line; empty where they can.
+
+    All are made, and each has its receiver opened; of each kind of them one has its sender opened, too.
+    """
+    try:
+        with ExitStack() as undo:
+            home = rendezvous.Home(f"try-{os.getpid()}", "try")
+            undo.callback(home.close)
+            sent: set[AnyTransport] = set()
+            for number, transport in enumerate(transports):
+                scope = home.scope(f"scope{number}", _TIMEOUT)
+                undo.enter_context(transport.provision(scope))
+                undo.enter_context(closing(transport.receiver(scope)))
+                if transport not in sent:
                     transport.sender(scope).close()
-                finally:
-                    receiver.close()
-        except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises
-            return " ".join(f"{type(error).__name__}: {error}".split())
-        finally:
-            home.close()
+                    sent.add(transport)
+    except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises
+        return _in_a_line(error)
     return ""
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -36,7 +36,7 @@ ROOMS = {
     "harness.doctor": ["harness.machine", "harness.plugins", "harness.probing", "harness.registry", "harness.roles"],
     "harness.experiment": ["harness.experiment", "harness.trial", "harness.spec", "harness.results", "harness.registry",
                            "harness.api", "harness.analysis", "harness.roles", "harness.machine", "harness.probing",
-                           "harness.rendezvous", "harness.report"],
+                           "harness.plugins", "harness.rendezvous", "harness.report"],
     "harness.analysis": ["harness.analysis", "harness.results", "harness.spec"],
     "harness.report": ["harness.report", "harness.analysis", "harness.results", "harness.spec"],
     "harness.testkit": ["harness.api", "harness.protocol", "harness.rendezvous", "harness.transfer"],
