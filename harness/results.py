@@ -33,7 +33,7 @@ class Trial:
     block: int = _column("number of the block, from 1: each block runs every cell once; compare within blocks", 0)
     cell: int = _column("number of the cell, from 1, as `harness experiment check` lists them", 0)
     seed: int = _column("seed of the order of the cells", 0)
-    attempt: int = _column("1, or 2 where the first attempt failed: only the last one is kept here", 1)
+    attempt: int = _column("1, or 2 where the first attempt failed: both have a row", 1)
     probe: str = _column("costly probe that this trial was run for: its figures are not to be compared; empty: timed")
     started_utc: str = _column("when the trial began, ISO 8601")
     status: str = _column(
@@ -216,11 +216,16 @@ def append(path: str, *rows: Row) -> None:
         file.flush()
         os.fsync(file.fileno())
     if new:
-        directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        make_name_durable(path)
+
+
+def make_name_durable(path: str) -> None:
+    """Have it on disk that a file is called so: fsync(2) of its directory."""
+    directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def read(path: str) -> Iterator[Trial]:

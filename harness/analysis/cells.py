@@ -14,10 +14,9 @@ from operator import attrgetter
 from typing import Any
 
 from harness.results import COLUMN_OF, FACTORS, Trial
-from harness.spec import OF_THE_CACHE, idle
+from harness.spec import idle
 
 ORIGIN = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit")
-CACHE_COLUMNS = {COLUMN_OF.get(name, name) for name in OF_THE_CACHE}
 THROUGHPUT, MEDIAN_LATENCY = "requests_per_s", "latency_p50_us"
 
 _TRANSPORTS = ("source", "command", "data")

@@ -186,9 +186,7 @@ class _Run:
                 program.say(f"{what}: {row.reason}")
             if row.swept:
                 program.say(f"{what}: {row.swept} objects had to be swept")
-            if row.status == "ok":
-                return
-            if row.status == "refused":
+            if row.status != "failed":
                 return
 
     def _measure(self, cell: Spec, row: results.Trial, slot: Slot) -> None:
