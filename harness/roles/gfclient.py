@@ -18,7 +18,7 @@ from harness.histogram import bucket, upper_bound
 from harness.protocol import getfile
 from harness.protocol.dialects import DIALECTS, Dialect
 from harness.roles import crew, load, program
-from harness.roles.load import BYTES, COUNT, END, EXACT, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
+from harness.roles.load import BYTES, COUNT, END, EXACT, FIRSTS, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
 
 PERCENTILES = (50, 90, 99, 99.9, 99.99)
 POISSON, FIXED = "poisson", "fixed"
@@ -215,7 +215,7 @@ def summarise(tallies: list[Tally], begun: int) -> dict[str, Any]:
     for tally in tallies:
         buckets.update({index: count for index, count in enumerate(tally.histogram) if count})
     histogram = [(upper_bound(index), count) for index, count in sorted(buckets.items())]
-    firsts = sorted(ns for tally in tallies for ns in tally.firsts if ns)
+    firsts = sorted(ns for tally in tallies for ns in tally.firsts[: tally.words[FIRSTS]])
     latencies = exact
     up_to: Sequence[int] = range(1, requests + 1)
     if len(exact) < requests:

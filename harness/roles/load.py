@@ -32,11 +32,11 @@ OUTCOMES = ("OK", "FILE_NOT_FOUND", "ERROR", "INVALID", "short", "wrong", "faile
 OK, NOT_FOUND, ERROR, _, SHORT, WRONG, FAILED = range(len(OUTCOMES))
 
 # The words of a tally, all unsigned 64-bit. Times are in ns; END is on the clock of CLOCK_MONOTONIC. EXACT: how many
-# latencies are kept one by one.
-COUNT, BYTES, END, EXACT, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 8)
+# latencies are kept one by one, FIRSTS: how many times to first bytes.
+COUNT, BYTES, END, EXACT, FIRSTS, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 9)
 _WORDS = 16
-_FIRSTS = 1 << 14  # times to first bytes that are kept, of the last requests
-_LATENCIES = _WORDS + BUCKETS + _FIRSTS
+_MOST_FIRSTS = 1 << 14  # times to first bytes that are kept, of the last requests
+_LATENCIES = _WORDS + BUCKETS + _MOST_FIRSTS
 _MOST_EXACT = 1 << 20  # latencies that are kept one by one: 8 MiB, and seconds to sort
 
 
@@ -46,7 +46,7 @@ class Tally:
     words: a count for each of OUTCOMES, then those named above; those up to END are of that time, which is a moment
     ago while requests are made. latencies: ns, in the order of the requests' ends, as far as there is room; histogram:
     how many of the others are in each of harness.histogram's buckets. So hours of requests have room. firsts: ns to the
-    first bytes of replies, 0 where there were none.
+    first bytes of replies.
     """
 
     def __init__(self, memory: memoryview) -> None:
@@ -61,7 +61,6 @@ class Tally:
         self.counts = [0] * len(OUTCOMES)
         self._buckets = [0] * BUCKETS
         self._content = self._exact = self._firsts = 0
-        self.firsts[:] = memoryview(array("Q", bytes(8 * _FIRSTS)))
         self.tell(time.monotonic_ns())
 
     def add(self, outcome: int, content: int, latency: int) -> None:
@@ -76,7 +75,7 @@ class Tally:
 
     def add_first(self, latency: int) -> None:
         """The first bytes of a reply have come."""
-        self.firsts[self._firsts % _FIRSTS] = latency
+        self.firsts[self._firsts % _MOST_FIRSTS] = latency
         self._firsts += 1
 
     def tell(self, end: int) -> None:
@@ -86,7 +85,7 @@ class Tally:
     def end(self, end: int, used: Iterable[int]) -> None:
         """Have others see all; `used` is what used_since returned."""
         self.histogram[:] = memoryview(array("Q", self._buckets))
-        self._write(end, self._exact, *used)
+        self._write(end, self._exact, min(self._firsts, _MOST_FIRSTS), *used)
 
     def _write(self, *words: int) -> None:
         for word, value in enumerate((*self.counts, sum(self.counts), self._content, *words)):
