@@ -70,9 +70,9 @@ def run(
     which costs a little.
     """
     seen = {} if seen is None else seen
-    _describe(spec, trial)
     name = f"trial-{os.getpid()}-{trial.trial}"
     try:
+        _describe(spec, trial)
         if reason := impossible(spec):
             raise Refused(reason)
         with ExitStack() as undo:
@@ -436,6 +436,9 @@ def _describe(spec: Spec, trial: Trial) -> None:
     if trial.congestion == SYSTEM:
         with open("/proc/sys/net/ipv4/tcp_congestion_control") as name:
             trial.congestion = name.read().strip()
+    trial.host, trial.kernel, trial.python = platform.node(), platform.release(), platform.python_version()
+    trial.cpu, trial.cpus = machine.cpu_model(), len(os.sched_getaffinity(0))
+    trial.harness, trial.commit = harness.__version__, machine.commit()
     if spec.source == "cache":
         data = data_transport(spec)
         trial.command_effective = registry.describe(registry.command_transport(spec.command))
@@ -444,6 +447,3 @@ def _describe(spec: Spec, trial: Trial) -> None:
         trial.chunk_effective_bytes = getattr(data, "chunk", 0)
         trial.depth_effective = getattr(data, "depth", 0)
         trial.wait_effective = getattr(data, "wait", "")
-    trial.host, trial.kernel, trial.python = platform.node(), platform.release(), platform.python_version()
-    trial.cpu, trial.cpus = machine.cpu_model(), len(os.sched_getaffinity(0))
-    trial.harness, trial.commit = harness.__version__, machine.commit()
