@@ -12,6 +12,7 @@ import tempfile
 import time
 
 import pytest
+from misbehaving import Origin
 
 from harness import registry, rendezvous
 
@@ -157,6 +158,14 @@ def pipeline(base, tmp_path):
     pipeline.stop()
 
 
+@pytest.fixture
+def origin():
+    """An HTTP origin that misbehaves as a test wants."""
+    origin = Origin()
+    yield origin
+    origin.close()
+
+
 class Connection:
     """A GETFILE client that behaves as badly as a test wants."""
 
@@ -188,6 +197,15 @@ def get(port, path):
     """The whole reply to one request."""
     with Connection(port) as connection:
         return connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).rest()
+
+
+# The replies of the dialect `getfile`.
+NOT_FOUND, ERROR = b"GETFILE FILE_NOT_FOUND\r\n\r\n", b"GETFILE ERROR\r\n\r\n"
+
+
+def whole(content):
+    """The reply with this content."""
+    return b"GETFILE OK %d\r\n\r\n" % len(content) + content
 
 
 def eventually(condition, timeout=20):

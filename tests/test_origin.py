@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Connection, eventually, get
+from conftest import ERROR, NOT_FOUND, Connection, eventually, get, whole
 from hypothesis import given
 from hypothesis import strategies as st
 from misbehaving import (
@@ -30,14 +30,6 @@ from harness.roles.origin import parse_url
 from harness.roles.webproxy import STRATEGIES
 
 CONTENT = os.urandom(200_000)
-NOT_FOUND, ERROR = b"GETFILE FILE_NOT_FOUND\r\n\r\n", b"GETFILE ERROR\r\n\r\n"
-
-
-@pytest.fixture
-def origin():
-    origin = Origin()
-    yield origin
-    origin.close()
 
 
 @pytest.fixture
@@ -46,10 +38,6 @@ def proxy(pipeline, origin):
         return pipeline.proxy("-s", url or origin.url, "--timeout", 1, *arguments)
 
     return start
-
-
-def whole(content):
-    return b"GETFILE OK %d\r\n\r\n" % len(content) + content
 
 
 @pytest.mark.parametrize("reuse", ["--reuse", "--no-reuse"])

@@ -9,22 +9,14 @@ import threading
 import time
 
 import pytest
-from conftest import Connection, eventually, get
-from misbehaving import Origin, chunked, closing, ok, resetting, status
+from conftest import ERROR, NOT_FOUND, Connection, eventually, get, whole
+from misbehaving import chunked, closing, ok, resetting, status
 
 from harness import registry
-from harness.roles.origin import Origin as Source
+from harness.roles.origin import Origin
 from harness.roles.store import Store
 
 CONTENT = os.urandom(300_000)
-NOT_FOUND, ERROR = b"GETFILE FILE_NOT_FOUND\r\n\r\n", b"GETFILE ERROR\r\n\r\n"
-
-
-@pytest.fixture
-def origin():
-    origin = Origin()
-    yield origin
-    origin.close()
 
 
 @pytest.fixture
@@ -37,10 +29,6 @@ def pair(pipeline, origin):
         return own, pipeline.proxy(*proxy)
 
     return start
-
-
-def whole(content):
-    return b"GETFILE OK %d\r\n\r\n" % len(content) + content
 
 
 def halting(content, gate, header=b"", asked=None):
@@ -159,10 +147,10 @@ def test_a_worker_killed_in_a_download_has_the_next_one_in_line_begin_anew(origi
     gate, asked = threading.Event(), threading.Event()
     origin.answers["/file"] = halting(CONTENT, gate, asked=asked)
     if not (child := os.fork()):
-        Store(Source(origin.url, 20), str(tmp_path), 1 << 20, 20, False).open(b"/file")
+        Store(Origin(origin.url, 20), str(tmp_path), 1 << 20, 20, False).open(b"/file")
         os._exit(0)
     assert asked.wait(20)
-    store = Store(Source(origin.url, 20), str(tmp_path), 1 << 20, 20, False)  # which must not take it for abandoned
+    store = Store(Origin(origin.url, 20), str(tmp_path), 1 << 20, 20, False)  # which must not take it for abandoned
     found = []
     waiting = threading.Thread(target=lambda: found.append(store.open(b"/file")))
     waiting.start()
