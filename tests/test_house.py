@@ -22,7 +22,7 @@ ROOMS = {
     "harness.registry": ["harness.api"],
     "harness.transfer": ["harness.api", "harness.protocol"],
     "harness.histogram": [],
-    "harness.workload": ["harness.spec"],
+    "harness.workload": ["harness.protocol", "harness.spec"],
     "harness.roles": ["harness.roles", "harness", "harness.api", "harness.protocol", "harness.registry",
                       "harness.rendezvous", "harness.transfer", "harness.histogram"],
     "harness.machine": ["harness", "harness.rendezvous"],
