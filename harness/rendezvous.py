@@ -5,6 +5,7 @@
         serving                         the same, but a cache lets go of it first when it is asked to end
         left                            what transports should have removed and did not, noted as it was found
         channel                         written once the command channel is ready: timeout and transport
+        store/                          what a cache has fetched from an origin
         <scope>/                        one channel or lane: `names` (the ledger), FIFOs, sockets
         <scope>/lane                    timeout and data transport of a lane, for the cache
 

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from mmap import PAGESIZE
 from typing import IO, Any
 
@@ -29,12 +30,12 @@ from harness.probing import ProbeFailed, Probing, Seen, disturbance
 from harness.results import COLUMN_OF, Bucket, Trial
 from harness.roles.gfserver import SYSTEM
 from harness.roles.load import OUTCOMES
-from harness.spec import DIRECTORY, OF_TCP, OF_THE_CACHE, Spec
+from harness.spec import DIRECTORY, Spec, idle
 from harness.workload import Workload
 
 _START = 30.0  # seconds for the programs to be ready
 _END = 4.0  # seconds for a program to end after SIGTERM
-_REQUEST = 10.0  # seconds for a request of the load
+_REQUEST = 30.0  # seconds for a request of the load
 _LONG = 86_400.0  # seconds for a load that is a number of requests
 _NULL = "null"
 _KEEPS_CONTENT = {"memfd", "mmap"}  # content that has been served once does not come from the file any more
@@ -107,11 +108,15 @@ def impossible(spec: Spec) -> str:
     if missing:
         has = _text(os.sched_getaffinity(0))
         return f"placement {spec.placement}: this run may not use CPU {min(missing)}; it has {has}"
-    if spec.scope == "lane" and (spec.rate or spec.source == "direct"):
+    if spec.scope == "lane" and (spec.rate or spec.source != "cache"):
         return (
             "scope lane: a lane leads to a cache, and each request waits for its reply; leave `rate` and "
-            "`source: direct` to the pipeline"
+            f"`source: {spec.source}` to the pipeline"
         )
+    if spec.source == "curl" and find_spec("pycurl") is None:
+        return "source curl: needs pycurl: pip install 'transport-harness[curl]'"
+    if spec.source == "curl" and spec.page_cache == "cold":
+        return "page_cache cold: the origin of `source: curl` serves from the page cache"
     if spec.page_cache == "cold" and kind in _KEEPS_CONTENT:
         return f"page_cache cold: {kind} keeps content, or the pages of files, itself; take another transport"
     if spec.files.startswith(DIRECTORY) and kind == _NULL:
@@ -170,6 +175,14 @@ def _measure(
     start = partial(_Program, directory, undo, _placed(spec.placement))
     if spec.source == "direct":
         backend = ["--direct", files.directory, *cold]
+    elif spec.source == "curl":
+        servers["origin"] = start(
+            "origin", "origin", "-c", files.directory, "-p", "0", "--latency", str(round(spec.origin_latency * 1e6)),
+            *(["--bandwidth", str(spec.origin_bandwidth)] if spec.origin_bandwidth else []), "--until-eof",
+        )  # fmt: skip
+        trial.origin = f"harness origin {harness.__version__}"
+        url = servers["origin"].expect("origin: listening on", _START).split()[3].rstrip(",")
+        backend = ["-s", url, "--strategy", spec.strategy, "--reuse" if spec.reuse else "--no-reuse"]
     else:
         backend = ["-n", str(spec.lanes), "--data", registry.describe(data_transport(spec))]
         servers["cache"] = start(
@@ -206,7 +219,7 @@ def _measure(
     processes = {role: pids for role, pids in processes.items() if pids}
     trial.placement_effective = " ".join(
         f"{role}={_text(set().union(*map(os.sched_getaffinity, processes[role])))}"
-        for role in ("client", "proxy", "cache")
+        for role in ("client", "proxy", "cache", "origin")
         if role in processes
     )
     before = _read_from_disks(processes) if cold else 0
@@ -226,7 +239,8 @@ def _measure(
 
 def _await_end(spec: Spec, client: "_Program", processes: Mapping[str, Sequence[int]], live: Live | None) -> None:
     """Return when the load has ended; meanwhile pass on each second what has come of it, and shares of CPUs."""
-    deadline = time.monotonic() + (_LONG if spec.requests else spec.seconds) + _REQUEST + 5
+    # In an open loop what was due in time may be sent until a request's timeout has passed, and then takes its own.
+    deadline = time.monotonic() + (_LONG if spec.requests else spec.seconds) + 2 * _REQUEST + 5
     if not live:
         client.expect("done", deadline - time.monotonic())
         return
@@ -393,7 +407,7 @@ def _children(pid: int) -> list[int]:
 def _fill(trial: Trial, result: Mapping[str, Any]) -> None:
     for outcome in OUTCOMES:
         setattr(trial, outcome.lower(), result[outcome])
-    for same in ("requests", "requests_per_s", "content_bytes", "latency_max_us"):
+    for same in ("requests", "requests_per_s", "content_bytes", "latency_max_us", "first_byte_p50_us"):
         setattr(trial, same, result[same])
     for percentile in ("50", "90", "99", "99.9", "99.99"):
         setattr(trial, f"latency_p{percentile.replace('.', '_')}_us", result[f"latency_p{percentile}_us"])
@@ -411,11 +425,11 @@ def _fill(trial: Trial, result: Mapping[str, Any]) -> None:
 def _describe(spec: Spec, trial: Trial) -> None:
     """Fill in what is known before the trial."""
     trial.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
-    idle = OF_THE_CACHE if spec.source == "direct" else OF_TCP if spec.scope == "lane" else ()
+    silent = idle(spec.source, spec.scope)
     for factor in fields(Spec):
-        if factor.name not in idle:
+        if factor.name not in silent:
             setattr(trial, COLUMN_OF.get(factor.name, factor.name), getattr(spec, factor.name))
-    trial.control = int(spec.control)
+    trial.control, trial.reuse = int(spec.control), int(trial.reuse)
     if spec.requests:
         trial.load_s = 0.0
     if not spec.rate:

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import registry, rendezvous, results, trial, workload
-from harness.histogram import BUCKETS
 from harness.roles import gfclient, load
 from harness.roles.catalogue import Cold, Directory
 from harness.roles.program import Refused
@@ -372,7 +371,7 @@ def test_latencies_come_as_a_histogram_of_all_requests_too(base):
 
 
 def test_latencies_beyond_those_that_are_kept_are_counted_and_percentiles_are_nearly_right():
-    tally = load.Tally(memoryview(bytearray((16 + BUCKETS + 100) * 8)).cast("Q"))
+    tally = load.Tally(memoryview(bytearray((load._LATENCIES + 100) * 8)).cast("Q"))
     tally.begin()
     for latency in range(1, 10_001):
         tally.add(load.OK if latency % 2 else load.ERROR, 3, latency * 1000)
@@ -410,3 +409,44 @@ def test_what_a_transport_or_the_machine_says_no_to_is_refused_and_not_a_failure
     row = run(**factors)
     assert (row.status, message in row.reason) == ("refused", True), row.reason
     assert row.swept == 0
+
+
+# An HTTP origin
+
+
+@pytest.mark.parametrize("strategy", ["single-get", "head-then-get", "buffered"])
+def test_the_proxy_fetches_from_an_origin_that_the_trial_starts(base, strategy):
+    row = good(run(source="curl", strategy=strategy, reuse=strategy != "buffered", files="16384"))
+    assert (row.strategy, row.reuse) == (strategy, strategy != "buffered")
+    assert row.origin.startswith("harness origin ")
+    assert (row.command, row.data, row.lanes) == ("", "", 0)
+    assert row.content_bytes == row.requests * 16384
+
+
+def test_an_origin_is_as_slow_as_it_is_asked_to_be_and_a_collected_body_begins_late(base):
+    slow = {"source": "curl", "files": str(1 << 20), "origin_latency": 0.02, "origin_bandwidth": 20 << 20}
+    streamed = good(run(**slow))
+    collected = good(run(**slow, strategy="buffered"))
+    assert 20_000 < streamed.first_byte_p50_us < streamed.latency_p50_us
+    assert collected.first_byte_p50_us > 2 * streamed.first_byte_p50_us
+
+
+def test_the_first_bytes_of_a_reply_come_before_its_last(base):
+    row = good(run(files=str(16 << 20), data="fifo"))
+    assert 0 < row.first_byte_p50_us < row.latency_p50_us
+
+
+def test_rows_of_an_older_version_have_defaults_for_columns_that_came_later(tmp_path):
+    path = str(tmp_path / "trials.csv")
+    results.append(path, results.Trial(experiment="old", trial=3))
+    with open(path) as file:
+        lines = [line.rstrip("\n").split(",") for line in file]
+    at = lines[0].index("strategy")
+    with open(path, "w") as file:
+        file.writelines(",".join(line[:at] + line[at + 1 :]) + "\n" for line in lines)
+    assert [row.strategy for row in results.read(path)] == [""]
+    with open(path, "w") as file:
+        file.writelines(",".join(["1" if number == 1 and index == 0 else value for index, value in enumerate(line)])
+                        + "\n" for number, line in enumerate(lines))  # fmt: skip
+    with pytest.raises(ValueError, match="schema 1, not 2"):
+        list(results.read(path))

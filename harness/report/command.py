@@ -12,6 +12,8 @@ from harness.analysis import compare, details, directory, study, wording
 from harness.analysis.details import Details
 from harness.analysis.study import Study
 from harness.report import charts, figures, page
+from harness.report import tables as contents
+from harness.report.look import Look
 from harness.report.markup import Markup, el
 from harness.report.plot import Figure
 from harness.results import Trial
@@ -76,7 +78,7 @@ def pictures(place: str) -> list[Figure]:
 
 
 def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], found: Study, more: Details) -> str:
-    look = charts.Look(found)
+    look = Look(found)
     name = found.name or os.path.basename(os.path.abspath(place))
     question = str(experiment.get("question") or name)
     varying, fixed = charts.levels(trials) if trials else ([], {})
@@ -85,19 +87,16 @@ def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], foun
     parts: list[Any] = [page.head(f"Study {name}", question, _subline(found, trials)), page.answer(found)]
     if pictured:
         parts += [el("h2", "Pictures", id="pictures"), page.chips(look), pictured]
-    if found.contexts:
-        tables["cells"] = page.cells(found, look)
-        parts += [
-            el("h2", "Tables", id="tables"),
-            el("h3", "Cells"),
-            page.table("cells", "Cells", "One row a cell. A click on the number of its trials shows their rows below."),
-        ]
     if trials:
-        tables["trials"] = page.rows_of(trials, varying, found, look)
-        parts += [
-            el("h3", "Trials"),
-            page.table("trials", "Trials", f"One row a trial, of {results.TRIALS}, which has more columns."),
-        ]
+        parts.append(el("h2", "Tables", id="tables"))
+    if found.contexts:
+        tables["cells"] = contents.of_cells(found, look)
+        caption = "One row a cell. A click on the number of its trials shows their rows below."
+        parts += [el("h3", "Cells"), page.table("cells", "Cells", caption)]
+    if trials:
+        tables["trials"] = contents.of_trials(trials, varying, found, look)
+        caption = f"One row a trial, of {results.TRIALS}, which has more columns."
+        parts += [el("h3", "Trials"), page.table("trials", "Trials", caption)]
     parts += [_measured(place, trials, experiment, found, fixed)]
     return page.page(f"{name}: {question}", [el("main", parts)], tables)
 
@@ -105,7 +104,8 @@ def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], foun
 def _subline(found: Study, trials: list[Trial]) -> Iterable[str]:
     good = [trial for trial in trials if trial.status == "ok"]
     counts = found.counts
-    yield f"{counts.trials} trials, {counts.ok} good" if counts.trials else "no trials"
+    trials_of = "trial" if counts.trials == 1 else "trials"
+    yield f"{counts.trials} {trials_of}, {counts.ok} good" if counts.trials else "no trials"
     if good:
         one = good[0]
         yield from (f"{one.cpus} CPUs of {one.cpu}", f"Linux {one.kernel}", one.started_utc[:10])
@@ -169,7 +169,7 @@ def _measured(
         parts.append(
             el(
                 "details",
-                el("summary", f"{len(bad)} trials failed or were refused"),
+                el("summary", f"Trials that failed or were refused: {len(bad)}"),
                 el("ul", lines),
                 open=len(bad) <= 10,
             )
@@ -264,7 +264,7 @@ def against(first: str, second: str, metric: str, output: str | None = None) -> 
         ]
     return _write(
         output or f"{second}/comparison.html",
-        page.page(f"{second} against {first}", [el("main", parts)], {"pairs": page.pairs(found)}),
+        page.page(f"{second} against {first}", [el("main", parts)], {"pairs": contents.of_pairs(found)}),
     )
 
 
@@ -300,7 +300,10 @@ def _card(place: str, name: str, path: str) -> Markup:
         for one, kind in (("supported", "good"), ("refuted", "bad"), ("undecided", "unsure"))
         if one in outcomes
     ]
-    lines = [line if len(line) < 240 else f"{line[:240]}\u2026" for line in (one.line for one in found.crossovers[:3])]
+    lines = [
+        line if len(line) < 240 else f"{line[:240]}\u2026"
+        for line in (one.line if not one.label else f"{one.label}: {one.line}" for one in found.crossovers[:3])
+    ]
     return el(
         "article",
         el("p", f"{name} \u00b7 ", " \u00b7 ".join(_subline(found, trials)), class_="kicker"),

@@ -1,6 +1,7 @@
 """The cache: worker threads that take commands from the channel and answer each over the lane that it names.
 
-It is told nothing about data transports: beside each lane its proxy has noted which one it is.
+It is told nothing about data transports: beside each lane its proxy has noted which one it is. With --origin it fetches
+what is not in its own files (store.py); a request waits for that, and other requests for the same file with it.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from harness import registry, rendezvous, transfer
 from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Sender
@@ -16,6 +18,9 @@ from harness.protocol import wire
 from harness.roles import program
 from harness.roles.catalogue import COLD, Cold, Directory, Locals, open_source
 from harness.roles.lanes import CACHE, CHANNEL, COMMANDS, LANE
+
+if TYPE_CHECKING:
+    from harness.roles.store import Fetching
 
 DEFAULT_COMMAND = "posix_mq"
 _QUIET = 0.1  # seconds without a command after which none is on its way
@@ -26,7 +31,7 @@ class CacheWorkers:
 
     def __init__(
         self,
-        catalogue: Directory | Locals | Cold,
+        catalogue: "Directory | Locals | Cold | Fetching",
         transport: CommandTransport,
         scope: Scope,
         rendezvous_name: str,
@@ -34,6 +39,7 @@ class CacheWorkers:
         delay: float,
     ) -> None:
         self._find = catalogue.find
+        self._close = None if isinstance(catalogue, Directory | Locals | Cold) else os.close  # of what was found
         self._delay = delay
         self._lanes = Lanes(rendezvous_name)
         self._stopping = False
@@ -94,6 +100,9 @@ class CacheWorkers:
         except BaseException:
             lane.close()
             raise
+        finally:
+            if self._close is not None and fd >= 0:
+                self._close(fd)
         self._lanes.put_back(name, lane)
 
 
@@ -156,8 +165,12 @@ def arguments() -> argparse.ArgumentParser:
         "the transport or this machine.",
     )
     add = parser.add_argument
-    add("-c", dest="source", required=True, metavar="SOURCE",
+    add("-c", dest="source", default=None, metavar="SOURCE",
         help="a directory, or a file of lines `/key path` (paths from the working directory)")
+    add("--origin", default=None, metavar="URL",
+        help="fetch what is not in SOURCE from this HTTP origin, /path from URL/path, and keep it (off)")
+    add("--store", default=None, metavar="DIR", help="keep it there, also for the next run (default: for this run)")
+    add("--store-size", type=program.size, default=1 << 30, metavar="BYTES", help="keep no more than that (1GiB)")
     add("-t", dest="threads", type=program.positive, default=4, help="worker threads a process (%(default)s)")
     add("--processes", type=program.positive, default=1, help="worker processes (%(default)s)")
     add("--command", default=DEFAULT_COMMAND, metavar="NAME[:opt=val,...]", help="command transport (%(default)s)")
@@ -169,15 +182,27 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """`harness simplecached`: run until a signal asks to end. Returns the exit code."""
-    args = arguments().parse_args(argv)
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if args.source is None and args.origin is None:
+        parser.error("one of these is required: -c, --origin")
     return program.main("simplecached", lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
     transport = registry.command_transport(args.command)
-    catalogue = open_source(args.source, args.cold)
+    catalogue: Directory | Locals | Cold | Fetching | None
+    catalogue = own = None if args.source is None else open_source(args.source, args.cold)
     with ExitStack() as undo:
         home = program.open_home(undo, args.name, CACHE)
+        if args.origin is not None:
+            from harness.roles import origin, store  # noqa: PLC0415  libcurl costs a sixth of the start
+
+            where = args.store or f"{home.directory}/store"
+            kept = store.Store(origin.parse_url(args.origin, args.timeout), where, args.store_size, args.timeout,
+                               durable=args.store is not None)  # fmt: skip
+            catalogue = store.Fetching(own, kept)
+        assert catalogue is not None
         serving = home.hold(rendezvous.SERVING)
         scope = home.scope(COMMANDS, args.timeout)
         try:
@@ -190,6 +215,8 @@ def _run(args: argparse.Namespace) -> None:
 
         def ready() -> None:
             rendezvous.write_note(f"{home.directory}/{CHANNEL}", args.timeout, registry.describe(transport))
-            print(f"simplecached: ready at rendezvous {args.name!r} over {registry.describe(transport)}", flush=True)
+            origin_too = f", and from {kept.origin.url}" if args.origin is not None else ""
+            print(f"simplecached: ready at rendezvous {args.name!r} over {registry.describe(transport)}{origin_too}",
+                  flush=True)  # fmt: skip
 
         program.run(args.processes, serve, ready, lambda: rendezvous.unhold(serving), args.until_eof)
