@@ -39,7 +39,7 @@ _REQUEST = 30.0  # seconds for a request of the load
 _LONG = 86_400.0  # seconds for a load that is a number of requests
 _NULL = "null"
 _KEEPS_CONTENT = {"memfd", "mmap"}  # content that has been served once does not come from the file any more
-_COLD = 0.95  # share of the pages that must have come from disks
+_COLD = 0.8  # share of the pages that must have come from disks; some are held when they are to be dropped
 _APART = 4  # files for each request under way: dropping spares pages that the network still holds
 _REFUSED = {2, 3}  # exit codes of a program that says no to what the cell asks for
 
