@@ -219,7 +219,7 @@ def _measure(
     processes = {role: pids for role, pids in processes.items() if pids}
     trial.placement_effective = " ".join(
         f"{role}={_text(set().union(*map(os.sched_getaffinity, processes[role])))}"
-        for role in ("client", "proxy", "cache")
+        for role in ("client", "proxy", "cache", "origin")
         if role in processes
     )
     before = _read_from_disks(processes) if cold else 0
@@ -239,7 +239,8 @@ def _measure(
 
 def _await_end(spec: Spec, client: "_Program", processes: Mapping[str, Sequence[int]], live: Live | None) -> None:
     """Return when the load has ended; meanwhile pass on each second what has come of it, and shares of CPUs."""
-    deadline = time.monotonic() + (_LONG if spec.requests else spec.seconds) + _REQUEST + 5
+    # In an open loop what was due in time may be sent until a request's timeout has passed, and then takes its own.
+    deadline = time.monotonic() + (_LONG if spec.requests else spec.seconds) + 2 * _REQUEST + 5
     if not live:
         client.expect("done", deadline - time.monotonic())
         return
