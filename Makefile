@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test bench
+# The tests of reports look at them in this.
+BROWSER := $(firstword $(foreach one,chromium chromium-browser google-chrome,$(shell command -v $(one))))
+
+.PHONY: study test bench browser
 
 study: .venv/installed
 	$(BIN)/harness run experiments/quick.yaml
 
-test: .venv/installed-for-tests
+test: .venv/installed-for-tests browser
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
@@ -15,6 +18,17 @@ test: .venv/installed-for-tests
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/floor.py
+
+browser:
+ifeq ($(BROWSER),)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	    echo "no browser here: apt-get install chromium, for the tests of reports"; \
+	    { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-liberation; } > /dev/null \
+	        || echo "that did not work: the tests that need a browser are skipped"; \
+	else \
+	    echo "no browser here: the tests that need one are skipped; to have them: apt-get install chromium"; \
+	fi
+endif
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

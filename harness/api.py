@@ -16,7 +16,7 @@ Rules, for both kinds:
 3. Every call that blocks ends within `scope.timeout` seconds with TimeoutError, also where the peer was killed.
 4. No silent fallback: a transport that cannot work as named raises, saying why and what to change.
 5. Plugins raise plain OSError (TimeoutError is one) and EOFError; the harness adds transport, lane and verb.
-6. `close()` may be called twice, and leaves no descriptor and no mapping.
+6. `close()` may be called twice, waits for what has yet to leave this process, and leaves no descriptor and no mapping.
 
 A reply is HEAD_BYTES of head, then its content. What an end can do is its type:
 
@@ -159,7 +159,7 @@ class End(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of descriptors and mappings; a second call does nothing."""
+        """Let go of descriptors and mappings, once what was sent has left this process; a second call does nothing."""
 
 
 class CommandSender(End):

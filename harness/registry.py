@@ -133,6 +133,13 @@ def data_transport(text: str, **wanted: Any) -> api.DataTransport:
     return built
 
 
+def probe(name: str) -> api.Probe:
+    """The probe of that name, made for one trial. Raises UnknownTransport."""
+    if name not in load().probes:
+        raise UnknownTransport(_unknown("probe", name, load().probes))
+    return load().probes[name]()
+
+
 def defaults() -> list[AnyTransport]:
     """Every installed transport, command transports first, with its default options."""
     found = load()

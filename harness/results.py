@@ -48,8 +48,10 @@ class Trial:
         "`pipeline`; `lane`: the two channels alone between two processes, without client and TCP: the role `proxy` "
         "asks and times, `client` is empty, or the processes that read what the proxy's end writes to sockets"
     )
-    source: str = _column("`cache`, or `direct`: the proxy serves files by itself with sendfile, the floor")
-    command: str = _column("command transport as asked for; it and what follows of lanes and cache: not for `direct`")
+    source: str = _column(
+        "`cache`; `direct`: the proxy serves files by itself with sendfile, the floor; `curl`: from an HTTP origin"
+    )
+    command: str = _column("command transport as asked for; it and what follows of lanes and cache: only for `cache`")
     data: str = _column("data transport as asked for")
     command_effective: str = _column("command transport with all its options")
     data_effective: str = _column("data transport with all its options")
@@ -81,6 +83,11 @@ class Trial:
     placement: str = _column("which CPUs the roles may use: `free`, `same-core`, `spread`, or a list a role")
     placement_effective: str = _column("the CPUs that each role had")
     page_cache: str = _column("`warm`, or `cold`: dropped before each request with POSIX_FADV_DONTNEED")
+    strategy: str = _column("`curl`: `head-then-get`, `single-get`, or `buffered`: the whole body before the header")
+    reuse: int = _column("`curl`: 1 where connections to the origin are kept", 0)
+    origin_latency_s: float = _column("`curl`: that the origin waits before each response", 0.0, "s")
+    origin_bandwidth_bytes_per_s: int = _column("`curl`: of each connection to the origin; 0: no limit", 0, "B/s")
+    origin: str = _column("`curl`: which server the origin was")
     timeout_s: float = _column("bound on every wait for a peer", 0.0, "s")
     warmup_s: float = _column("requests before those that count; their content is compared with the files", 0.0, "s")
     load_s: float = _column("how long the load was asked to run; 0: by `requests_asked`", 0.0, "s")
@@ -109,6 +116,7 @@ class Trial:
     latency_p99_9_us: float = _column("99.9th percentile", 0.0, "us")
     latency_p99_99_us: float = _column("99.99th percentile", 0.0, "us")
     latency_max_us: float = _column("largest latency", 0.0, "us")
+    first_byte_p50_us: float = _column("median time to the first bytes of the reply", 0.0, "us")
 
     client_user_s: float = _column("CPU time of the client in user mode, in the measured time", 0.0, "s")
     client_kernel_s: float = _column("CPU time of the client in the kernel", 0.0, "s")
@@ -152,7 +160,8 @@ class Trial:
 # The columns of factors whose names bear a unit there.
 COLUMN_OF = {
     "rate": "rate_per_s", "chunk": "chunk_bytes", "timeout": "timeout_s", "warmup": "warmup_s", "seconds": "load_s",
-    "requests": "requests_asked",
+    "requests": "requests_asked", "origin_latency": "origin_latency_s",
+    "origin_bandwidth": "origin_bandwidth_bytes_per_s",
 }  # fmt: skip
 # What a trial was set to; trials that are alike in these are of one cell.
 FACTORS = tuple(COLUMN_OF.get(factor.name, factor.name) for factor in fields(Spec))
@@ -215,8 +224,14 @@ def append(path: str, *rows: Row) -> None:
 
 
 def read(path: str) -> Iterator[Trial]:
-    """The rows of a file of trials. Raises ValueError with the line that is not a row of this schema."""
-    return _read(path, Trial)
+    """The rows of a file of trials. Raises ValueError with the line that is not a row of this schema.
+
+    Columns that a later version of the schema has added have their defaults in older files.
+    """
+    for row in _read(path, Trial):
+        if row.schema != SCHEMA:
+            raise ValueError(f"{path}: schema {row.schema}, not {SCHEMA}; read it with the version that wrote it")
+        yield row
 
 
 def read_latencies(path: str) -> Iterator[Bucket]:
@@ -230,10 +245,11 @@ def read_observations(path: str) -> Iterator[Observation]:
 
 
 def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
-    columns, types = [column.name for column in fields(kind)], get_type_hints(kind)
+    types = get_type_hints(kind)
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
-        if next(rows, None) != columns:
+        columns = next(rows, [])
+        if columns[:2] != [column.name for column in fields(kind)][:2] or not set(columns) <= set(types):
             raise ValueError(f"{path}:1: not the columns of schema {SCHEMA}; read it with the version that wrote it")
         for row in rows:
             try:

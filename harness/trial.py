@@ -18,31 +18,40 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
+from mmap import PAGESIZE
 from typing import IO, Any
 
 import harness
 from harness import machine, registry, rendezvous, workload
 from harness.api import DataTransport, Probe
-from harness.probes.proc import Cpu, resident
+from harness.probes.proc import Cpu, read_from_disks, resident
 from harness.probing import ProbeFailed, Probing, Seen, disturbance
 from harness.results import COLUMN_OF, Bucket, Trial
 from harness.roles.gfserver import SYSTEM
 from harness.roles.load import OUTCOMES
-from harness.spec import DIRECTORY, OF_TCP, OF_THE_CACHE, Spec
+from harness.spec import DIRECTORY, Spec, idle
 from harness.workload import Workload
 
 _START = 30.0  # seconds for the programs to be ready
 _END = 4.0  # seconds for a program to end after SIGTERM
-_REQUEST = 10.0  # seconds for a request of the load
+_REQUEST = 30.0  # seconds for a request of the load
 _LONG = 86_400.0  # seconds for a load that is a number of requests
 _NULL = "null"
 _KEEPS_CONTENT = {"memfd", "mmap"}  # content that has been served once does not come from the file any more
+_COLD = 0.8  # share of the pages that must have come from disks; some are held when they are to be dropped
+_APART = 4  # files for each request under way: dropping spares pages that the network still holds
+_REFUSED = {2, 3}  # exit codes of a program that says no to what the cell asks for
 
 Live = Callable[[Mapping[str, float]], None]
 
 
 class TrialError(Exception):
     """Why a trial has no result, in one line."""
+
+
+class Refused(TrialError):
+    """What it was to do cannot be done here."""
 
 
 def run(
@@ -55,16 +64,17 @@ def run(
 ) -> Trial:
     """Run one trial and fill in `trial`, whose identity (experiment, number, block) the caller has set.
 
-    A trial that fails is a record too: status `failed` and the reason. probes: made afresh; those of every trial need
-    not be named. seen: gets what has no column, by table. logs: the directory that gets the words of the programs of a
-    trial that failed. live: called each second while the load runs, which costs a little.
+    A trial that fails is a record too: status `failed` and the reason; `refused` where transport or machine say no.
+    probes: made afresh; those of every trial need not be named. seen: gets what has no column, by table. logs: the
+    directory that gets the words of the programs of a trial that failed. live: called each second while the load runs,
+    which costs a little.
     """
     seen = {} if seen is None else seen
     _describe(spec, trial)
     name = f"trial-{os.getpid()}-{trial.trial}"
     try:
         if reason := impossible(spec):
-            raise ValueError(reason)
+            raise Refused(reason)
         with ExitStack() as undo:
             home = rendezvous.Home(name, "trial")
             undo.callback(home.close)
@@ -75,7 +85,8 @@ def run(
                 raise TrialError(f"not every reply was OK: {bad}")
         trial.status = "ok"
     except (TrialError, ProbeFailed, OSError, ValueError) as error:
-        trial.status, trial.reason = "failed", " ".join(str(error).split())
+        trial.status = "refused" if isinstance(error, Refused) else "failed"
+        trial.reason = " ".join(str(error).split())
     finally:
         trial.swept = _sweep(name)
     return trial
@@ -91,19 +102,33 @@ def refuse(spec: Spec, trial: Trial, reason: str) -> Trial:
 def impossible(spec: Spec) -> str:
     """Why a trial could not do what its spec says, empty where nothing speaks against it."""
     kind = registry.data_transport(spec.data).name if spec.source == "cache" else ""
+    if spec.placement == "spread" and len(os.sched_getaffinity(0)) < 2:
+        return "placement spread: this run may use but one CPU"
     missing = {cpu for cpus in _placed(spec.placement).values() for cpu in cpus} - os.sched_getaffinity(0)
     if missing:
         has = _text(os.sched_getaffinity(0))
         return f"placement {spec.placement}: this run may not use CPU {min(missing)}; it has {has}"
-    if spec.scope == "lane" and (spec.rate or spec.source == "direct"):
+    if spec.scope == "lane" and (spec.rate or spec.source != "cache"):
         return (
             "scope lane: a lane leads to a cache, and each request waits for its reply; leave `rate` and "
-            "`source: direct` to the pipeline"
+            f"`source: {spec.source}` to the pipeline"
         )
+    if spec.source == "curl" and find_spec("pycurl") is None:
+        return "source curl: needs pycurl: pip install 'transport-harness[curl]'"
+    if spec.source == "curl" and spec.page_cache == "cold":
+        return "page_cache cold: the origin of `source: curl` serves from the page cache"
     if spec.page_cache == "cold" and kind in _KEEPS_CONTENT:
         return f"page_cache cold: {kind} keeps content, or the pages of files, itself; take another transport"
     if spec.files.startswith(DIRECTORY) and kind == _NULL:
         return f"files {spec.files}: the null transport serves zeros; take a file set of sizes"
+    if spec.page_cache == "cold":
+        files = len(workload.describe(spec.files, spec.copies, "").paths)
+        at_once = spec.clients if spec.scope == "pipeline" else spec.proxy_threads * spec.proxy_processes
+        if files < at_once * _APART:
+            return (
+                f"page_cache cold: {files} files for {at_once} requests at a time, which would find pages that others "
+                f"still hold; take {at_once * _APART} files or more (copies)"
+            )
     return ""
 
 
@@ -144,21 +169,31 @@ def _measure(
     files = _make_files(spec, directory)
     trial.file_size_bytes = files.mean_size
     where = ["--name", name, "--timeout", str(spec.timeout)]
-    common = [*where, "--until-eof", *(["--cold"] if spec.page_cache == "cold" else [])]
+    common = [*where, "--until-eof"]
+    cold = ["--cold"] if spec.page_cache == "cold" else []
     servers = {}
     start = partial(_Program, directory, undo, _placed(spec.placement))
     if spec.source == "direct":
-        backend = ["--direct", files.directory]
+        backend = ["--direct", files.directory, *cold]
+    elif spec.source == "curl":
+        servers["origin"] = start(
+            "origin", "origin", "-c", files.directory, "-p", "0", "--latency", str(round(spec.origin_latency * 1e6)),
+            *(["--bandwidth", str(spec.origin_bandwidth)] if spec.origin_bandwidth else []), "--until-eof",
+        )  # fmt: skip
+        trial.origin = f"harness origin {harness.__version__}"
+        url = servers["origin"].expect("origin: listening on", _START).split()[3].rstrip(",")
+        backend = ["-s", url, "--strategy", spec.strategy, "--reuse" if spec.reuse else "--no-reuse"]
     else:
         backend = ["-n", str(spec.lanes), "--data", registry.describe(data_transport(spec))]
         servers["cache"] = start(
             "cache", "simplecached", "-c", files.directory, "-t", str(spec.cache_threads), "--processes",
-            str(spec.cache_processes), "--command", spec.command, *common,
+            str(spec.cache_processes), "--command", spec.command, *cold, *common,
         )  # fmt: skip
     workers = ["-t", str(spec.proxy_threads), "--processes", str(spec.proxy_processes)]
     load = [
         "-w", f"{directory}/workload.txt", "--warmup", str(spec.warmup), "--verify", files.directory, "--gate",
         "--json", *(["-r", str(spec.requests)] if spec.requests else ["--seconds", str(spec.seconds)]),
+        *(["--live"] if live else []), *(["--apart"] if cold else []),
     ]  # fmt: skip
     if spec.scope == "lane":
         servers["cache"].expect("simplecached: ready", _START)
@@ -171,10 +206,11 @@ def _measure(
             servers["cache"].expect("simplecached: ready", _START)
         port = proxy.expect("webproxy: listening on", _START).split()[3].rstrip(",").rpartition(":")[2]
         if spec.rate:
-            load += ["--rate", str(spec.rate), "--arrivals", spec.arrivals, "--seed", str(trial.trial)]
+            load += ["--rate", str(spec.rate), "--arrivals", spec.arrivals]
+            load += ["--seed", str(trial.seed + trial.block)]  # requests come to all cells of a block alike
         client = start(
             "client", "gfclient", "-p", port, "-t", str(spec.clients), "--processes", str(spec.client_processes),
-            "--timeout", str(_REQUEST), f"--{spec.sink}", *load, *(["--live"] if live else []),
+            "--timeout", str(_REQUEST), f"--{spec.sink}", *load,
         )  # fmt: skip
     client.expect("warm", _START + spec.warmup)
     processes = {"client": client.pids(), **{role: program.pids() for role, program in servers.items()}}
@@ -182,40 +218,51 @@ def _measure(
         processes["client"] = [pid for worker in client.pids()[1:] for pid in _children(worker)]
     processes = {role: pids for role, pids in processes.items() if pids}
     trial.placement_effective = " ".join(
-        f"{role}={_text(set().union(*map(os.sched_getaffinity, pids)))}" for role, pids in processes.items()
+        f"{role}={_text(set().union(*map(os.sched_getaffinity, processes[role])))}"
+        for role in ("client", "proxy", "cache")
+        if role in processes
     )
+    before = _read_from_disks(processes) if cold else 0
     with probing.looking(processes, directory):
         client.say("go")
         _await_end(spec, client, processes, live)
+    read = _read_from_disks(processes) - before if cold else 0
     client.say("end")
     report = json.loads(client.expect("{", _START))
     client.wait()
     _fill(trial, report)
+    wanted = trial.ok * sum(-(-size // PAGESIZE) * PAGESIZE for size in files.sizes) / len(files.sizes)
+    if cold and read < _COLD * wanted and not _serves_zeros(spec):
+        raise TrialError(f"page_cache cold: only {read / wanted:.0%} of the pages came from disks; take more copies")
     seen["latency"] = [Bucket(trial.trial, bound / 1e3, count) for bound, count in report["histogram"]]
 
 
 def _await_end(spec: Spec, client: "_Program", processes: Mapping[str, Sequence[int]], live: Live | None) -> None:
-    """Return when the load has ended; meanwhile pass on what it says of itself each second."""
+    """Return when the load has ended; meanwhile pass on each second what has come of it, and shares of CPUs."""
     deadline = time.monotonic() + (_LONG if spec.requests else spec.seconds) + _REQUEST + 5
-    last, probe = {"seconds": 0.0, "requests": 0.0, "content_bytes": 0.0}, Cpu()
-    if live:
-        probe.begin(processes, "")
-    while (line := client.expect("", deadline - time.monotonic())) != "done":
-        if live and line.startswith("tick "):
-            now = json.loads(line.removeprefix("tick "))
-            passed = max(now["seconds"] - last["seconds"], 1e-9)
-            told = {
-                "requests": now["requests"],
-                "requests_per_s": (now["requests"] - last["requests"]) / passed,
-                "bytes_per_s": (now["content_bytes"] - last["content_bytes"]) / passed,
-            }
-            for role, metric, value, _ in probe.end():
-                told[f"{role}_{metric.removesuffix('_s')}"] = value / passed
-            for role, pids in processes.items():
-                told[f"{role}_rss_mib"] = sum(map(resident, pids)) / (1 << 20)
-            live(told)
-            last, probe = now, Cpu()
-            probe.begin(processes, "")
+    if not live:
+        client.expect("done", deadline - time.monotonic())
+        return
+    last = {"seconds": 0.0, "requests": 0.0, "content_bytes": 0.0}
+    looked, cpu = time.monotonic(), Cpu()
+    cpu.begin(processes, "")
+    while (line := client.expect(("tick ", "done"), deadline - time.monotonic())) != "done":
+        now = json.loads(line.removeprefix("tick "))
+        passed = max(now["seconds"] - last["seconds"], 1e-9)
+        told = {
+            "requests": now["requests"],
+            "requests_per_s": (now["requests"] - last["requests"]) / passed,
+            "bytes_per_s": (now["content_bytes"] - last["content_bytes"]) / passed,
+        }
+        since = time.monotonic() - looked
+        used = {f"{role}_{metric}": value / since for role, metric, value, _ in cpu.end()}
+        for role, pids in processes.items():
+            user, kernel = used[f"{role}_user_s"], used[f"{role}_kernel_s"]
+            told |= {f"{role}_user": user, f"{role}_kernel": kernel, f"{role}_cpu": user + kernel}
+            told[f"{role}_rss_mib"] = sum(map(resident, pids)) / (1 << 20)
+        live(told)
+        last, looked = now, time.monotonic()
+        cpu.begin(processes, "")
 
 
 class _Program:
@@ -250,20 +297,23 @@ class _Program:
         self._in.write(f"{line}\n".encode())
         self._in.flush()
 
-    def expect(self, beginning: str, seconds: float) -> str:
-        """The next line of its output, which begins like this. Raises TrialError."""
+    def expect(self, beginning: str | tuple[str, ...], seconds: float) -> str:
+        """The next line of its output, which begins like this, or like one of these. Raises TrialError."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._unread:
             if not select.select([self._out], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TrialError(f"{self._name} did not say {beginning!r} within {seconds:g} s; {self._last_words()}")
             piece = os.read(self._out.fileno(), 1 << 16)
             if not piece:
-                raise TrialError(f"{self._name} ended too early; {self._last_words()}")
+                self.wait()
+                kind = Refused if self._process.returncode in _REFUSED else TrialError
+                raise kind(f"{self._name} ended too early; {self._last_words()}")
             self._unread += piece
         line, _, self._unread = self._unread.partition(b"\n")
-        if not line.startswith(beginning.encode()):
-            raise TrialError(f"{self._name} said {line.decode(errors='replace')!r} instead of {beginning!r}")
-        return line.decode()
+        told = line.decode(errors="replace")
+        if not told.startswith(beginning):
+            raise TrialError(f"{self._name} said {told!r} instead of {beginning!r}")
+        return told
 
     def _last_words(self) -> str:
         with open(self._log, errors="replace") as log:
@@ -334,11 +384,18 @@ def _make_files(spec: Spec, directory: str) -> Workload:
     """The files to be asked for, and the list of them. Random bytes, but zeros where the transport invents zeros."""
     files = workload.describe(spec.files, spec.copies, f"{directory}/files")
     if files.directory == f"{directory}/files":
-        zeros = spec.source == "cache" and registry.data_transport(spec.data).name == _NULL
-        workload.make(files, zeros, durable=spec.page_cache == "cold")
+        workload.make(files, _serves_zeros(spec), durable=spec.page_cache == "cold")
     with open(f"{directory}/workload.txt", "w", encoding="utf-8", errors="surrogateescape") as lines:
         lines.writelines(f"{path}\n" for path in files.paths)
     return files
+
+
+def _serves_zeros(spec: Spec) -> bool:
+    return spec.source == "cache" and registry.data_transport(spec.data).name == _NULL
+
+
+def _read_from_disks(processes: Mapping[str, Sequence[int]]) -> int:
+    return sum(read_from_disks(pid) for pids in processes.values() for pid in pids)
 
 
 def _children(pid: int) -> list[int]:
@@ -349,7 +406,7 @@ def _children(pid: int) -> list[int]:
 def _fill(trial: Trial, result: Mapping[str, Any]) -> None:
     for outcome in OUTCOMES:
         setattr(trial, outcome.lower(), result[outcome])
-    for same in ("requests", "requests_per_s", "content_bytes", "latency_max_us"):
+    for same in ("requests", "requests_per_s", "content_bytes", "latency_max_us", "first_byte_p50_us"):
         setattr(trial, same, result[same])
     for percentile in ("50", "90", "99", "99.9", "99.99"):
         setattr(trial, f"latency_p{percentile.replace('.', '_')}_us", result[f"latency_p{percentile}_us"])
@@ -367,11 +424,11 @@ def _fill(trial: Trial, result: Mapping[str, Any]) -> None:
 def _describe(spec: Spec, trial: Trial) -> None:
     """Fill in what is known before the trial."""
     trial.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
-    idle = OF_THE_CACHE if spec.source == "direct" else OF_TCP if spec.scope == "lane" else ()
+    silent = idle(spec.source, spec.scope)
     for factor in fields(Spec):
-        if factor.name not in idle:
+        if factor.name not in silent:
             setattr(trial, COLUMN_OF.get(factor.name, factor.name), getattr(spec, factor.name))
-    trial.control = int(spec.control)
+    trial.control, trial.reuse = int(spec.control), int(trial.reuse)
     if spec.requests:
         trial.load_s = 0.0
     if not spec.rate:

@@ -4,6 +4,7 @@ import os
 import shutil
 from typing import NamedTuple
 
+from harness.protocol import getfile
 from harness.spec import CLASSIC, DIRECTORY
 
 # The ten files of the course that this project began as: from nothing to 16 MiB, 3.07 MB on average.
@@ -42,6 +43,10 @@ def _found(directory: str) -> Workload:
             if os.path.isfile(path) and not os.path.islink(path):
                 paths.append(path.removeprefix(directory.rstrip("/")))
                 sizes.append(os.path.getsize(path))
+                try:
+                    getfile.encode_request(paths[-1])
+                except getfile.Malformed as error:
+                    raise ValueError(f"{path!r}: no request can ask for it, {error}: move it away") from None
     if not paths:
         raise ValueError(f"{directory}: no files in it")
     return Workload(directory, paths, sizes)
@@ -55,7 +60,10 @@ def make(workload: Workload, zeros: bool, durable: bool) -> None:
     os.makedirs(workload.directory, exist_ok=True)
     free = shutil.disk_usage(workload.directory).free
     if (needed := sum(workload.sizes)) > free:
-        raise OSError(f"{workload.directory}: {needed} bytes of files, and room for {free}: use smaller or fewer files")
+        raise OSError(
+            f"{workload.directory}: {needed} bytes of files, and room for {free}: use smaller or fewer files, or set "
+            "TRANSPORT_HARNESS_DIR to a directory with more room"
+        )
     for path, size in zip(workload.paths, workload.sizes, strict=True):
         with open(workload.directory + path, "wb") as file:
             for start in range(0, size, _MIB):

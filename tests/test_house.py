@@ -3,6 +3,8 @@
 import ast
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ ROOMS = {
     "harness.registry": ["harness.api"],
     "harness.transfer": ["harness.api", "harness.protocol"],
     "harness.histogram": [],
-    "harness.workload": ["harness.spec"],
+    "harness.workload": ["harness.protocol", "harness.spec"],
     "harness.roles": ["harness.roles", "harness", "harness.api", "harness.protocol", "harness.registry",
                       "harness.rendezvous", "harness.transfer", "harness.histogram"],
     "harness.machine": ["harness", "harness.rendezvous"],
@@ -105,9 +107,28 @@ KEPT = [path for path in sorted((ROOT / "results").glob("*/trials.csv")) if not 
 def test_kept_results_are_of_this_schema_and_good(path):
     rows = list(results.read(str(path)))
     assert rows
-    assert {row.status for row in rows} == {"ok"}
+    assert {row.status for row in rows} <= {"ok", "refused"}
     assert {row.swept for row in rows} == {0}
     assert not any(row.commit.endswith("+dirty") for row in rows)
+
+
+def test_the_page_of_kept_results_is_as_the_program_writes_it():
+    program = ROOT / "benchmarks/describe_results.py"
+    written = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=100, check=True).stdout
+    assert written == (ROOT / "results/README.md").read_text()
+
+
+def test_every_study_that_came_with_claims_has_kept_results():
+    kept = {path.parent.name for path in KEPT}
+    assert kept == {path.stem for path in (ROOT / "experiments").glob("*.yaml")}
+
+
+def test_every_factor_and_key_of_experiments_is_in_their_page():
+    from harness.experiment import language
+
+    page = (ROOT / "docs/experiments.md").read_text()
+    for name in [*language.CONVERT, *language.Document.model_fields]:
+        assert f"`{name}`" in page, name
 
 
 def test_the_readme_names_every_built_in_transport():

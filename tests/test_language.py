@@ -80,6 +80,8 @@ def load(tmp_path, text):
         (TWO + "claims:\n" + CLAIM.replace("text", "txt"), "3:6", "txt: no such key; did you mean text?"),
         ("settings: {lanes: 1, proxy_processes: 2}\n", "1:1", "1 lanes for 2 proxy processes"),
         ("settings: {scope: lane, source: direct}\n", "1:1", "a lane leads to a cache"),
+        ("settings: {source: curl, strategy: get}\n", "1:26", "get: no such choice"),
+        ("settings: {origin_bandwidth: 10MB}\n", "1:12", "'10MB' is not a bandwidth"),
         ("settings: {scope: lane, rate: 100}\n", "1:1", "in a lane each request waits for its reply"),
         ("settings: {scope: lane, proxy_threads: 2}\n", "1:1", "4 lanes for 8 workers: each needs one of its own"),
     ],

@@ -9,17 +9,17 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
 from harness.results import COLUMN_OF, FACTORS, Trial
-from harness.spec import OF_TCP, OF_THE_CACHE
+from harness.spec import OF_THE_CACHE, idle
 
 ORIGIN = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit")
 CACHE_COLUMNS = {COLUMN_OF.get(name, name) for name in OF_THE_CACHE}
 THROUGHPUT, MEDIAN_LATENCY = "requests_per_s", "latency_p50_us"
 
-_TCP_COLUMNS = {COLUMN_OF.get(name, name) for name in OF_TCP}
 _TRANSPORTS = ("source", "command", "data")
 # What is asked of the system under test, as opposed to what it is.
 _WORKLOAD = {
@@ -160,9 +160,12 @@ def applies(name: str, trial: Trial) -> bool:
     """Whether a column says anything of a trial. A trial that never ran need not know on which machine it did not."""
     if name in ORIGIN:
         return trial.status == "ok"
-    return not (
-        (trial.source == "direct" and name in CACHE_COLUMNS) or (trial.scope == "lane" and name in _TCP_COLUMNS)
-    )
+    return name not in _silent(trial.source, trial.scope)
+
+
+@cache
+def _silent(source: str, scope: str) -> set[str]:
+    return {COLUMN_OF.get(name, name) for name in idle(source, scope)}
 
 
 def _joins(key: tuple[Any, ...], context: tuple[Any, ...]) -> bool:

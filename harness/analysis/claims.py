@@ -63,8 +63,8 @@ class Claim:
         if self.test == self.baseline:
             raise ValueError("test and baseline are the same")
         unlike = set(self.test) ^ set(self.baseline)
-        direct = "direct" in (self.test.get("source"), self.baseline.get("source"))
-        if unlike and not (direct and unlike <= _CACHE_COLUMNS | {"source"}):
+        other = self.test.get("source") != self.baseline.get("source")  # one of them has no cache
+        if unlike and not (other and unlike <= _CACHE_COLUMNS | {"source"}):
             raise ValueError(f"test and baseline must name the same factors; {', '.join(sorted(unlike))}: only in one")
 
 
@@ -123,7 +123,7 @@ def _level(what: str, factor: str, value: Any) -> tuple[str, Any]:
     column = COLUMN_OF.get(factor, factor)
     _known("factor", column, _LEVELS)
     # YAML reads an unquoted null as nothing; here it can only be the transport of that name.
-    text = "null" if value is None else str(value)
+    text = "null" if value is None else str(int(value) if isinstance(value, bool) else value)
     try:
         return column, _TYPES[column](text)
     except ValueError:

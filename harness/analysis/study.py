@@ -20,6 +20,7 @@ from harness.results import Trial
 
 # Blocks before which narrow intervals do not end a run: docs/decisions/0009.
 LEAST_TO_STOP = 8
+_SHOWN = 4  # of the cells that lead a range of file sizes: who reads of forty reads nothing
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ class Crossover:
                 where = f"up to {last}" if number == 0 else where
                 where = f"from {first} on" if number == len(self.segments) - 1 else where
             told = " (cannot be told apart)" if len(segment.designs) > 1 else ""
-            parts.append(f"{where}: {' or '.join(segment.designs)}{told}")
+            shown, rest = segment.designs[:_SHOWN], len(segment.designs) - _SHOWN
+            more = [f"one of {rest} more"] if rest > 0 else []
+            parts.append(f"{where}: {' or '.join(shown + more)}{told}")
         return "; ".join(parts)
 
 

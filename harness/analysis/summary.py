@@ -4,6 +4,7 @@
 """
 
 import argparse
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:  # numpy and scipy are only loaded where something is analysed
     from harness.analysis.study import Cell, Context, Study
 
 WIDTH = 120  # where the output is no terminal
+_ROOM = 150  # columns of a terminal that has room for plots
+_PLOT = 25  # characters of one
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,7 +52,7 @@ def render(study: "Study") -> None:
     """Print a study."""
     screen = console()
     for context in study.contexts:
-        screen.print(_table(study, context))
+        screen.print(_table(study, context, screen.width >= _ROOM))
     lines = [f"Fastest{f' ({one.label})' if one.label else ''}: {one.line}." for one in study.crossovers]
     lines += [f"Claim {answer.outcome}: {answer.claim.text}" for answer in study.answers]
     lines += [study.control.line, *study.notes]
@@ -73,7 +76,7 @@ def console() -> Console:
     return screen if screen.is_terminal else Console(width=WIDTH)
 
 
-def _table(study: "Study", context: "Context") -> Table:
+def _table(study: "Study", context: "Context", plots: bool = False) -> Table:
     counts = sorted({cell.trials for cell in context.cells})
     trials = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     table = Table(
@@ -88,11 +91,13 @@ def _table(study: "Study", context: "Context") -> Table:
     ratio = "p50 ratio" if context.metric.startswith("latency_") else "ratio"
     for head in ("requests/s", "min to max", ratio, "interval"):
         table.add_column(head, justify="right", no_wrap=True)
+    if plots:
+        table.add_column(f"{'1':^{_PLOT}}", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for head in ("MB/s", "CPU us", "p50 us", "p99 us"):
         table.add_column(head, justify="right", no_wrap=True)
-    for cell in context.cells:
-        table.add_row(*_design(cell, names), *_figures(context, cell))
+    for cell, plot in zip(context.cells, _plots(context), strict=True):
+        table.add_row(*_design(cell, names), *_figures(context, cell, [plot] if plots else []))
     return table
 
 
@@ -103,7 +108,30 @@ def _design(cell: "Cell", names: Sequence[str]) -> list[str]:
     return levels
 
 
-def _figures(context: "Context", cell: "Cell") -> Iterable[str | Text]:
+def _plots(context: "Context") -> list[str]:
+    """The intervals of a context's ratios as lines of characters, 1 in the middle, on one logarithmic scale."""
+    judged = [cell.figures.get(context.metric) for cell in context.cells]
+    ratios = [figure.ratio if figure else None for figure in judged]
+    far = max([abs(math.log(one.value)) for one in ratios if one], default=0) * 1.4 or 0.1
+    half = _PLOT // 2
+
+    def place(value: float) -> int:
+        away = math.log(value) / far if value > 0 else -1.0
+        return half + round(half * max(-1.0, min(1.0, away)))
+
+    lines = []
+    for ratio in ratios:
+        line = [" "] * _PLOT
+        if ratio and ratio.bounded:
+            ends = place(ratio.low), place(ratio.high)
+            line[ends[0] : ends[1] + 1] = "\u2500" * (ends[1] - ends[0] + 1)
+        line[half] = "\u253c" if line[half] != " " else "\u2502"
+        line[place(ratio.value) if ratio else half] = "\u25cf"
+        lines.append("".join(line))
+    return lines
+
+
+def _figures(context: "Context", cell: "Cell", plots: Iterable[str]) -> Iterable[str | Text]:
     throughput = cell.figures.get("requests_per_s")
     yield f"{throughput.value.value:,.0f}" if throughput else "-"
     yield f"{throughput.least:,.0f} to {throughput.most:,.0f}" if throughput else "-"
@@ -111,6 +139,7 @@ def _figures(context: "Context", cell: "Cell") -> Iterable[str | Text]:
     ratio = judged.ratio if judged else None
     yield f"{ratio.value:.2f}" if ratio else "1.00" if cell.baseline else "-"
     yield f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio and ratio.bounded else "-"
+    yield from plots
     said = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
     other = context.baseline and cell.wait != context.baseline.wait
     flags = f" {'*' if other else ''}{f'!{cell.disturbed}' if cell.disturbed else ''}".rstrip()

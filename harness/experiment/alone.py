@@ -16,7 +16,8 @@ from contextlib import contextmanager
 
 from harness.roles.program import Failure, say
 
-_NAME = "\0transport-harness-measures"
+# Tests that run while a study does have a lock of their own, by this variable.
+_NAME = "\0transport-harness-measures" + os.environ.get("TRANSPORT_HARNESS_LOCK", "")
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 

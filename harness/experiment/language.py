@@ -141,6 +141,19 @@ def _rate(value: Any, _: str) -> float:
     return float(match[1])
 
 
+def _delay(value: Any, _: str) -> float:
+    return 0.0 if value in {0, "none"} and not isinstance(value, bool) else seconds(value)
+
+
+def _bandwidth(value: Any, _: str) -> int:
+    if value in {0, "none"} and not isinstance(value, bool):
+        return 0
+    try:
+        return registry.parse_size(str(value).removesuffix("/s"))
+    except ValueError:
+        raise ValueError(f"{value!r} is not a bandwidth, such as 10MiB/s, or `none`") from None
+
+
 def _chunk(value: Any, _: str) -> int:
     size = registry.parse_size(str(value))
     if 0 < size <= HEAD_BYTES:
@@ -182,7 +195,7 @@ def _placement(value: Any, _: str) -> str:
 
 _KINDS: dict[str, Callable[[Any, str], Any]] = {
     "scope": _choice("pipeline", "lane"),
-    "source": _choice("cache", "direct"),
+    "source": _choice("cache", "direct", "curl"),
     "command": _transport(registry.command_transport),
     "data": _transport(registry.data_transport),
     "files": _files,
@@ -195,6 +208,10 @@ _KINDS: dict[str, Callable[[Any, str], Any]] = {
     "wait": _text,
     "placement": _placement,
     "page_cache": _choice("warm", "cold"),
+    "strategy": _choice("head-then-get", "single-get", "buffered"),
+    "reuse": _truth,
+    "origin_latency": _delay,
+    "origin_bandwidth": _bandwidth,
     "timeout": seconds,
     "warmup": seconds,
     "seconds": seconds,

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from harness import registry
 from harness.analysis import claims
 from harness.experiment.language import CONVERT, Document, Mistakes, Path, Source, given, read, unknown
-from harness.spec import OF_TCP, OF_THE_CACHE, Spec
+from harness.spec import Spec, idle
 
 __all__ = ["Mistakes", "Plan", "Slot", "load"]
 
@@ -242,8 +242,8 @@ class _Planner:
                     at, f"{cell.lanes} lanes for {cell.proxy_processes} proxy processes: each needs one of its own"
                 )
                 break
-            if cell.scope == "lane" and cell.source == "direct":
-                self._mistake(("factors", "scope"), "a lane leads to a cache; with `source: direct` there is none")
+            if cell.scope == "lane" and cell.source != "cache":
+                self._mistake(("factors", "scope"), f"a lane leads to a cache; `source: {cell.source}` has none")
                 break
             if cell.scope == "lane" and cell.rate:
                 self._mistake(("factors", "scope"), "in a lane each request waits for its reply; there is no `rate`")
@@ -311,8 +311,7 @@ def _cross(dimensions: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
 
 def _plain(cell: Spec) -> Spec:
     """The cell without what says nothing of it, so that equal cells are equal."""
-    idle = OF_THE_CACHE if cell.source == "direct" else OF_TCP if cell.scope == "lane" else ()
-    return replace(cell, **{name: getattr(_DEFAULT, name) for name in idle})
+    return replace(cell, **{name: getattr(_DEFAULT, name) for name in idle(cell.source, cell.scope)})
 
 
 def _first_baseline(cells: list[Spec]) -> dict[str, Any]:

@@ -198,6 +198,11 @@ class _Run:
         trial.run(cell, row, probes, seen, self._store.logs, self._live if self._study.live else None)
         if row.status != "ok":
             return
+        if self._study.live:
+            print(
+                f"growth: proxy {row.proxy_rss_growth_bytes / 2**20:.1f} MiB and {row.proxy_fds_growth} descriptors, "
+                f"cache {row.cache_rss_growth_bytes / 2**20:.1f} MiB and {row.cache_fds_growth}; {row.swept} left"
+            )
         for table, observations in seen.items():
             self._store.keep(f"{table}.csv", observations)
 

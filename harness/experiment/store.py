@@ -47,7 +47,7 @@ class Store:
                 )
         os.makedirs(directory, exist_ok=True)
         facts = machine.facts()
-        facts["experiment"] = {"name": study.name, "file": os.path.abspath(source), "command": arguments}
+        facts["experiment"] = {"name": study.name, "file": source, "command": arguments}
         _write_json(f"{directory}/{ENVIRONMENT}", facts)
         store.describe()
         _write(f"{directory}/{EXPERIMENT}", study.text())

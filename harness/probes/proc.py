@@ -72,6 +72,12 @@ def resident(pid: int) -> int:
         return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def read_from_disks(pid: int) -> int:
+    """Bytes that a process has had read from disks, /proc/<pid>/io."""
+    with open(f"/proc/{pid}/io") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+
+
 def cpu_clock(pid: int) -> int:
     """CPU time of another process in ns, clock_getcpuclockid(3): kernel clock ids are built like this."""
     return time.clock_gettime_ns(~pid << 3 | 2)

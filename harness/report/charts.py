@@ -4,7 +4,7 @@ interval, and the rows behind it."""
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.analysis import wording
 from harness.analysis.cells import MEDIAN_LATENCY, THROUGHPUT
@@ -12,103 +12,15 @@ from harness.analysis.compare import Comparison
 from harness.analysis.details import FIRM, MODES, ROLES, Details, Percentile
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context, Study
+from harness.analysis.verdicts import WITHHELD
 from harness.report import plot
+from harness.report.look import MOST_MARKS, MOST_PANELS, MOST_ROWS, Look, few, left_out, tip, told
 from harness.report.markup import Markup, el
 from harness.report.plot import Figure, Panel, Scale, micros, number, short, words
 from harness.results import FACTORS, Trial
 
-COLOURS = 6
-MOST_PANELS, MOST_ROWS, MOST_LINES, MOST_MARKS = 12, 32, 14, 1500
-
 _Drawn = tuple[list[Markup], float]
-
-
-class Look:
-    """How a study's designs are told apart: a number, a short name, a colour and a shape for each.
-
-    A short name leaves out the factors that are the same in all designs.
-    """
-
-    def __init__(self, study: Study) -> None:
-        cells = {cell.label: cell for context in study.contexts for cell in context.cells}
-        self.cells = sorted(cells.values(), key=lambda cell: cell.number)
-        self._number = {cell.label: number for number, cell in enumerate(self.cells)}
-        rivals = [cell for cell in self.cells if cell.design.get("source") != "direct"] or self.cells
-        self.factors = [name for name in study.compared if len({cell.design[name] for cell in rivals}) > 1]
-        self._style: dict[int, int] = {}
-        self._drawn, self.of_lines = self._few_lines(study)
-        for cell in self.cells:
-            if not cell.floor:
-                self._style[self.key(cell)] = len(self._style)
-
-    def _few_lines(self, study: Study) -> tuple[set[int], str]:
-        """The designs that are drawn as lines, the same ones in all pictures, and a note on which these are."""
-        if len(self.cells) <= MOST_LINES:
-            return {self.key(cell) for cell in self.cells}, ""
-        base = next((context.baseline for context in study.contexts if context.baseline), self.cells[0])
-        if len(self.factors) > 1:
-            name = min(self.factors, key=lambda one: len({cell.design[one] for cell in self.cells}))
-            alike = {self.key(cell) for cell in self.cells if cell.design[name] == base.design[name]}
-            if 1 < len(alike) <= MOST_LINES + 2:
-                given = wording.design({name: base.design[name]})
-                return alike, f"Drawn are those with the baseline's {name}, {given}. The tables have all."
-        best = [
-            self.key(cell) for place in range(MOST_LINES) for one in study.contexts for cell in one.cells[place:][:1]
-        ]
-        chosen = list(dict.fromkeys([self.key(base), *best]))[:MOST_LINES]
-        return set(
-            chosen
-        ), f"Drawn are {len(chosen)} of {len(self.cells)}: the best ones and the baseline. The tables have all."
-
-    def lines(self, context: Context) -> list[Cell]:
-        """The cells of a context that are drawn as lines."""
-        return [cell for cell in context.cells if self.key(cell) in self._drawn]
-
-    @property
-    def columns(self) -> int:
-        """How many panels fit side by side where names stand beside the marks."""
-        return 3 if max((len(self.name(cell)) for cell in self.cells), default=0) <= 13 else 2
-
-    def key(self, cell: Cell) -> int:
-        """The number of a cell's design: marks of one design have it in all pictures."""
-        return self._number[cell.label]
-
-    def name(self, cell: Cell) -> str:
-        """The short name of a cell's design."""
-        if cell.design.get("source") == "direct":
-            return "direct"
-        return wording.design({name: cell.design[name] for name in self.factors}) or cell.label
-
-    def colour(self, cell: Cell) -> str:
-        """The class of a cell's colour; floors are grey."""
-        return "floor" if cell.floor else f"c{self._style[self.key(cell)] % COLOURS}"
-
-    def shape(self, cell: Cell) -> int:
-        """Its shape: one for each round through the colours."""
-        return 3 if cell.floor else self._style[self.key(cell)] // COLOURS
-
-    def mark(self, cell: Cell, x: float, y: float, tip: str, size: float = 4.5) -> Markup:
-        """A marker of a cell."""
-        return el(
-            "path",
-            d=plot.marker(self.shape(cell), x, y, size),
-            class_=f"m dot {self.colour(cell)}",
-            data_k=self.key(cell),
-            data_tip=tip,
-        )
-
-    def chips(self) -> list[tuple[str, list[int], str, int]]:
-        """What can be marked: (name, designs, class, shape). Designs, or where these are combinations their levels."""
-        if len(self.factors) < 2:
-            return [(self.name(cell), [self.key(cell)], self.colour(cell), self.shape(cell)) for cell in self.cells]
-        levels: dict[tuple[str, Any], list[int]] = defaultdict(list)
-        for name in self.factors:
-            for cell in self.cells:
-                if cell.design.get("source") != "direct":
-                    levels[name, cell.design[name]].append(self.key(cell))
-        return [
-            (wording.label({name: given}) or f"{name}: its own", keys, "", 0) for (name, given), keys in levels.items()
-        ]
+_Draw = Callable[[float], _Drawn]
 
 
 def charts(study: Study, details: Details, trials: Sequence[Trial]) -> list[Figure]:
@@ -124,58 +36,6 @@ def charts(study: Study, details: Details, trials: Sequence[Trial]) -> list[Figu
         _order(study, look, details, trials),
     )
     return [figure for figure in made if figure and figure.panels]
-
-
-# Words of marks
-
-
-def told(ratio: Estimate) -> str:
-    """A ratio and its interval."""
-    if not ratio.bounded:
-        return f"{ratio.value:.3f}, no interval ({ratio.n} blocks)"
-    return f"{ratio.value:.3f}, {ratio.low:.3f} to {ratio.high:.3f} at {100 * ratio.level:.4g} %, n = {ratio.n} blocks"
-
-
-def _rows(cell: Cell) -> str:
-    rows = ", ".join(map(str, cell.rows[:12]))
-    return f"rows of trials.csv: {rows}" + (", \u2026" if len(cell.rows) > 12 else "")
-
-
-def tip(context: Context, cell: Cell, *lines: str) -> str:
-    """What a mark tells."""
-    told_lines = [cell.label, context.label]
-    figure = cell.figures.get(context.metric)
-    if figure:
-        value = micros(figure.value.value) if context.metric == MEDIAN_LATENCY else f"{number(figure.value.value)}/s"
-        what = "median latency" if context.metric == MEDIAN_LATENCY else "requests"
-        told_lines.append(f"{what}: {value}")
-        if figure.ratio and not any("to the baseline" in line for line in lines):
-            told_lines.append(f"to the baseline: {told(figure.ratio)}")
-        if figure.verdict:
-            told_lines.append(f"verdict: {figure.verdict}")
-    if cell.baseline:
-        told_lines.append("the baseline")
-    if cell.disturbed:
-        told_lines.append(f"{cell.disturbed} of {cell.trials} trials disturbed")
-    return "\n".join((*told_lines, *lines, _rows(cell)))
-
-
-def few(cells: Sequence[Cell], most: int) -> list[Cell]:
-    """The first cells, and of the rest the baseline and the floors that fit."""
-    if len(cells) <= most:
-        return list(cells)
-    always = [cell for cell in cells if cell.baseline or cell.floor][: most // 3]
-    rest = [cell for cell in cells if cell not in always][: most - len(always)]
-    return [cell for cell in cells if cell in always or cell in rest]
-
-
-def _left_out(study: Study, most: int) -> str:
-    notes = []
-    if len(study.contexts) > MOST_PANELS:
-        notes.append(f"the first {MOST_PANELS} of {len(study.contexts)} contexts")
-    if any(len(context.cells) > most for context in study.contexts):
-        notes.append(f"{most} cells of a context: the best, the baseline, floors")
-    return f"Drawn are {' and '.join(notes)}. The tables have all." if notes else ""
 
 
 # Pictures
@@ -196,7 +56,7 @@ def _forest(study: Study, look: Look) -> Figure | None:
         f"{'Left is better.' if latency else 'Right is better.'}",
         panels[:MOST_PANELS],
         look.columns,
-        _left_out(study, MOST_ROWS),
+        left_out(study, MOST_ROWS),
     )
 
 
@@ -205,9 +65,38 @@ def _ratio(context: Context, cell: Cell) -> Estimate | None:
     return figure.ratio if figure else None
 
 
-def _forest_panel(context: Context, look: Look, unit: str) -> Callable[[float], _Drawn]:
+def _forest_panel(context: Context, look: Look, unit: str) -> _Draw:
     cells = [cell for cell in few(context.cells, MOST_ROWS) if cell.baseline or _ratio(context, cell)]
-    ratios = [ratio for cell in cells if (ratio := _ratio(context, cell))]
+    return _ratios(
+        unit,
+        [
+            _Row(
+                look.name(cell),
+                look.key(cell),
+                look.colour(cell),
+                look.shape(cell),
+                _ratio(context, cell),
+                tip(context, cell),
+            )
+            for cell in cells
+        ],
+    )
+
+
+class _Row(NamedTuple):
+    """A ratio in a forest plot; none is the baseline's."""
+
+    name: str
+    key: int
+    colour: str
+    shape: int
+    ratio: Estimate | None
+    tip: str
+
+
+def _ratios(unit: str, rows: list[_Row]) -> _Draw:
+    """A forest plot."""
+    ratios = [row.ratio for row in rows if row.ratio]
     values = [1.0, *(ratio.value for ratio in ratios)]
     # Few blocks have intervals of any width: those that leave the picture are cut off.
     ends = [end for ratio in ratios if ratio.bounded for end in (ratio.low, ratio.high)]
@@ -215,24 +104,19 @@ def _forest_panel(context: Context, look: Look, unit: str) -> Callable[[float], 
     span = plot.around([least, most], log=True)
 
     def draw(width: float) -> _Drawn:
-        names = [look.name(cell) for cell in cells]
-        left = min(max(map(len, names)) * plot.LETTER + 14, width * 0.42)
-        right = 44
-        x = Scale(*span, left, width - right, log=True)
-        bottom = len(cells) * 21 + 4
-        drawn: list[Markup] = plot.across(x, 0, bottom, lambda tick: f"{tick:.3g}", plot.clip(unit, width), one=1.0)
-        for row, (cell, name) in enumerate(zip(cells, names, strict=True)):
-            y = row * 21 + 13.0
-            key, ratio = look.key(cell), _ratio(context, cell)
-            kind = f"m label{' floor-name' if cell.floor else ''}"
-            drawn.append(
-                el("text", plot.clip(name, left - 12), x=left - 10, y=y + 4, text_anchor="end", class_=kind, data_k=key)
-            )
-            if ratio and ratio.bounded:
-                drawn.append(_interval(x, y, ratio, f"m bar {look.colour(cell)}", key))
-            drawn.append(look.mark(cell, x(ratio.value if ratio else 1.0), y, tip(context, cell)))
-            value = f"{ratio.value:.2f}" if ratio else "base"
-            drawn.append(el("text", value, x=width, y=y + 4, text_anchor="end", class_="m value", data_k=key))
+        left = plot.margin([row.name for row in rows], width)
+        x = Scale(*span, left, width - 44, log=True)
+        bottom = len(rows) * plot.ROW + 4
+        drawn = plot.across(x, 0, bottom, "{:.3g}".format, plot.clip(unit, width), one=1.0)
+        for place, row in enumerate(rows):
+            y = place * plot.ROW + 13.0
+            drawn.append(plot.named(row.name, left, y + 4, row.key, row.colour == "floor"))
+            if row.ratio and row.ratio.bounded:
+                drawn.append(_interval(x, y, row.ratio, f"m bar {row.colour}", row.key))
+            path = plot.marker(row.shape, x(row.ratio.value if row.ratio else 1.0), y)
+            drawn.append(el("path", d=path, class_=f"m dot {row.colour}", data_k=row.key, data_tip=row.tip))
+            value = f"{row.ratio.value:.2f}" if row.ratio else "base"
+            drawn.append(el("text", value, x=width, y=y + 4, text_anchor="end", class_="m value", data_k=row.key))
         return drawn, bottom + 38.0
 
     return draw
@@ -296,7 +180,7 @@ def _sizes(study: Study, look: Look) -> Figure | None:
         panels,
         2,
         look.of_lines,
-        _legend(look, [cell for context in drawn for cell in look.lines(context)]),
+        look.legend([cell for context in drawn for cell in look.lines(context)]),
     )
 
 
@@ -306,17 +190,7 @@ def _absolute_axis(latency: bool, name: str) -> tuple[str, str, Callable[[float]
     return ("content_bytes_per_s", "content, B/s", short) if name == "files" else (THROUGHPUT, "requests/s", short)
 
 
-def _legend(look: Look, cells: Iterable[Cell]) -> tuple[tuple[str, int, str, int | None], ...]:
-    """Designs, each told by its own line's mark."""
-    shown = {look.key(cell): cell for cell in cells}
-    return tuple(
-        (f"m dot {look.colour(cell)}", look.shape(cell), look.name(cell), key) for key, cell in sorted(shown.items())
-    )
-
-
-def _lines(
-    contexts: list[Context], look: Look, name: str, metric: str, label: Callable[[float], str]
-) -> Callable[[float], _Drawn]:
+def _lines(contexts: list[Context], look: Look, name: str, metric: str, label: Callable[[float], str]) -> _Draw:
     """Lines by a number. metric: a column, or "": the ratio to the baseline."""
     series: dict[int, list[tuple[float, Estimate, Context, Cell]]] = defaultdict(list)
     for context in contexts:
@@ -333,7 +207,7 @@ def _lines(
 
     def draw(width: float) -> _Drawn:
         height = 250.0
-        x = Scale(levels[0], levels[-1], 54, width - 14, log=True)
+        x = Scale(levels[0], levels[-1], 60 if metric else 66, width - 18, log=True)
         y = Scale(*plot.around(values, log=True), height, 18, log=True)
         ticks = [levels[0]]
         for level in levels[1:]:
@@ -349,17 +223,18 @@ def _lines(
             _UNITS[name],
             ticks,
         )
-        for key, some in series.items():
+        for position, (key, some) in enumerate(series.items()):
+            # Intervals stand beside each other.
+            aside = (position / max(1, len(series) - 1) - 0.5) * min(20, 3 * len(series)) if not metric else 0.0
             cell = some[0][3]
             kind = f"{look.colour(cell)}{' dashed' if cell.floor else ''}"
-            drawn.append(plot.curve([(x(at), y(one.value)) for at, one, *_ in some], f"m line {kind}", data_k=key))
-            for at, estimate, context, cell in some:
+            points = [(x(at) + aside, y(estimate.value)) for at, estimate, *_ in some]
+            drawn.append(plot.curve(points, f"m line {kind}", data_k=key))
+            for point, (_, estimate, context, cell) in zip(points, some, strict=True):
                 if not metric and estimate.bounded and not cell.baseline:
-                    ends = [(x(at), y(estimate.low)), (x(at), y(estimate.high))]
+                    ends = [(point[0], y(estimate.low)), (point[0], y(estimate.high))]
                     drawn.append(plot.curve(ends, f"m thin {kind}", data_k=key))
-                drawn.append(
-                    look.mark(cell, x(at), y(estimate.value), tip(context, cell, *_absolute(metric, estimate)))
-                )
+                drawn.append(look.mark(cell, *point, tip(context, cell, *_absolute(metric, estimate))))
         return drawn, height + 38
 
     return draw
@@ -405,10 +280,10 @@ def _heat(study: Study, look: Look) -> Figure | None:
         "pairs",
         f"{down.capitalize()} \u00d7 {right}",
         f"Each cell is a pair of {down} (down) and {right} (across): its ratio to the baseline. Blue is better than "
-        "the baseline, orange is worse, and paler is nearer to it; what cannot be told from it is in italics.",
+        "the baseline, orange is worse, and paler is nearer to it; what cannot be told from it is pale, in italics.",
         panels[:MOST_PANELS],
         1 if counts[pair[1]] > 6 else 2,
-        _left_out(study, 10**9),
+        left_out(study, 10**9),
     )
 
 
@@ -417,24 +292,28 @@ def _order_of(cells: Iterable[Cell], name: str) -> list[Any]:
     return sorted(given) if all(isinstance(one, int | float) for one in given) else given
 
 
-def _heat_panel(context: Context, cells: list[Cell], look: Look, pair: tuple[str, str]) -> Callable[[float], _Drawn]:
-    down, right = (_order_of(cells, name) for name in pair)
-    at = {(cell.design[pair[0]], cell.design[pair[1]]): cell for cell in cells}
+def _heat_panel(context: Context, cells: list[Cell], look: Look, pair: tuple[str, str]) -> _Draw:
+    at = {tuple(cell.design[name] for name in pair): cell for cell in cells}
     less = context.metric == MEDIAN_LATENCY
 
     def draw(width: float) -> _Drawn:
-        names = [wording.value(pair[0], one) or "own" for one in down]
+        levels = [_order_of(cells, name) for name in pair]
+        # On a phone many columns do not fit: the longer factor goes down.
+        turned = len(levels[1]) > len(levels[0]) and width / len(levels[1]) < 44
+        first, second = (1, 0) if turned else (0, 1)
+        names, heads = ([wording.value(pair[one], level) or "own" for level in levels[one]] for one in (first, second))
         left = min(max(map(len, names)) * plot.LETTER + 10, width * 0.3)
-        wide, high = (width - left) / len(right), 26
-        drawn, top = plot.heads([wording.value(pair[1], one) or "own" for one in right], left, wide)
-        for row, (one, name) in enumerate(zip(down, names, strict=True)):
+        wide, high = (width - left) / len(heads), 26
+        drawn, top = plot.heads(heads, left, wide)
+        for row, name in enumerate(names):
             y = top + row * high
             drawn.append(words(left - 8, y + 17, plot.clip(name, left - 8), "label", "end"))
-            for column, other in enumerate(right):
-                cell = at.get((one, other))
+            for column in range(len(heads)):
+                place = (column, row) if turned else (row, column)
+                cell = at.get((levels[0][place[0]], levels[1][place[1]]))
                 if cell:
                     drawn += _heat_cell(context, cell, look, left + column * wide, float(y), wide, high, less)
-        return drawn, top + len(down) * high + 8.0
+        return drawn, top + len(names) * high + 8.0
 
     return draw
 
@@ -443,36 +322,17 @@ def _heat_cell(
     context: Context, cell: Cell, look: Look, x: float, y: float, wide: float, high: float, less: bool
 ) -> list[Markup]:
     figure = cell.figures.get(context.metric)
-    ratio = figure.ratio.value if figure and figure.ratio else 1.0 if cell.baseline else None
-    if ratio is None:
+    estimate = figure.ratio if figure else None
+    if not estimate and not cell.baseline:
         return []
+    ratio = estimate.value if estimate else 1.0
+    # A difference that is not told from none must not shout.
+    told_apart = estimate and figure and figure.verdict != WITHHELD and not estimate.low <= 1 <= estimate.high
     better = -math.log2(ratio) if less else math.log2(ratio)
-    step = min(4, round(abs(better) * 5))
+    step = min(4 if told_apart else 1, round(abs(better) * 5))
     shade = f"{'up' if better > 0 else 'down'}{step}" if step else "even"
-    quiet = "" if cell.baseline or (figure and figure.verdict not in ("cannot tell", "withheld", "")) else " open"
-    key = look.key(cell)
-    return [
-        el(
-            "rect",
-            x=x + 1,
-            y=y + 1,
-            width=wide - 2,
-            height=high - 2.0,
-            rx=3,
-            class_=f"m heat {shade}",
-            data_k=key,
-            data_tip=tip(context, cell),
-        ),
-        el(
-            "text",
-            f"{ratio:.2f}",
-            x=x + wide / 2,
-            y=y + 17,
-            text_anchor="middle",
-            class_=f"m in-{shade} heat-text{quiet}",
-            data_k=key,
-        ),
-    ]
+    quiet = "" if told_apart or cell.baseline else " open"
+    return plot.tile(x, y, wide, high, shade, f"{ratio:.2f}", look.key(cell), tip(context, cell), quiet)
 
 
 def _spectrum(study: Study, look: Look, details: Details) -> Figure | None:
@@ -494,7 +354,7 @@ def _spectrum(study: Study, look: Look, details: Details) -> Figure | None:
         panels,
         3,
         look.of_lines,
-        _legend(look, shown),
+        look.legend(shown),
     )
 
 
@@ -502,9 +362,7 @@ def _percent(above: float) -> str:
     return f"p{100 * (1 - above):.6g}"
 
 
-def _spectrum_panel(
-    context: Context, found: list[tuple[Cell, list[Percentile]]], look: Look
-) -> Callable[[float], _Drawn]:
+def _spectrum_panel(context: Context, found: list[tuple[Cell, list[Percentile]]], look: Look) -> _Draw:
     found = [(cell, [one for one in some if one.above <= 0.501 and one.above >= 1e-4 * 0.99]) for cell, some in found]
     found = [(cell, some) for cell, some in found if some]
     values = [one.us for _, some in found for one in some] or [1.0]
@@ -551,49 +409,28 @@ def _cpu(study: Study, look: Look, details: Details) -> Figure | None:
         "how a total is parted is sampled.",
         panels,
         look.columns,
-        _left_out(study, MOST_ROWS // 2),
+        left_out(study, MOST_ROWS // 2),
         tuple((f"{role}-{mode}", -1, f"{role}, {mode}", None) for role in ROLES for mode in MODES),
     )
 
 
-def _cpu_panel(
-    context: Context, found: list[tuple[Cell, Mapping[tuple[str, str], float]]], look: Look
-) -> Callable[[float], _Drawn]:
+def _cpu_panel(context: Context, found: list[tuple[Cell, Mapping[tuple[str, str], float]]], look: Look) -> _Draw:
     most = max(sum(parts.values()) for _, parts in found)
 
     def draw(width: float) -> _Drawn:
-        left = min(max(len(look.name(cell)) for cell, _ in found) * plot.LETTER + 14, width * 0.42)
+        left = plot.margin([look.name(cell) for cell, _ in found], width)
         x = Scale(0, most * 1.02, left, width - 50)
-        bottom = len(found) * 21 + 4
+        bottom = len(found) * plot.ROW + 4
         drawn = plot.across(x, 0, bottom, short, "CPU time of a request, \u00b5s")
         for row, (cell, parts) in enumerate(found):
-            y, begin, key = row * 21 + 3.0, 0.0, look.key(cell)
-            drawn.append(
-                el(
-                    "text",
-                    plot.clip(look.name(cell), left - 12),
-                    x=left - 10,
-                    y=y + 13,
-                    text_anchor="end",
-                    class_=f"m label{' floor-name' if cell.floor else ''}",
-                    data_k=key,
-                )
-            )
+            y, begin, key = row * plot.ROW + 3.0, 0.0, look.key(cell)
+            drawn.append(plot.named(look.name(cell), left, y + 13, key, cell.floor))
             lines = [f"{role}, {mode}: {number(spent)} \u00b5s" for (role, mode), spent in parts.items() if spent]
+            text = tip(context, cell, *lines)
             for (role, mode), spent in parts.items():
                 if spent:
-                    drawn.append(
-                        el(
-                            "rect",
-                            x=x(begin),
-                            y=y,
-                            width=max(0.3, x(begin + spent) - x(begin)),
-                            height=16.0,
-                            class_=f"m part {role}-{mode}",
-                            data_k=key,
-                            data_tip=tip(context, cell, *lines),
-                        )
-                    )
+                    size = {"x": x(begin), "y": y, "width": max(0.3, x(begin + spent) - x(begin)), "height": 16.0}
+                    drawn.append(el("rect", **size, class_=f"m part {role}-{mode}", data_k=key, data_tip=text))
                     begin += spent
             drawn.append(el("text", number(begin), x=x(begin) + 6, y=y + 13, class_="m value", data_k=key))
         return drawn, bottom + 38.0
@@ -635,7 +472,7 @@ def _symbols_panel(
     look: Look,
     shares: Mapping[int, Mapping[str, float]],
     symbols: list[str],
-) -> Callable[[float], _Drawn]:
+) -> _Draw:
     def draw(width: float) -> _Drawn:
         left = min(230.0, width * 0.42)
         wide, high = min(90.0, (width - left) / len(cells)), 22
@@ -647,31 +484,8 @@ def _symbols_panel(
                 share = shares[look.key(cell)].get(symbol, 0.0)
                 shade = f"up{min(4, math.ceil(share * 12))}" if share >= 0.005 else "even"
                 text = f"{cell.label}\n{context.label}\n{role}: {symbol}\n{100 * share:.1f} % of the role's samples"
-                drawn.append(
-                    el(
-                        "rect",
-                        x=left + column * wide + 1,
-                        y=y + 1,
-                        width=wide - 2,
-                        height=high - 2.0,
-                        rx=2,
-                        class_=f"m heat {shade}",
-                        data_k=look.key(cell),
-                        data_tip=text,
-                    )
-                )
-                if share >= 0.01 and wide > 24:
-                    drawn.append(
-                        el(
-                            "text",
-                            f"{100 * share:.0f}",
-                            x=left + (column + 0.5) * wide,
-                            y=y + 15,
-                            text_anchor="middle",
-                            class_=f"m heat-text in-{shade}",
-                            data_k=look.key(cell),
-                        )
-                    )
+                shown = f"{100 * share:.0f}" if share >= 0.01 and wide > 24 else ""
+                drawn += plot.tile(left + column * wide, y, wide, high, shade, shown, look.key(cell), text)
         return drawn, top + len(symbols) * high + 8.0
 
     return draw
@@ -710,7 +524,7 @@ def _order(study: Study, look: Look, details: Details, trials: Sequence[Trial]) 
 
 def _order_panel(
     points: list[tuple[int, float, Context, Cell]], bad: list[Trial], blocks: list[int], look: Look, details: Details
-) -> Callable[[float], _Drawn]:
+) -> _Draw:
     values = sorted(value for _, value, _, _ in points)
     edge = len(values) // 200  # a trial that went quite wrong is put at the edge, so that all others are seen
     span = plot.around([min(values[edge], 0.95), max(values[-1 - edge], 1.05)], log=True)
@@ -749,59 +563,24 @@ def _order_panel(
     return draw
 
 
+_CHANGE = {"slower": "c1", "more": "c1", "faster": "c0", "less": "c0"}
+
+
 def changes(comparison: Comparison) -> Figure:
     """The cells of two runs: ratios of B to A."""
-    pairs = comparison.pairs[: MOST_ROWS * 2]
-    names = [wording.design(pair.levels) or "all trials" for pair in pairs]
-    values = [1.0, *(pair.ratio.value for pair in pairs)]
-    ends = [end for pair in pairs if pair.ratio.bounded for end in (pair.ratio.low, pair.ratio.high)]
-    span = plot.around(
-        [max(min([*values, *ends]), min(values) / 2), min(max([*values, *ends]), max(values) * 2)], log=True
-    )
-
-    def draw(width: float) -> _Drawn:
-        left = min(max(map(len, names), default=0) * plot.LETTER + 14, width * 0.5)
-        x = Scale(*span, left, width - 44, log=True)
-        bottom = len(pairs) * 21 + 4
-        drawn = plot.across(x, 0, bottom, "{:.3g}".format, f"{comparison.metric}, ratio of B to A", one=1.0)
-        for row, (pair, name) in enumerate(zip(pairs, names, strict=True)):
-            y, ratio = row * 21 + 13.0, pair.ratio
-            kind = {"slower": "c1", "more": "c1", "faster": "c0", "less": "c0"}.get(pair.verdict, "floor")
-            sides = f"A: {number(pair.first.value)}, B: {number(pair.second.value)}"
-            text = "\n".join((name, sides, f"B to A: {told(ratio)}", f"verdict: {pair.verdict}"))
-            drawn.append(
-                el(
-                    "text",
-                    plot.clip(name, left - 12),
-                    x=left - 10,
-                    y=y + 4,
-                    text_anchor="end",
-                    class_="m label",
-                    data_k=row,
-                )
-            )
-            if ratio.bounded:
-                drawn.append(_interval(x, y, ratio, f"m bar {kind}", row))
-            drawn.append(
-                el("path", d=plot.marker(0, x(ratio.value), y), class_=f"m dot {kind}", data_k=row, data_tip=text)
-            )
-            drawn.append(
-                el("text", f"{ratio.value:.2f}", x=width, y=y + 4, text_anchor="end", class_="m value", data_k=row)
-            )
-        return drawn, bottom + 38.0
-
-    note = (
-        f"Drawn are the first {len(pairs)} of {len(comparison.pairs)} cells."
-        if len(pairs) < len(comparison.pairs)
-        else ""
-    )
+    pairs, rows = comparison.pairs[: MOST_ROWS * 2], []
+    for key, pair in enumerate(pairs):
+        name = wording.label(pair.levels) or "all trials"
+        sides = f"A: {number(pair.first.value)}, B: {number(pair.second.value)}"
+        text = "\n".join((name, sides, f"B to A: {told(pair.ratio)}", f"verdict: {pair.verdict}"))
+        rows.append(_Row(name, key, _CHANGE.get(pair.verdict, "floor"), 0, pair.ratio, text))
+    left = len(comparison.pairs) - len(pairs)
     return Figure(
         "changes",
         "What changed",
-        "Each cell of both runs: the ratio of B to A, with intervals that hold all at once.",
-        [Panel(comparison.metric, draw)],
-        1,
-        note,
+        "Each cell of both runs: the ratio of B to A. All intervals hold at once. Blue is better, orange is worse.",
+        [Panel(comparison.metric, _ratios(f"{comparison.metric}, ratio of B to A", rows))],
+        note=f"{left} more are in the table." if left else "",
     )
 
 

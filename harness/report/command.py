@@ -12,6 +12,8 @@ from harness.analysis import compare, details, directory, study, wording
 from harness.analysis.details import Details
 from harness.analysis.study import Study
 from harness.report import charts, figures, page
+from harness.report import tables as contents
+from harness.report.look import Look
 from harness.report.markup import Markup, el
 from harness.report.plot import Figure
 from harness.results import Trial
@@ -76,7 +78,7 @@ def pictures(place: str) -> list[Figure]:
 
 
 def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], found: Study, more: Details) -> str:
-    look = charts.Look(found)
+    look = Look(found)
     name = found.name or os.path.basename(os.path.abspath(place))
     question = str(experiment.get("question") or name)
     varying, fixed = charts.levels(trials) if trials else ([], {})
@@ -85,27 +87,25 @@ def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], foun
     parts: list[Any] = [page.head(f"Study {name}", question, _subline(found, trials)), page.answer(found)]
     if pictured:
         parts += [el("h2", "Pictures", id="pictures"), page.chips(look), pictured]
-    if found.contexts:
-        tables["cells"] = page.cells(found, look)
-        parts += [
-            el("h2", "Tables", id="tables"),
-            el("h3", "Cells"),
-            page.table("cells", "Cells", "One row a cell. A click on the number of its trials shows their rows below."),
-        ]
     if trials:
-        tables["trials"] = page.rows_of(trials, varying, found, look)
-        parts += [
-            el("h3", "Trials"),
-            page.table("trials", "Trials", f"One row a trial, of {results.TRIALS}, which has more columns."),
-        ]
-    parts += [_measured(place, trials, experiment, found, fixed)]
+        parts.append(el("h2", "Tables", id="tables"))
+    if found.contexts:
+        tables["cells"] = contents.of_cells(found, look)
+        caption = "One row a cell. A click on the number of its trials shows their rows below."
+        parts += [el("h3", "Cells"), page.table("cells", "Cells", caption)]
+    if trials:
+        tables["trials"] = contents.of_trials(trials, varying, found, look)
+        caption = f"One row a trial, of {results.TRIALS}, which has more columns."
+        parts += [el("h3", "Trials"), page.table("trials", "Trials", caption)]
+    parts += [_measured(place, trials, experiment, found, fixed, more.troubles)]
     return page.page(f"{name}: {question}", [el("main", parts)], tables)
 
 
 def _subline(found: Study, trials: list[Trial]) -> Iterable[str]:
     good = [trial for trial in trials if trial.status == "ok"]
     counts = found.counts
-    yield f"{counts.trials} trials, {counts.ok} good" if counts.trials else "no trials"
+    trials_of = "trial" if counts.trials == 1 else "trials"
+    yield f"{counts.trials} {trials_of}, {counts.ok} good" if counts.trials else "no trials"
     if good:
         one = good[0]
         yield from (f"{one.cpus} CPUs of {one.cpu}", f"Linux {one.kernel}", one.started_utc[:10])
@@ -122,15 +122,19 @@ def environment(place: str) -> dict[str, Any]:
 
 
 def _measured(
-    place: str, trials: list[Trial], experiment: Mapping[str, Any], found: Study, fixed: Mapping[str, Any]
+    place: str,
+    trials: list[Trial],
+    experiment: Mapping[str, Any],
+    found: Study,
+    fixed: Mapping[str, Any],
+    troubles: Sequence[str],
 ) -> Markup:
     given = environment(place)
     origin = given.get("experiment") if isinstance(given.get("experiment"), dict) else {}
     assert isinstance(origin, dict)
-    command = origin.get("command") or (
-        f"harness run {shlex.quote(f'{place}/{directory.EXPERIMENT}')}" if experiment else ""
-    )
-    command = shlex.join(map(str, command)) if isinstance(command, list) else command
+    command = origin.get("command") or [f"{place}/{directory.EXPERIMENT}"] * bool(experiment)
+    if isinstance(command, list):  # the arguments of `harness run`
+        command = shlex.join(("harness", "run", *map(str, command))) if command else ""
     counts = found.counts
     seeds = sorted({trial.seed for trial in trials})
     machines = {
@@ -169,11 +173,12 @@ def _measured(
         parts.append(
             el(
                 "details",
-                el("summary", f"{len(bad)} trials failed or were refused"),
+                el("summary", f"Trials that failed or were refused: {len(bad)}"),
                 el("ul", lines),
                 open=len(bad) <= 10,
             )
         )
+    parts += [el("p", page.badge("cannot be read", "bad"), f" {trouble}") for trouble in troubles]
     if found.missing:
         parts += [
             el("h3", "Cells without a good trial"),
@@ -264,7 +269,7 @@ def against(first: str, second: str, metric: str, output: str | None = None) -> 
         ]
     return _write(
         output or f"{second}/comparison.html",
-        page.page(f"{second} against {first}", [el("main", parts)], {"pairs": page.pairs(found)}),
+        page.page(f"{second} against {first}", [el("main", parts)], {"pairs": contents.of_pairs(found)}),
     )
 
 
@@ -300,7 +305,10 @@ def _card(place: str, name: str, path: str) -> Markup:
         for one, kind in (("supported", "good"), ("refuted", "bad"), ("undecided", "unsure"))
         if one in outcomes
     ]
-    lines = [line if len(line) < 240 else f"{line[:240]}\u2026" for line in (one.line for one in found.crossovers[:3])]
+    lines = [
+        line if len(line) < 240 else f"{line[:240]}\u2026"
+        for line in (one.line if not one.label else f"{one.label}: {one.line}" for one in found.crossovers[:3])
+    ]
     return el(
         "article",
         el("p", f"{name} \u00b7 ", " \u00b7 ".join(_subline(found, trials)), class_="kicker"),

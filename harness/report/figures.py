@@ -8,7 +8,9 @@ from harness.report import page
 from harness.report.plot import Figure
 
 FORMATS = ("svg", "pdf", "png")
-WIDTH = 820  # pixels; PNGs have twice as many
+WIDTH, MARGIN = 860, 14  # pixels; PNGs have twice as many
+_SIZE = re.compile(r'width="[^"]*" height="[^"]*" viewBox="[^"]*"')
+_HEIGHT = re.compile(r' height="([^"]*)"')
 _COLOUR = re.compile(r"var\(--([\w-]+)\)")
 
 
@@ -40,9 +42,13 @@ def standalone(figure: Figure) -> str:
     style = _COLOUR.sub(lambda found: colours[found[1]], page.asset("chart.css")).replace("system-ui, ", "")
     style = style.replace(".chart {", "svg {").replace(".chart ", "")
     drawing: str = figure.draw(WIDTH)
-    paper = f'<rect width="100%" height="100%" style="fill: {colours["paper"]}"/>'
+    paper = f'<rect x="-50" y="-50" width="9999" height="9999" style="fill: {colours["paper"]}"/>'
     # Marks carry what the page shows beside them; a paper has no use for it.
     drawing = re.sub(r' data-(tip|k)="[^"]*"', "", drawing).replace(">", f"><style>{style}</style>{paper}", 1)
+    height = float(_HEIGHT.findall(drawing)[0])
+    size = f'width="{WIDTH + 2 * MARGIN}" height="{height + 2 * MARGIN:.0f}" '
+    size += f'viewBox="{-MARGIN} {-MARGIN} {WIDTH + 2 * MARGIN} {height + 2 * MARGIN:.0f}"'
+    drawing = _SIZE.sub(size, drawing, count=1)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{drawing}\n'
 
 

@@ -25,9 +25,8 @@ def text(value: object) -> Markup:
 def el(tag: str, *children: Any, **attributes: Any) -> Markup:
     """An element. Children may be nested lists; None is nothing. `class_` is class, `data_k` is data-k; attributes that
     are None or False are left out."""
-    written = "".join(
-        f" {_name(name)}{_value(value)}" for name, value in attributes.items() if value not in (None, False)
-    )
+    there = ((name, value) for name, value in attributes.items() if value is not None and value is not False)
+    written = "".join(f" {_name(name)}{_value(value)}" for name, value in there)
     if tag in _VOID:
         return Markup(f"<{tag}{written}>")
     return Markup(f"<{tag}{written}>{join(children)}</{tag}>")

@@ -31,7 +31,12 @@
   });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") { clear(); hide(); } });
 
-  const hide = () => tip.classList.remove("there");
+  let anchor = null; // the mark that the keyboard is at
+  const hide = () => { anchor = null; tip.classList.remove("there"); };
+  const point = () => {
+    const box = anchor.getBoundingClientRect();
+    tell(data.tips[anchor.dataset.tip], box.right, box.top);
+  };
   const tell = (text, x, y) => {
     tip.textContent = text;
     tip.classList.add("there");
@@ -43,7 +48,7 @@
     const mark = event.target.closest?.("[data-tip]");
     if (mark) tell(data.tips[mark.dataset.tip], event.clientX, event.clientY); else hide();
   });
-  document.addEventListener("scroll", hide, { passive: true });
+  document.addEventListener("scroll", () => (anchor ? point() : hide()), { passive: true });
 
   // With the keyboard: arrows walk through the marks of a picture, Enter marks what is there.
   for (const plot of all(".plot")) {
@@ -57,8 +62,8 @@
         at = Math.max(0, Math.min(marks.length - 1, at < 0 ? 0 : at + step));
         const box = marks[at].getBoundingClientRect();
         if (box.top < 80 || box.bottom > innerHeight) marks[at].scrollIntoView({ block: "center", behavior: "instant" });
-        const seen = marks[at].getBoundingClientRect();
-        tell(data.tips[marks[at].dataset.tip], seen.right, seen.top);
+        anchor = marks[at];
+        point();
         said.textContent = data.tips[marks[at].dataset.tip];
       } else if (event.key === "Enter" && marks[at]?.dataset.k) {
         toggle([marks[at].dataset.k]);

@@ -5,34 +5,27 @@ import hashlib
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from functools import cache
 from importlib import resources
 from string import Template
-from typing import Any, get_type_hints
+from typing import Any
 
 from harness.analysis import claims, wording
 from harness.analysis.answers import Answer, Finding
 from harness.analysis.cells import MEDIAN_LATENCY
 from harness.analysis.claims import REFUTED, SUPPORTED
-from harness.analysis.compare import Comparison
 from harness.analysis.details import Floor, floors
 from harness.analysis.intervals import Estimate
-from harness.analysis.study import Study
+from harness.analysis.study import Crossover, Segment, Study
 from harness.report import plot
-from harness.report.charts import Look, told
+from harness.report.look import Look, told
 from harness.report.markup import Markup, data, el, join
 from harness.report.plot import Figure, Scale, micros, number
-from harness.results import COLUMN_OF, Trial
+from harness.results import COLUMN_OF
 
 _TIP = re.compile(' data-tip="([^"]*)"')  # many marks tell the same, on wide and narrow pictures all do: once is enough
-WIDE, NARROW = 920, 343
-_TYPES = get_type_hints(Trial)
-_TITLES = {column.name: column.metadata["text"] for column in fields(Trial)}
+WIDE, NARROW = 860, 343
 _BADGES = {SUPPORTED: "good", REFUTED: "bad"}
-
-Rows = list[list[Any]]
-
 
 @cache
 def asset(name: str) -> str:
@@ -79,7 +72,7 @@ def answer(study: Study) -> Markup:
     parts: list[Any] = [el("h2", "The answer", id="answer")]
     if not study.contexts:
         parts.append(_nothing(study))
-    parts += [_crossover(one.label, one.segments) for one in study.crossovers[:8]]
+    parts += _advice(study.crossovers)
     if study.contexts:
         parts.append(_leaders(study))
     if study.answers:
@@ -102,26 +95,33 @@ def _nothing(study: Study) -> Markup:
     )
 
 
-def _crossover(label: str, segments: Sequence[Any]) -> Markup:
-    lines = []
+def _advice(crossovers: Sequence[Crossover]) -> list[Markup]:
+    """What to use where, in lines; those that say the same of several contexts are one."""
+    contexts: dict[Markup, list[str]] = {}
+    for crossover in crossovers:
+        contexts.setdefault(join(_segments(crossover.segments)), []).append(crossover.label)
+    lines = [
+        el("p", el("span", f"{', '.join(labels) or 'Fastest'} \u2014 ", class_="soft"), said, class_="lead")
+        for said, labels in list(contexts.items())[:8]
+    ]
+    if lines:
+        lines.append(el("p", "Named are designs that no other one is told to beat at these sizes.", class_="soft"))
+    return lines
+
+
+def _segments(segments: Sequence[Segment]) -> Iterable[Markup]:
     for position, segment in enumerate(segments):
         first, last = (wording.value("files", segment.files[end]) for end in (0, -1))
         where = first if first == last else f"{first} to {last}"
         if len(segments) > 1 and segment.files[0].isdecimal():
-            where = (
-                f"{'up' if label else 'Up'} to {last}"
-                if position == 0
-                else f"{'from' if label else 'From'} {first} on"
-                if position == len(segments) - 1
-                else where
-            )
+            where = f"up to {last}" if position == 0 else f"from {first} on" if position == len(segments) - 1 else where
         if len(segment.designs) == 1:
             said: list[Any] = ["use ", el("strong", segment.designs[0])]
         else:
             shown, rest = segment.designs[:4], len(segment.designs) - 4
-            said = [el("strong", " or ".join(shown)), f" or {rest} more" if rest > 0 else "", ": cannot be told apart"]
-        lines.append(el("p", f"{label}, " if label else "", f"{where}: ", *said, class_="lead"))
-    return el("div", lines)
+            more = f" or {rest} more" if rest > 0 else ""
+            said = [el("strong", " or ".join(shown)), more, ", which cannot be told apart"]
+        yield el("span", f"{where}: ", said, "; " if position < len(segments) - 1 else ".")
 
 
 def _leaders(study: Study) -> Markup:
@@ -241,39 +241,27 @@ def _strip(expect: str, ratio: Estimate) -> Markup:
 
 
 def _trust(study: Study, some: Sequence[Floor]) -> Markup:
-    counts = study.counts
-    control = study.control
+    counts, control = study.counts, study.control
     unsure = not control.checks or not any(ratio.bounded for _, ratio in control.checks)
     kind, state = ("bad", "off") if control.off else ("unsure", "not known") if unsure else ("good", "on")
-    lost = counts.failed + counts.refused
-    lines = [el("p", badge(f"control: {state}", kind), f" {control.line.removeprefix('A/A control: ')}")]
-    if lost:
-        lines.append(
-            el(
-                "p",
-                badge(f"{lost} not good", "bad"),
-                f" {counts.failed} trials failed and {counts.refused} were refused, of {counts.trials}.",
-            )
-        )
+    badges = [badge(f"A/A control: {state}", kind)]
+    badges += [
+        badge(f"{count} {what}", "bad")
+        for count, what in ((counts.failed, "failed"), (counts.refused, "refused"))
+        if count
+    ]
     if counts.disturbed:
+        # A study in which every fourth trial was disturbed is one of something else as well.
         kind = "bad" if counts.disturbed * 4 > counts.ok else "unsure"
-        lines.append(
-            el(
-                "p",
-                badge(f"{counts.disturbed} disturbed", kind),
-                f" of {counts.ok} good trials: something else took over 5 % of the CPUs. They are in the figures.",
-            )
-        )
+        badges.append(badge(f"{counts.disturbed} of {counts.ok} disturbed", kind))
+    if counts.trials and not (counts.failed or counts.refused or counts.disturbed):
+        badges.append(badge("all trials good and undisturbed", "good"))
+    lines = [el("li", line) for line in (control.line, *study.notes)]
     if some:
         lines.append(
-            el(
-                "p",
-                badge("floor", "good"),
-                " How much of a request's time is the harness's own, for a floor needs it as well: ",
-                _floors(some),
-            )
+            el("li", "How much of a request's time is the harness's own, for a floor needs it as well: ", _floors(some))
         )
-    return el("div", el("h3", "May it be believed?"), lines, el("ul", [el("li", note) for note in study.notes]))
+    return el("div", el("h3", "May it be believed?"), el("p", [[one, " "] for one in badges]), el("ul", lines))
 
 
 def _floors(some: Sequence[Floor]) -> Any:
@@ -373,147 +361,6 @@ def table(name: str, title: str, caption: str) -> Markup:
         data_table=name,
         id=f"table-{name}",
     )
-
-
-def column(name: str, title: str = "", kind: str = "text", digits: int = 0, text: str = "") -> dict[str, Any]:
-    return {"name": name, "title": title or name, "kind": kind, "digits": digits, "text": text or _TITLES.get(name, "")}
-
-
-def cells(study: Study, look: Look) -> dict[str, Any]:
-    """A row for each cell of each context."""
-    apart = list(dict.fromkeys(name for context in study.contexts for name in context.levels))
-    compared = look.factors or list(study.compared)
-    columns = [
-        *(column(name) for name in (*apart, *compared)),
-        column("requests_per_s", "requests/s", "number", 0, "geometric mean of the cell's trials"),
-        column("least", "least", "number", 0, "smallest of its trials"),
-        column("most", "most", "number", 0, "largest of its trials"),
-        column("ratio", "ratio", "number", 3, "to the baseline, within blocks"),
-        column("low", "from", "number", 3, "lower end of the ratio's interval"),
-        column("high", "to", "number", 3, "upper end of the ratio's interval"),
-        column("verdict", "verdict"),
-        column("mb_per_s", "MB/s", "number", 1, "content, 10^6 bytes a second"),
-        column("cpu_us_per_request", "CPU \u00b5s", "number", 1),
-        column("latency_p50_us", "p50 \u00b5s", "number", 0),
-        column("latency_p99_us", "p99 \u00b5s", "number", 0),
-        column("disturbed", "disturbed", "number", 0, "of its trials"),
-        column("trials", "trials", "rows", 0, "the rows of trials.csv behind these figures"),
-    ]
-    rows: Rows = []
-    for context in study.contexts:
-        for cell in context.cells:
-            throughput, judged = cell.figures.get("requests_per_s"), cell.figures.get(context.metric)
-            ratio = judged.ratio if judged else None
-            direct = cell.design.get("source") == "direct"
-            said = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
-            design = ["direct" if direct else wording.value(name, cell.design[name]) or "-" for name in compared]
-            ends = [ratio.low, ratio.high] if ratio and ratio.bounded else [None, None]
-            rows.append(
-                [
-                    *(wording.value(name, context.levels[name]) if name in context.levels else "-" for name in apart),
-                    *design,
-                    *(
-                        (throughput.value.value, throughput.least, throughput.most)
-                        if throughput
-                        else (None, None, None)
-                    ),
-                    ratio.value if ratio else None,
-                    *ends,
-                    said,
-                    *(
-                        figure.value.value / scale if (figure := cell.figures.get(name)) else None
-                        for name, scale in (
-                            ("content_bytes_per_s", 1e6),
-                            ("cpu_us_per_request", 1),
-                            ("latency_p50_us", 1),
-                            ("latency_p99_us", 1),
-                        )
-                    ),
-                    cell.disturbed,
-                    cell.rows,
-                    look.key(cell),
-                ]
-            )
-    return {"columns": columns, "rows": _rounded(rows)}
-
-
-_MEASURED = (
-    "requests_per_s",
-    "content_bytes_per_s",
-    "cpu_us_per_request",
-    "latency_p50_us",
-    "latency_p99_us",
-    "latency_max_us",
-    "client_busy",
-)
-
-
-def rows_of(trials: Sequence[Trial], varying: Sequence[str], study: Study, look: Look) -> dict[str, Any]:
-    """A row for each trial: what it was set to, what came of it."""
-    keys = {row: look.key(cell) for context in study.contexts for cell in context.cells for row in cell.rows}
-    shown = [
-        "trial",
-        "block",
-        "cell",
-        "status",
-        *[name for name in varying if name not in ("trial", "block")],
-        *_MEASURED,
-        "disturbed",
-        "probe",
-        "reason",
-    ]
-    shown = [name for name in shown if name in ("trial", "status") or any(getattr(trial, name) for trial in trials)]
-    columns = [
-        column(name)
-        if _TYPES[name] is str
-        else column(name, kind="number", digits=_digits([getattr(trial, name) for trial in trials], _TYPES[name]))
-        for name in shown
-    ]
-    rows = [
-        [*(getattr(trial, name) for name in shown), keys.get(trial.trial, -1) if trial.status == "ok" else -1]
-        for trial in trials
-    ]
-    return {"columns": columns, "rows": _rounded(rows)}
-
-
-def _digits(values: Sequence[float], kind: type) -> int:
-    """After the point: as many as leave three that count in the largest."""
-    most = max(map(abs, values), default=0)
-    return 0 if kind is int or most >= 1000 else 1 if most >= 10 else 3
-
-
-def _rounded(rows: Rows) -> Rows:
-    return [[float(f"{one:.5g}") if isinstance(one, float) else one for one in row] for row in rows]
-
-
-def pairs(comparison: Comparison) -> dict[str, Any]:
-    """A row for each cell of two runs."""
-    names = list(comparison.pairs[0].levels) if comparison.pairs else []
-    columns = [
-        *(column(name) for name in names),
-        column("a", "A", "number", 1),
-        column("b", "B", "number", 1),
-        column("ratio", "B to A", "number", 3),
-        column("low", "from", "number", 3),
-        column("high", "to", "number", 3),
-        column("verdict"),
-        column("n", "n", "number", 0, "good trials of the run that has fewer"),
-    ]
-    rows: Rows = [
-        [
-            *("-" if given in ("", None) else wording.value(name, given) for name, given in pair.levels.items()),
-            pair.first.value,
-            pair.second.value,
-            pair.ratio.value,
-            pair.ratio.low if pair.ratio.bounded else None,
-            pair.ratio.high if pair.ratio.bounded else None,
-            pair.verdict,
-            pair.ratio.n,
-            place,
-        ]
-        for place, pair in enumerate(comparison.pairs)
-    ]
-    return {"columns": columns, "rows": _rounded(rows)}
 
 
 # How it was measured

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from harness.report.markup import Markup, el
 
 LETTER = 6.9  # the width of one, on average, at 12 px
+ROW = 21  # the height of a row with a name
 _GAP = 28
+
+# Of a legend: classes, shape, name, design. Shape -1 is a patch of colour.
+Entry = tuple[str, int, str, int | None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Scale:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             sets = [[mantissa * 10.0**power for power in powers] for mantissa in (1, 3, 2, 5)]
         else:
-            sets = [self._even(max(1.0, count * more)) for more in ((1, 2, 4) if self.log else (1,))]
+            sets = [self._even(max(1.0, count * more)) for more in ((1, 2) if self.log else (1,))]
         return [
             [value for value in one if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9) or value == 0]
             for one in sets
@@ -54,7 +58,7 @@ class Scale:
     def _even(self, count: float) -> list[float]:
         raw = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(raw)) if raw > 0 else 1.0
-        step = next(one * power for one in (1, 2, 2.5, 5, 10) if one * power >= raw * 0.999)
+        step = next(one * power for one in (1, 2, 5, 10) if one * power >= raw * 0.999)
         begin, stop = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [number * step for number in range(begin, stop + 1)]
 
@@ -107,6 +111,29 @@ def words(x: float, y: float, what: object, kind: str = "", anchor: str = "start
     return el("text", what, x=x, y=y, class_=kind or None, text_anchor=None if anchor == "start" else anchor)
 
 
+def margin(names: Sequence[str], width: float) -> float:
+    """The room for the names of rows."""
+    return min(max(map(len, names), default=0) * LETTER + 14, width * 0.42)
+
+
+def named(name: str, left: float, y: float, key: int, quiet: bool) -> Markup:
+    """The name of a row, left of it."""
+    kind = f"m label{' floor-name' if quiet else ''}"
+    return el("text", clip(name, left - 12), x=left - 10, y=y, text_anchor="end", class_=kind, data_k=key)
+
+
+def tile(
+    x: float, y: float, wide: float, high: float, shade: str, what: str, key: int, tip: str, kind: str = ""
+) -> list[Markup]:
+    """A cell of a heat map."""
+    size = {"x": x + 1, "y": y + 1, "width": wide - 2, "height": high - 2, "rx": 3}
+    tiles = [el("rect", **size, class_=f"m heat {shade}", data_k=key, data_tip=tip)]
+    if what:
+        place = {"x": x + wide / 2, "y": y + high / 2 + 4, "text_anchor": "middle"}
+        tiles.append(el("text", what, **place, class_=f"m in-{shade} heat-text{kind}", data_k=key))
+    return tiles
+
+
 def rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
     """A straight line."""
     return el("path", d=f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}", class_=kind)
@@ -127,7 +154,7 @@ def across(
     one: float | None = None,
 ) -> list[Markup]:
     """A horizontal axis under a plot, with grid lines through it. one: a value that has a line of its own."""
-    ticks = scale.ticks(46, one) if ticks is None else ticks
+    ticks = scale.ticks(36, one) if ticks is None else ticks
     return [
         *(rule(scale(tick), top, scale(tick), bottom, "zero" if tick == one else "grid") for tick in ticks),
         *(words(scale(tick), bottom + 15, label(tick), "tick", "middle") for tick in ticks),
@@ -186,7 +213,7 @@ class Panel:
 class Figure:
     """A picture: panels, `columns` of them side by side where there is room. text: how to read it.
 
-    legend: (classes, shape, name, design) of what marks mean where names do not stand beside them; shape -1: a patch.
+    legend: what marks mean where names do not stand beside them.
     """
 
     name: str
@@ -195,11 +222,11 @@ class Figure:
     panels: list[Panel]
     columns: int = 1
     note: str = ""
-    legend: tuple[tuple[str, int, str, int | None], ...] = ()
+    legend: tuple[Entry, ...] = ()
 
     def draw(self, width: float) -> Markup:
         """The whole figure as one SVG element."""
-        columns = max(1, min(self.columns, len(self.panels), int(width // 285)))
+        columns = max(1, min(self.columns, len(self.panels), int((width + _GAP) // 290)))
         if columns == 3 and len(self.panels) in (2, 4):
             columns = 2
         each = (width - (columns - 1) * _GAP) / columns

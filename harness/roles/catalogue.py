@@ -9,6 +9,8 @@ import os
 import re
 import stat
 
+from harness.roles.program import Refused
+
 COLD = "drop each file from the page cache when it is asked for"  # what the programs' option does
 _DETOUR = re.compile(rb"/\.{0,2}(?:/|$)")
 _NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -106,16 +108,17 @@ def _open_regular(where: str, path: bytes) -> int:
 class Cold:
     """Drops each file from the page cache when it is asked for, posix_fadvise(2) POSIX_FADV_DONTNEED.
 
-    The call is part of what a request takes. Raises OSError where pages stay, as in a tmpfs(5), which is nothing else.
+    The call is part of what a request takes. It spares pages that are mapped, or on their way to a client. Raises
+    Refused where pages stay anyway, as in a tmpfs(5), which is nothing else.
     """
 
     def __init__(self, catalogue: Directory | Locals) -> None:
         some = catalogue.some()
         self._find = catalogue.find
         if some is not None and not _drops_pages(some):
-            raise OSError(
-                "the page cache keeps this file system's files (tmpfs?): serve files on a disk; a trial's are below "
-                "$TRANSPORT_HARNESS_DIR"
+            raise Refused(
+                "--cold: the page cache keeps this file system's files (tmpfs?): serve files on a disk; a trial's are "
+                "below $TRANSPORT_HARNESS_DIR"
             )
 
     def find(self, path: bytes) -> int | None:
@@ -126,9 +129,15 @@ class Cold:
 
 
 def _drops_pages(fd: int) -> bool:
-    """Whether the file can be had out of the page cache: then a read that may not wait finds nothing, preadv2(2)."""
+    """Whether the file can be had out of the page cache: then a read that may not wait finds nothing, preadv2(2).
+
+    Not for each request: the kernel may begin to read all the same.
+    """
+    os.fsync(fd)  # what is yet to be written stays
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     try:
         return not os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
     except BlockingIOError:
         return True
+    except OSError:  # tmpfs(5) does not know the flag
+        return False

@@ -215,6 +215,7 @@ def summarise(tallies: list[Tally], begun: int) -> dict[str, Any]:
     for tally in tallies:
         buckets.update({index: count for index, count in enumerate(tally.histogram) if count})
     histogram = [(upper_bound(index), count) for index, count in sorted(buckets.items())]
+    firsts = sorted(ns for tally in tallies for ns in tally.firsts if ns)
     latencies = exact
     up_to: Sequence[int] = range(1, requests + 1)
     if len(exact) < requests:
@@ -226,6 +227,7 @@ def summarise(tallies: list[Tally], begun: int) -> dict[str, Any]:
         "requests_per_s": requests / elapsed,
         "content_bytes": sum(word[BYTES] for word in words),
         **{f"latency_p{p:g}_us": percentile(latencies, up_to, p) / 1e3 for p in PERCENTILES},
+        "first_byte_p50_us": percentile(firsts, range(1, len(firsts) + 1), 50) / 1e3,
         "latency_max_us": percentile(latencies, up_to, 100) / 1e3,
         "user_s": sum(word[USER] for word in words) / 1e9,
         "kernel_s": sum(word[SYSTEM] for word in words) / 1e9,

@@ -35,7 +35,8 @@ OK, NOT_FOUND, ERROR, _, SHORT, WRONG, FAILED = range(len(OUTCOMES))
 # latencies are kept one by one.
 COUNT, BYTES, END, EXACT, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 8)
 _WORDS = 16
-_LATENCIES = _WORDS + BUCKETS
+_FIRSTS = 1 << 14  # times to first bytes that are kept, of the last requests
+_LATENCIES = _WORDS + BUCKETS + _FIRSTS
 _MOST_EXACT = 1 << 20  # latencies that are kept one by one: 8 MiB, and seconds to sort
 
 
@@ -44,12 +45,14 @@ class Tally:
 
     words: a count for each of OUTCOMES, then those named above; those up to END are of that time, which is a moment
     ago while requests are made. latencies: ns, in the order of the requests' ends, as far as there is room; histogram:
-    how many of the others are in each of harness.histogram's buckets. So hours of requests have room.
+    how many of the others are in each of harness.histogram's buckets. So hours of requests have room. firsts: ns to the
+    first bytes of replies, 0 where there were none.
     """
 
     def __init__(self, memory: memoryview) -> None:
         self.words = memory[:_WORDS]
-        self.histogram = memory[_WORDS:_LATENCIES]
+        self.histogram = memory[_WORDS : _WORDS + BUCKETS]
+        self.firsts = memory[_WORDS + BUCKETS : _LATENCIES]
         self.latencies = memory[_LATENCIES:]
         self._room = len(self.latencies)
 
@@ -57,7 +60,8 @@ class Tally:
         """Begin, or begin again, with nothing."""
         self.counts = [0] * len(OUTCOMES)
         self._buckets = [0] * BUCKETS
-        self._content = self._exact = 0
+        self._content = self._exact = self._firsts = 0
+        self.firsts[:] = memoryview(array("Q", bytes(8 * _FIRSTS)))
         self.tell(time.monotonic_ns())
 
     def add(self, outcome: int, content: int, latency: int) -> None:
@@ -69,6 +73,11 @@ class Tally:
             self._exact += 1
         else:
             self._buckets[bucket(latency)] += 1
+
+    def add_first(self, latency: int) -> None:
+        """The first bytes of a reply have come."""
+        self.firsts[self._firsts % _FIRSTS] = latency
+        self._firsts += 1
 
     def tell(self, end: int) -> None:
         """Have others see what was counted until now; `end` is for END."""
@@ -275,7 +284,7 @@ class Slot:
         """Connect and send the request. Returns the descriptor, -1 where that failed at once."""
         self.due = due
         self._begun = now
-        self.ended = 0  # when the last byte of content came
+        self.first = self.ended = 0  # when the first bytes of the reply, and the last byte of content came
         self.outcome = FAILED
         self.content = 0
         self._length = -1  # of the content; -1 before the header is complete
@@ -323,6 +332,7 @@ class Slot:
     def _take_header(self, data: bytes) -> bool:
         if not data:
             return self.finish()
+        self.first = self.first or time.monotonic_ns()
         data = self._header + data
         try:
             reply = self._parse(data)
@@ -451,6 +461,8 @@ class Loader:
                 for slot in ended:
                     end = max(end, slot.ended)
                     tally.add(slot.outcome, slot.content, slot.ended - slot.due)
+                    if slot.first:
+                        tally.add_first(slot.first - slot.due)
                 idle += ended
         finally:
             for slot in active.values():

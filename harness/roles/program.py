@@ -38,6 +38,10 @@ class Failure(Exception):
     """The one line that says why a program ends."""
 
 
+class Refused(Failure):
+    """What a transport, or the machine under it, says no to."""
+
+
 def run(
     processes: int,
     serve: Callable[[int], Workers],
@@ -48,7 +52,7 @@ def run(
     """Run `serve(0)` ... `serve(processes - 1)`, each in a process of its own, until a signal asks to end.
 
     `ready` is called once all of them serve, `ending` before they are asked to end. until_eof: end with standard
-    input, too. Raises Failure where one of the processes ends by itself, or badly.
+    input, too. Raises Failure where one of the processes ends by itself, or badly, Refused where one cannot serve.
     """
     signals, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
@@ -91,7 +95,7 @@ def _watch(ends: list[int], started: int, children: dict[int, int], ready: Calla
                 continue
             for told in os.read(started, 1 << 16).decode(errors="replace").splitlines():
                 if told != _STARTED:
-                    raise Failure(told)
+                    raise Refused(told)
                 waiting -= 1
             if not waiting:
                 poll.unregister(started)
@@ -154,7 +158,8 @@ _PROGRAM = ["harness"]
 
 
 def main(program: str, body: Callable[[], int | None], stopped: int = 0) -> int:
-    """Run a program's body: its exit code, with one line on standard error where it fails (1) or is misused (2).
+    """Run a program's body: its exit code, with one line on standard error where it fails (1), is misused (2) or
+    Refused (3).
 
     stopped: the exit code where a signal ends it.
     """
@@ -167,7 +172,7 @@ def main(program: str, body: Callable[[], int | None], stopped: int = 0) -> int:
         return body() or 0
     except (Failure, OSError, ValueError) as error:
         say(str(error))
-        return 2 if isinstance(error, ValueError) else 1
+        return 3 if isinstance(error, Refused) else 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
         return stopped
 

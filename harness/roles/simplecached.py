@@ -161,7 +161,8 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness simplecached",
         description="Serve files to web proxies: commands come over one channel, content goes back over their lanes.",
-        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused.",
+        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused, 3 refused by "
+        "the transport or this machine.",
     )
     add = parser.add_argument
     add("-c", dest="source", default=None, metavar="SOURCE",
@@ -204,7 +205,10 @@ def _run(args: argparse.Namespace) -> None:
         assert catalogue is not None
         serving = home.hold(rendezvous.SERVING)
         scope = home.scope(COMMANDS, args.timeout)
-        undo.enter_context(transport.provision(scope))
+        try:
+            undo.enter_context(transport.provision(scope))
+        except OSError as error:
+            raise program.Refused(f"{transport.name}: {error}") from None
 
         def serve(_: int) -> CacheWorkers:
             return CacheWorkers(catalogue, transport, scope, args.name, args.threads, args.delay / 1e6)

@@ -54,7 +54,8 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness webproxy",
         description="Serve GETFILE clients from the cache at a rendezvous. Either program may start first.",
-        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused.",
+        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused, 3 refused by "
+        "the transport or this machine.",
     )
     add = parser.add_argument
     add("-p", dest="port", type=program.port, default=25496, help="port; 0 picks one (%(default)s)")
@@ -99,7 +100,10 @@ def add_lanes(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """`harness webproxy`: run until a signal asks to end. Returns the exit code."""
-    args = arguments().parse_args(argv)
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if args.cold and args.direct is None:
+        parser.error("--cold goes with --direct: files of a cache are dropped by `simplecached --cold`")
     return program.main("webproxy", lambda: _run(args))
 
 

@@ -1,0 +1,165 @@
+"""What the tables of a page hold, for page.js to fill in: columns, and rows, each with its design's number last."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from harness.analysis import wording
+from harness.analysis.compare import Comparison
+from harness.analysis.study import Study
+from harness.report.look import Look
+from harness.results import Trial
+
+Rows = list[list[Any]]
+
+_TYPES = get_type_hints(Trial)
+_TITLES = {column.name: column.metadata["text"] for column in fields(Trial)}
+
+
+def column(name: str, title: str = "", kind: str = "text", digits: int = 0, text: str = "") -> dict[str, Any]:
+    return {"name": name, "title": title or name, "kind": kind, "digits": digits, "text": text or _TITLES.get(name, "")}
+
+
+def of_cells(study: Study, look: Look) -> dict[str, Any]:
+    """A row for each cell of each context."""
+    apart = list(dict.fromkeys(name for context in study.contexts for name in context.levels))
+    compared = look.factors or list(study.compared)
+    columns = [
+        *(column(name) for name in (*apart, *compared)),
+        column("requests_per_s", "requests/s", "number", 0, "geometric mean of the cell's trials"),
+        column("least", "least", "number", 0, "smallest of its trials"),
+        column("most", "most", "number", 0, "largest of its trials"),
+        column("ratio", "ratio", "number", 3, "to the baseline, within blocks"),
+        column("low", "from", "number", 3, "lower end of the ratio's interval"),
+        column("high", "to", "number", 3, "upper end of the ratio's interval"),
+        column("verdict", "verdict"),
+        column("mb_per_s", "MB/s", "number", 1, "content, 10^6 bytes a second"),
+        column("cpu_us_per_request", "CPU \u00b5s", "number", 1),
+        column("latency_p50_us", "p50 \u00b5s", "number", 0),
+        column("latency_p99_us", "p99 \u00b5s", "number", 0),
+        column("disturbed", "disturbed", "number", 0, "of its trials"),
+        column("trials", "trials", "rows", 0, "the rows of trials.csv behind these figures"),
+    ]
+    rows: Rows = []
+    for context in study.contexts:
+        for cell in context.cells:
+            throughput, judged = cell.figures.get("requests_per_s"), cell.figures.get(context.metric)
+            ratio = judged.ratio if judged else None
+            direct = cell.design.get("source") == "direct"
+            said = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
+            design = ["direct" if direct else wording.value(name, cell.design[name]) or "-" for name in compared]
+            ends = [ratio.low, ratio.high] if ratio and ratio.bounded else [None, None]
+            rows.append(
+                [
+                    *(wording.value(name, context.levels[name]) if name in context.levels else "-" for name in apart),
+                    *design,
+                    *(
+                        (throughput.value.value, throughput.least, throughput.most)
+                        if throughput
+                        else (None, None, None)
+                    ),
+                    ratio.value if ratio else None,
+                    *ends,
+                    said,
+                    *(
+                        figure.value.value / scale if (figure := cell.figures.get(name)) else None
+                        for name, scale in (
+                            ("content_bytes_per_s", 1e6),
+                            ("cpu_us_per_request", 1),
+                            ("latency_p50_us", 1),
+                            ("latency_p99_us", 1),
+                        )
+                    ),
+                    cell.disturbed,
+                    cell.rows,
+                    look.key(cell),
+                ]
+            )
+    return {"columns": columns, "rows": _rounded(rows)}
+
+
+_MEASURED = (
+    "requests_per_s",
+    "content_bytes_per_s",
+    "cpu_us_per_request",
+    "latency_p50_us",
+    "latency_p99_us",
+    "latency_max_us",
+    "client_busy",
+)
+
+
+def of_trials(trials: Sequence[Trial], varying: Sequence[str], study: Study, look: Look) -> dict[str, Any]:
+    """A row for each trial: what it was set to, what came of it."""
+    keys = {row: look.key(cell) for context in study.contexts for cell in context.cells for row in cell.rows}
+    shown = [
+        "trial",
+        "block",
+        "cell",
+        "status",
+        *[name for name in varying if name not in ("trial", "block")],
+        *_MEASURED,
+        "control",
+        "disturbed",
+        "probe",
+        "reason",
+    ]
+    shown = [name for name in shown if name in ("trial", "status") or any(getattr(trial, name) for trial in trials)]
+    columns = [
+        column(name)
+        if _TYPES[name] is str
+        else column(name, kind="number", digits=_digits([getattr(trial, name) for trial in trials], _TYPES[name]))
+        for name in shown
+    ]
+    rows = [
+        [*(getattr(trial, name) for name in shown), keys.get(trial.trial, -1) if trial.status == "ok" else -1]
+        for trial in trials
+    ]
+    return {"columns": columns, "rows": _rounded(rows)}
+
+
+def _digits(values: Sequence[float], kind: type) -> int:
+    """After the point: as many as leave three that count in the largest."""
+    most = max(map(abs, values), default=0)
+    return 0 if kind is int or most >= 1000 else 1 if most >= 10 else 3
+
+
+def _rounded(rows: Rows) -> Rows:
+    """Five digits that count: trials.csv has them all."""
+    return [[_short(one) if isinstance(one, float) else one for one in row] for row in rows]
+
+
+def _short(value: float) -> float:
+    rounded = float(f"{value:.5g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def of_pairs(comparison: Comparison) -> dict[str, Any]:
+    """A row for each cell of two runs."""
+    names = list(comparison.pairs[0].levels) if comparison.pairs else []
+    digits = _digits([pair.first.value for pair in comparison.pairs], float)
+    columns = [
+        *(column(name) for name in names),
+        column("a", "A", "number", digits),
+        column("b", "B", "number", digits),
+        column("ratio", "B to A", "number", 3),
+        column("low", "from", "number", 3),
+        column("high", "to", "number", 3),
+        column("verdict"),
+        column("n", "n", "number", 0, "good trials of the run that has fewer"),
+    ]
+    rows: Rows = [
+        [
+            *("-" if given in ("", None) else wording.value(name, given) for name, given in pair.levels.items()),
+            pair.first.value,
+            pair.second.value,
+            pair.ratio.value,
+            pair.ratio.low if pair.ratio.bounded else None,
+            pair.ratio.high if pair.ratio.bounded else None,
+            pair.verdict,
+            pair.ratio.n,
+            place,
+        ]
+        for place, pair in enumerate(comparison.pairs)
+    ]
+    return {"columns": columns, "rows": _rounded(rows)}

@@ -1,0 +1,299 @@
+"""The report: what it says of odd results, and that values from files are never markup. The browser is in
+test_report_in_browser.py."""
+
+import dataclasses
+import json
+import re
+import struct
+import time
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import studies
+
+from harness import report
+from harness.analysis import details, directory, study
+from harness.report import command, markup, plot
+from harness.report.look import Look
+
+EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\x00|`"
+
+
+class Page(HTMLParser):
+    """The text and the elements of a page; fails where elements are not closed as they were opened."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.elements, self.texts, self._open = [], [], []
+        self.source = Path(path).read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "input", "br"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, text):
+        if self._open[-1:] != ["script"] and self._open[-1:] != ["style"]:
+            self.texts.append(text)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    @property
+    def data(self):
+        found = re.search(r'<script id="data" type="application/json">(.*?)</script>', self.source, re.S)
+        return json.loads(found[1])
+
+    def figures(self):
+        return [attributes["id"] for tag, attributes in self.elements if tag == "figure"]
+
+
+def written(place):
+    return Page(report.write(str(place)))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return studies.whole(tmp_path_factory.mktemp("whole"))
+
+
+def test_the_page_answers_first(whole):
+    page = written(whole)
+    text = page.text
+    assert text.index("from 3 MiB on: use sendfile") < text.index("Pictures") < text.index("How it was measured")
+    assert "supported sendfile beats shared memory for large files" in text
+    assert "refuted A FIFO is as fast as shared memory" in text
+    assert "A/A control: on" in text
+    assert "3 MiB files: 68 %" in text, "the floor's share"
+    assert "harness run quick.yaml --scale 0.1" in text
+    assert "the proxy went away" in text
+
+
+def test_every_picture_is_there_where_its_data_is(whole, tmp_path):
+    names = ["ratios", "sizes", "latency", "cpu", "symbols", "order"]
+    assert written(whole).figures() == [f"figure-{name}" for name in names]
+    assert "figure-pairs" in written(studies.pairs(tmp_path / "pairs")).figures()
+    assert "figure-symbols" not in written(tmp_path / "pairs").figures()
+    assert "Depth \u00d7 chunk" in written(studies.surface(tmp_path / "surface")).text
+    assert "By rate of requests" in written(studies.open_loop(tmp_path / "rates")).text
+    assert "By concurrency" in written(studies.concurrency(tmp_path / "clients")).text
+
+
+def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
+    page = written(whole)
+    found = study.analyse(*directory.load(str(whole)))
+    table = page.data["tables"]["cells"]
+    names = [column["name"] for column in table["columns"]]
+    rows = {(row[names.index("files")], row[names.index("data")]): row for row in table["rows"]}
+    trials = {row[0]: row for row in page.data["tables"]["trials"]["rows"]}
+    count = 0
+    for context in found.contexts:
+        for cell in context.cells:
+            row = rows[context.label.removesuffix(" files"), cell.label]
+            figure = cell.figures["requests_per_s"]
+            assert row[names.index("requests_per_s")] == pytest.approx(figure.value.value, rel=1e-4)
+            if figure.ratio:
+                assert row[names.index("low")] == pytest.approx(figure.ratio.low, rel=1e-4)
+            assert row[names.index("trials")] == list(cell.rows)
+            assert len(cell.rows) == cell.trials
+            assert all(trials[number][3] == "ok" for number in cell.rows)
+            count += 1
+    assert count == 18
+
+
+def test_the_same_files_give_the_same_page(whole):
+    assert written(whole).source == written(whole).source
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda rows: [], "has no trials"),
+        (lambda rows: rows[:1], "nothing to compare it with"),
+        (lambda rows: [dataclasses.replace(row, status="failed", reason="broken", requests_per_s=0.0) for row in rows],
+         "has no good trial"),
+        (lambda rows: [dataclasses.replace(row, status="refused", reason="cannot", host="", cpu="") for row in rows],
+         "has no good trial"),
+        (lambda rows: rows[:40], "fewer than 3 blocks"),
+        (lambda rows: [dataclasses.replace(row, requests=0, requests_per_s=0.0, latency_p50_us=0.0) for row in rows],
+         "May it be believed?"),
+    ],
+    ids=["empty", "single", "all failed", "all refused", "two blocks", "nothing measured"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "experiment", [None, {"question": "Why?", "baseline": {"data": "posix_shm"}, "claims": studies.CLAIMS}]
+)
+def test_odd_results_have_a_sensible_page(tmp_path, make, said, experiment):
+    rows = make(studies.trials(studies.by_size(), 4))
+    place = studies.write(tmp_path / "odd", rows, experiment or ({} if not rows else None))
+    page = written(place)
+    assert said in page.text
+    assert "How it was measured" in page.text
+
+
+def test_a_run_that_was_killed_has_a_page(tmp_path, whole):
+    for name in ("trials.csv", "experiment.yaml"):
+        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    (tmp_path / "environment.json").write_text('{"host": "cut o')
+    (tmp_path / "latency.csv").write_text("trial,latency_us,count\n1,100,1000\n1,200,10\n2,1")
+    page = written(tmp_path)
+    assert "from 3 MiB on" in page.text
+    assert "figure-latency" in page.figures()
+    assert "latency.csv is read up to this only" in page.text
+
+
+def test_ten_thousand_trials_take_seconds(tmp_path):
+    place = studies.large(tmp_path / "large")
+    begun = time.monotonic()
+    path = report.write(str(place))
+    assert time.monotonic() - begun < 20
+    page = Page(path)
+    assert len(page.data["tables"]["trials"]["rows"]) == 10_000
+    assert len(page.source) < 4e6
+
+
+def test_values_are_never_markup(tmp_path):
+    rows = [dataclasses.replace(row, data=EVIL if row.data == "fifo" else row.data, command=EVIL, host=EVIL, cpu=EVIL,
+                                reason=EVIL if row.status != "ok" else "", experiment=EVIL, disturbed=EVIL)
+            for row in studies.trials(studies.by_size(), 4)]  # fmt: skip
+    rows[3] = dataclasses.replace(rows[3], status="failed", reason=EVIL)
+    place = studies.write(tmp_path / "evil", rows, {
+        "question": EVIL, "claims": [{**studies.CLAIMS[0], "text": EVIL, "where": {}}],
+    }, symbols=True, environment=True)  # fmt: skip
+    (place / "environment.json").write_text(json.dumps({EVIL: EVIL, "experiment": {"command": EVIL, "file": EVIL}}))
+    page = written(place)
+    scripts = [attributes.get("type") for tag, attributes in page.elements if tag == "script"]
+    assert scripts == ["application/json", None]
+    assert "img" not in {tag for tag, _ in page.elements}
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert "<script>alert(1)" in page.text
+    assert any(EVIL in row for row in page.data["tables"]["trials"]["rows"])
+    for figure in command.pictures(str(place)):
+        from harness.report import figures
+
+        ET.fromstring(figures.standalone(figure).partition("\n")[2])
+
+
+def test_markup_escapes_all_that_is_not_markup():
+    given = markup.el("p", "<b>", markup.el("i", "&"), title='"', hidden=False, data_k=0)
+    assert given == '<p title="&quot;" data-k="0">&lt;b&gt;<i>&amp;</i></p>'
+    assert markup.data({"a": "</script><!--", "b": float("inf")}) == '{"a":"\\u003c/script>\\u003c!--","b":null}'
+
+
+def test_figures_are_written_in_the_formats_that_are_asked_for(whole, capsys):
+    assert command.main([str(whole), "--figures", "svg,png,pdf", "--only", "ratios,cpu"]) == 0
+    paths = [line for line in capsys.readouterr().out.splitlines() if "figures/" in line]
+    assert [path.rpartition("/")[2] for path in paths] == [
+        f"{name}.{kind}" for name in ("ratios", "cpu") for kind in ("svg", "png", "pdf")
+    ]
+    for path in paths:
+        content = Path(path).read_bytes()
+        if path.endswith("svg"):
+            assert ET.fromstring(content).tag.endswith("svg")
+            assert b"var(" not in content
+        elif path.endswith("png"):
+            assert content[:8] == b"\x89PNG\r\n\x1a\n"
+            assert struct.unpack(">II", content[16:24])[0] == 1776
+        else:
+            assert content[:5] == b"%PDF-"
+    assert command.main([str(whole), "--figures", "gif"]) == 2
+    assert command.main([str(whole), "--figures", "svg", "--only", "ratio"]) == 2
+    assert "there are ratios, " in capsys.readouterr().err
+
+
+def test_two_runs_have_a_page(whole, tmp_path, capsys):
+    faster = [(factors, speed * (1.3 if factors["data"] == "unix" else 1)) for factors, speed in studies.by_size()]
+    other = studies.write(tmp_path / "other", studies.trials(faster, 6, seed=7))
+    assert command.main([str(whole), str(other)]) == 0
+    page = Page(capsys.readouterr().out.strip())
+    assert "0 worse" in page.text
+    assert "3 better" in page.text
+    verdicts = [row[-3] for row in page.data["tables"]["pairs"]["rows"]]
+    assert verdicts.count("faster") == 3
+    assert page.figures() == ["figure-changes"]
+
+
+def test_an_index_links_the_reports_and_names_what_cannot_be_read(whole, tmp_path, capsys):
+    (tmp_path / "a").symlink_to(whole)
+    studies.pairs(tmp_path / "b")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/trials.csv").write_text("schema,experiment\n1,old\n")
+    (tmp_path / "nothing").mkdir()
+    assert command.main(["--all", str(tmp_path)]) == 0
+    page = Page(capsys.readouterr().out.strip())
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    assert links == ["./a/report.html", "./b/report.html"]
+    assert all((tmp_path / link).exists() for link in links)
+    assert "old cannot be read" in page.text
+    assert "1 supported 2 refuted" in page.text
+
+
+def test_what_is_no_result_is_told_in_a_line(tmp_path, capsys):
+    assert command.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_percentiles_of_merged_histograms_are_those_of_all_replies(tmp_path):
+    rows = studies.trials([({"data": "a"}, 1000)], 2)
+    for row in rows:
+        row.requests = 1000
+    place = studies.write(tmp_path / "run", rows)
+    with (place / "latency.csv").open("w") as file:
+        file.write("trial,latency_us,count\n1,100,999\n1,900,1\n2,100,500\n2,200,500\n")
+    trials, experiment = directory.load(str(place))
+    cell = study.analyse(trials, experiment).contexts[0].cells[0]
+    spectrum = {round(one.above, 6): one for one in details.read(str(place), trials).spectrum(cell)}
+    assert spectrum[0.1].us == 200
+    assert spectrum[1.0].us == 100
+    assert spectrum[0.001].us == 200, "1,998 of 2,000 are at most that"
+    assert spectrum[0.001].beyond == 2
+    assert min(spectrum) == pytest.approx(10**-3.25, rel=0.01), "no percentile above the replies that there are"
+
+
+def test_cpu_parts_are_those_of_all_requests(whole):
+    trials, experiment = directory.load(str(whole))
+    more = details.read(str(whole), trials)
+    cell = study.analyse(trials, experiment).contexts[0].cells[0]
+    own = [trial for trial in trials if trial.trial in cell.rows]
+    parts = more.cpu(cell)
+    assert parts["proxy", "kernel"] == pytest.approx(
+        1e6 * sum(trial.proxy_kernel_s for trial in own) / sum(trial.requests for trial in own)
+    )
+    assert set(parts) == {(role, mode) for role in details.ROLES for mode in details.MODES}
+
+
+@pytest.mark.parametrize(("low", "high", "log"), [(0.36, 1.3, True), (0.9, 1.1, True), (1, 5000, True), (0, 17, False)])
+def test_ticks_are_round_within_and_apart(low, high, log):
+    scale = plot.Scale(low, high, 0, 300, log)
+    ticks = scale.ticks(40, 1.0)
+    assert 2 <= len(ticks) <= 9
+    assert all(low <= tick <= high for tick in ticks)
+    assert all(other - one >= 39 for one, other in zip(map(scale, ticks), map(scale, ticks[1:]), strict=False))
+    assert all(len(f"{tick:.6g}") <= 5 for tick in ticks)
+
+
+def test_designs_are_told_apart_by_colour_and_shape(tmp_path):
+    cells = [({"data": f"t{number:02}"}, 1000 + number) for number in range(24)]
+    found = study.analyse(studies.trials(cells, 3), {})
+    look = Look(found)
+    assert len({(look.colour(cell), look.shape(cell)) for cell in found.contexts[0].cells}) == 24
+
+
+def test_a_wide_terminal_shows_plots(whole):
+    from harness.analysis import summary
+
+    found = study.analyse(*directory.load(str(whole)))
+    lines = dict(zip([cell.label for cell in found.contexts[2].cells], summary._plots(found.contexts[2]), strict=True))
+    assert {len(line) for line in lines.values()} == {25}
+    middle = {label: line.index("\u25cf") - 12 for label, line in lines.items()}
+    assert middle["posix_shm"] == 0
+    assert middle["fifo"] < middle["unix"] < 0 < middle["memfd"] < middle["sendfile"]

@@ -1,0 +1,239 @@
+"""The report in a real browser: Debian's Chromium, driven by Playwright. `make test` gets it where it may."""
+
+import json
+import os
+import shutil
+
+import pytest
+import studies
+from test_report import EVIL
+
+from harness import report
+from harness.report import command
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WIDTHS = (390, 768, 1280)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not path:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Chromium's sandbox does not work for root; the pages are our own files.
+        arguments = ["--no-sandbox"] if os.getuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens a page from a file: opened(path, width, scheme). It must ask for nothing else, and complain of nothing."""
+    contexts, troubles = [], []
+
+    def open_page(path, width=1280, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda request: request.url.startswith("file:") or troubles.append(request.url))
+        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+        page.goto(f"file://{path}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return report.write(str(studies.whole(tmp_path_factory.mktemp("whole"))))
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory, whole):
+    """A page of each kind."""
+    root = tmp_path_factory.mktemp("pages")
+    made = {"whole": whole, "pairs": report.write(str(studies.pairs(root / "pairs")))}
+    rows = studies.trials(studies.by_size(), 4)
+    made["empty"] = report.write(str(studies.write(root / "empty", [], {"question": "Nothing?"})))
+    made["single"] = report.write(str(studies.write(root / "single", rows[:1])))
+    for row in rows:
+        row.status, row.reason = "failed", "broken"
+    made["failed"] = report.write(str(studies.write(root / "failed", rows, {"question": "All failed?"})))
+    studies.whole(root / "other")
+    made["two"] = command.against(str(root / "other"), str(root / "pairs"), "requests_per_s", None)
+    made["index"] = command.index(str(root))
+    return made
+
+
+KINDS = ("whole", "pairs", "empty", "single", "failed", "two", "index")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_open_and_fit(opened, pages, kind, width):
+    page = opened(pages[kind], width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing sticks out to the right"
+    for drawing in page.locator(".plot svg.chart:visible").all():
+        assert drawing.bounding_box()["height"] > 20
+        assert drawing.locator("path, rect").count() > 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_text_in_pictures_is_seen_whole(opened, pages, width, scheme):
+    page = opened(pages["whole"], width, scheme)
+    cut = page.evaluate("""() => [...document.querySelectorAll(".plot svg")].flatMap((svg) => {
+        const box = svg.getBoundingClientRect();
+        return !box.width ? [] : [...svg.querySelectorAll("text")].filter((text) => {
+            const own = text.getBoundingClientRect();
+            return own.left < box.left - 3 || own.right > box.right + 3 || own.bottom > box.bottom + 2;
+        }).map((text) => text.textContent);
+    })""")
+    assert cut == []
+    sizes = page.evaluate("""() => [...document.querySelectorAll(".plot svg")].filter((svg) => svg.clientWidth)
+        .map((svg) => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width)""")
+    assert min(sizes) > 0.75, "text keeps its size"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(opened, pages, kind, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    for width in WIDTHS if kind == "whole" else WIDTHS[:1]:
+        page = opened(pages[kind], width, scheme)
+        found = [one for one in Axe().run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+        assert [(one["id"], one["nodes"][0]["html"][:200], one["nodes"][0]["failureSummary"]) for one in found] == []
+
+
+def test_dark_is_dark(opened, whole):
+    colours = [opened(whole, 1280, scheme).evaluate("getComputedStyle(document.body).backgroundColor")
+               for scheme in ("light", "dark")]  # fmt: skip
+    assert colours == ["rgb(255, 255, 255)", "rgb(20, 23, 28)"]
+
+
+def test_a_click_marks_a_design_in_all_pictures_and_tables(opened, whole):
+    page = opened(whole)
+    key = page.locator(".chip", has_text="sendfile").get_attribute("data-keys")
+    assert page.locator(".on").count() == 0
+    page.locator(f"#figure-ratios .wide .dot[data-k='{key}']").first.click()
+    for name in ("ratios", "sizes", "latency", "cpu", "symbols", "order"):
+        marked = page.locator(f"#figure-{name} .wide .m.on")
+        assert marked.count() > 0, name
+        assert {one.get_attribute("data-k") for one in marked.all()} == {key}
+        faded = page.locator(f"#figure-{name} .wide .m[data-k]:not(.on)").first
+        assert float(faded.evaluate("one => getComputedStyle(one).opacity")) < 0.3
+    assert page.locator("#table-cells tr.on").count() == 3
+    assert page.locator(".chip[aria-pressed=true]").inner_text() == "sendfile"
+    page.keyboard.press("Escape")
+    assert page.locator(".on").count() == 0
+    page.locator(".chip", has_text="unix").click()
+    page.locator(".chip", has_text="fifo").click()
+    assert page.locator("#table-cells tr.on").count() == 6
+    page.get_by_role("button", name="Clear").click()
+    assert page.locator(".on").count() == 0
+
+
+def test_levels_of_pairs_are_marked_together(opened, pages):
+    page = opened(pages["pairs"])
+    page.locator(".chip", has_text="shm_ring").click()
+    assert page.locator("#table-cells tr.on").count() == 12
+
+
+def test_a_mark_tells_its_figures_to_pointer_and_keyboard(opened, whole):
+    page = opened(whole)
+    mark = page.locator("#figure-ratios .wide .dot.c1").last
+    mark.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)  # scrolling hides what is told
+    mark.hover()
+    told = page.locator("#tip").inner_text()
+    assert "sendfile" in told
+    assert "n = 6 blocks" in told
+    assert "rows of trials.csv: " in told
+    plot = page.locator("#figure-ratios .plot.wide")
+    plot.focus()
+    page.keyboard.press("ArrowRight")
+    first = page.locator("#said").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert first != page.locator("#said").inner_text() != ""
+    page.wait_for_timeout(300)
+    assert page.locator("#tip").text_content() == page.locator("#said").text_content()
+    page.keyboard.press("Enter")
+    assert page.locator("#figure-cpu .wide .m.on").count() > 0
+
+
+def column(page, table, name):
+    place = page.locator(f"#table-{table} thead th").all_inner_texts().index(name) + 1
+    return page.locator(f"#table-{table} tbody td:nth-child({place})").all_inner_texts()
+
+
+def test_tables_are_sorted_by_pointer_and_keyboard(opened, whole):
+    page = opened(whole)
+    head = page.locator("#table-cells").get_by_role("button", name="requests/s", exact=True)
+    head.click()
+    numbers = [float(text.replace(",", "")) for text in column(page, "cells", "requests/s")]
+    assert len(numbers) == 18
+    assert numbers == sorted(numbers, reverse=True)
+    assert page.locator("#table-cells th[aria-sort=descending]").inner_text() == "requests/s"
+    head.focus()
+    page.keyboard.press("Enter")
+    assert column(page, "cells", "requests/s") == [f"{number:,.0f}" for number in sorted(numbers)]
+
+
+def test_tables_are_filtered_and_lead_to_their_rows(opened, whole):
+    page = opened(whole)
+    page.get_by_label("Filter Cells").fill("3 MiB sendfile")
+    assert column(page, "cells", "data") == ["sendfile"]
+    page.get_by_role("button", name="Show these 6 trials").click()
+    assert column(page, "trials", "data") == ["sendfile"] * 6
+    assert column(page, "trials", "files") == ["3145728"] * 6
+    page.locator("#table-trials").get_by_role("button", name="Reset").click()
+    assert page.locator("#table-trials tbody tr").count() == 147
+
+
+def test_tables_are_copied_as_they_are_shown(opened, whole):
+    page = opened(whole)
+    page.get_by_label("Filter Cells").fill("100 KiB unix")
+    place = page.locator("#table-cells")
+    place.get_by_role("button", name="Copy CSV").click()
+    page.wait_for_function("document.querySelector('#table-cells .count').textContent.startsWith('Copied')")
+    lines = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert lines[0].startswith("files,data,requests_per_s,")
+    assert len(lines) == 2
+    assert lines[1].startswith("100 KiB,unix,")
+    place.get_by_role("button", name="Copy Markdown").click()
+    page.wait_for_function("navigator.clipboard.readText().then((text) => text.startsWith('| files | data |'))")
+
+
+def test_a_value_is_never_run(opened, tmp_path):
+    rows = studies.trials(studies.by_size(), 4)
+    for row in rows:
+        row.data, row.command, row.cpu = EVIL if row.data == "fifo" else row.data, EVIL, EVIL
+    rows[3].status, rows[3].reason = "failed", EVIL
+    place = studies.write(tmp_path / "evil", rows, {"question": EVIL}, symbols=True)
+    (place / "environment.json").write_text(json.dumps({EVIL: EVIL}))
+    page = opened(report.write(str(place)))
+    assert page.locator("img").count() == 0
+    page.locator("#figure-ratios .wide .dot").nth(2).hover()
+    page.locator("#table-trials").get_by_role("button", name="data", exact=True).click()
+    assert "<script>alert(1)" in page.locator("#table-trials tbody").inner_text()
+    assert page.locator("h1").inner_text().startswith("</script><script>alert(1)")
+
+
+def test_ten_thousand_trials_are_usable(opened, tmp_path):
+    page = opened(report.write(str(studies.large(tmp_path / "large"))))
+    assert page.locator("#table-trials tbody tr").count() == 200
+    page.get_by_label("Filter Trials").fill("transport7 64")
+    assert 0 < page.locator("#table-trials tbody tr").count() <= 200
+    page.locator(".chip").first.click()
+    assert page.locator("#figure-order .wide .on").count() == 1
