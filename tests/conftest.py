@@ -29,6 +29,7 @@ def base(monkeypatch):
     """The directory of this test's rendezvous; empty and removed when the test has ended, or it fails."""
     directory = tempfile.mkdtemp(prefix="th-test-", dir="/tmp")
     monkeypatch.setenv(rendezvous.BASE_VARIABLE, directory)
+    monkeypatch.setenv("no_proxy", "*")  # libcurl would heed the proxies of whoever runs the tests
     monkeypatch.setenv("TRANSPORT_HARNESS_LOCK", directory)  # a study may run on this machine
     yield rendezvous.base_directory()
     left = rendezvous.sweep()

@@ -14,7 +14,7 @@ import pytest
 from conftest import COMMAND, DATA, Connection, eventually, get
 
 PROGRAMS = ("simplecached", "webproxy", "gfclient", "lane", "run", "clean")
-HEAVY = ("asyncio", "ctypes", "hypothesis", "numpy", "pydantic", "rich", "ruamel.yaml", "scipy", "unittest")
+HEAVY = ("asyncio", "ctypes", "hypothesis", "numpy", "pycurl", "pydantic", "rich", "ruamel.yaml", "scipy", "unittest")
 
 
 def harness(*arguments, **options):
