@@ -734,13 +734,15 @@ def _ends_in_time(
 def _ipc_objects() -> set[str]:
     """The System V and POSIX objects of this machine, as far as it lists them; queues where mqueue is mounted.
 
-    Those of other harness programs, which may come and go meanwhile, are left out.
+    Those of other harness programs, which may come and go meanwhile, are left out, and so are System V objects without
+    a key, IPC_PRIVATE: a scope gives no such key out, and browsers make them all the time.
     """
     found = {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}  # noqa: S108
     found |= {f"queue /{name}" for name in (os.listdir("/dev/mqueue") if os.path.isdir("/dev/mqueue") else ())}
     for kind in ("shm", "sem", "msg"):
         with contextlib.suppress(FileNotFoundError), open(f"/proc/sysvipc/{kind}") as table:
-            found |= {f"SysV {kind} {' '.join(line.split()[:2])}" for line in list(table)[1:]}
+            objects = [line.split()[:2] for line in list(table)[1:]]
+            found |= {f"SysV {kind} {key} {number}" for key, number in objects if key != "0"}
     return {name for name in found if not re.search(r"[/.]th-\d+-", name) or f"-{_rendezvous()}-" in name}
 
 

@@ -91,7 +91,7 @@ def write(place, rows, experiment=None, latency=False, symbols=False, environmen
         (place / "environment.json").write_text(json.dumps({
             "host": "made-up", "cpu": {"model": "a processor", "usable": 2, "governors": None},
             "kernel": {"release": "6.18"}, "limits": {"open_files": {"soft": 1024, "hard": 4096}},
-            "experiment": {"name": "made-up", "file": "quick.yaml", "command": "harness run quick.yaml"},
+            "experiment": {"name": "made-up", "file": "quick.yaml", "command": ["quick.yaml", "--scale", "0.1"]},
         }))  # fmt: skip
     return place
 

@@ -74,7 +74,7 @@ def test_the_page_answers_first(whole):
     assert "refuted A FIFO is as fast as shared memory" in text
     assert "A/A control: on" in text
     assert "3 MiB files: 68 %" in text, "the floor's share"
-    assert "harness run quick.yaml" in text
+    assert "harness run quick.yaml --scale 0.1" in text
     assert "the proxy went away" in text
 
 
@@ -144,7 +144,11 @@ def test_a_run_that_was_killed_has_a_page(tmp_path, whole):
     for name in ("trials.csv", "experiment.yaml"):
         (tmp_path / name).write_bytes((whole / name).read_bytes())
     (tmp_path / "environment.json").write_text('{"host": "cut o')
-    assert "from 3 MiB on" in written(tmp_path).text
+    (tmp_path / "latency.csv").write_text("trial,latency_us,count\n1,100,1000\n1,200,10\n2,1")
+    page = written(tmp_path)
+    assert "from 3 MiB on" in page.text
+    assert "figure-latency" in page.figures()
+    assert "latency.csv is read up to this only" in page.text
 
 
 def test_ten_thousand_trials_take_seconds(tmp_path):

@@ -7,17 +7,17 @@ import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from harness import results
 from harness.analysis import wording
 from harness.analysis.cells import THROUGHPUT
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context
-from harness.results import Observation, Trial
+from harness.results import Trial
 
 ROLES, MODES = ("client", "proxy", "cache"), ("user", "kernel")
-LATENCY, SYMBOLS = "latency.csv", "symbols.csv"
+SYMBOLS = "symbols.csv"
 # Where a percentile has fewer replies above it than this, they are single events.
 FIRM = 10
 
@@ -43,11 +43,12 @@ class Percentile:
 @dataclass
 class Details:
     """trials: the good, timed ones, by number. latencies: of each trial, (bucket's upper bound, count). symbols: of
-    each cell that perf looked at, role -> symbol -> share of the role's samples."""
+    each cell that perf looked at, role -> symbol -> share of the role's samples. troubles: what could not be read."""
 
     trials: dict[int, Trial] = field(default_factory=dict)
-    latencies: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
+    latencies: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     symbols: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)
+    troubles: list[str] = field(default_factory=list)
 
     def cpu(self, cell: Cell) -> Mapping[tuple[str, str], float]:
         """(role, mode) -> microseconds of CPU time a request, over all of a cell's trials."""
@@ -84,21 +85,29 @@ def read(directory: str, trials: Iterable[Trial]) -> Details:
     """The details of a run, of the files that are there. Raises OSError, ValueError."""
     trials = list(trials)
     details = Details({trial.trial: trial for trial in trials if trial.status == "ok" and not trial.probe})
-    path = f"{directory}/{LATENCY}"
-    if os.path.exists(path):
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                pair = float(row["latency_us"]), int(row["count"])
-                details.latencies.setdefault(int(row["trial"]), []).append(pair)
-    path = f"{directory}/{SYMBOLS}"
-    if os.path.exists(path):
-        cells = {trial.trial: trial.cell for trial in trials if trial.status == "ok" and trial.probe}
-        _symbols(details, cells, results.read_observations(path))
+    cells = {trial.trial: trial.cell for trial in trials if trial.status == "ok" and trial.probe}
+    for name, reader in ((results.LATENCY, _latencies), (SYMBOLS, _symbols)):
+        path = f"{directory}/{name}"
+        if os.path.exists(path):
+            try:
+                reader(path, details, cells)
+            except ValueError as error:  # a killed run may have left half a row
+                details.troubles.append(f"{name} is read up to this only: {error}")
     return details
 
 
-def _symbols(details: Details, cells: Mapping[int, int], rows: Iterable[Observation]) -> None:
-    for row in rows:
+def _latencies(path: str, details: Details, _: Mapping[int, int]) -> None:
+    # Pairs, not records as results.read_latencies makes them: this may be millions of rows.
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        if next(rows, None) != [column.name for column in fields(results.Bucket)]:
+            raise ValueError("its columns are of another version")
+        for trial, bound, count in rows:
+            details.latencies[int(trial)].append((float(bound), int(count)))
+
+
+def _symbols(path: str, details: Details, cells: Mapping[int, int]) -> None:
+    for row in results.read_observations(path):
         if row.unit == "share" and row.trial in cells:
             roles = details.symbols.setdefault(cells[row.trial], {})
             roles.setdefault(row.role, {})[row.metric] = row.value

@@ -97,7 +97,7 @@ def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], foun
         tables["trials"] = contents.of_trials(trials, varying, found, look)
         caption = f"One row a trial, of {results.TRIALS}, which has more columns."
         parts += [el("h3", "Trials"), page.table("trials", "Trials", caption)]
-    parts += [_measured(place, trials, experiment, found, fixed)]
+    parts += [_measured(place, trials, experiment, found, fixed, more.troubles)]
     return page.page(f"{name}: {question}", [el("main", parts)], tables)
 
 
@@ -122,15 +122,19 @@ def environment(place: str) -> dict[str, Any]:
 
 
 def _measured(
-    place: str, trials: list[Trial], experiment: Mapping[str, Any], found: Study, fixed: Mapping[str, Any]
+    place: str,
+    trials: list[Trial],
+    experiment: Mapping[str, Any],
+    found: Study,
+    fixed: Mapping[str, Any],
+    troubles: Sequence[str],
 ) -> Markup:
     given = environment(place)
     origin = given.get("experiment") if isinstance(given.get("experiment"), dict) else {}
     assert isinstance(origin, dict)
-    command = origin.get("command") or (
-        f"harness run {shlex.quote(f'{place}/{directory.EXPERIMENT}')}" if experiment else ""
-    )
-    command = shlex.join(map(str, command)) if isinstance(command, list) else command
+    command = origin.get("command") or [f"{place}/{directory.EXPERIMENT}"] * bool(experiment)
+    if isinstance(command, list):  # the arguments of `harness run`
+        command = shlex.join(("harness", "run", *map(str, command))) if command else ""
     counts = found.counts
     seeds = sorted({trial.seed for trial in trials})
     machines = {
@@ -174,6 +178,7 @@ def _measured(
                 open=len(bad) <= 10,
             )
         )
+    parts += [el("p", page.badge("cannot be read", "bad"), f" {trouble}") for trouble in troubles]
     if found.missing:
         parts += [
             el("h3", "Cells without a good trial"),
