@@ -386,3 +386,8 @@ def test_a_connection_that_stays_open_after_its_request_is_answered_and_closed(p
     with Connection(proxy.port) as connection:
         assert connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).rest() == b"GETFILE OK 7\r\n\r\ncontent"
         assert get(proxy.port, path).endswith(b"content")
+
+
+def test_a_proxy_that_still_waits_for_a_cache_ends_with_standard_input_too(pipeline):
+    proxy = pipeline.start("webproxy", "-p", 0, "--wait", 60, "--until-eof")  # whose standard input is at its end
+    assert proxy.wait() == 0

@@ -20,7 +20,7 @@ from harness.api import CommandSender, CommandTransport, DataTransport, Scope
 from harness.protocol import getfile, wire
 from harness.protocol.dialects import Dialect
 from harness.roles.gfserver import Handler
-from harness.roles.program import Failure, say
+from harness.roles.program import Failure, pause, say
 
 CACHE = "cache"
 CHANNEL = "channel"
@@ -214,9 +214,9 @@ def find_channel(name: str) -> Channel:
     return Channel(registry.command_transport(transport), rendezvous.foreign_scope(name, CACHE, COMMANDS, timeout))
 
 
-def wait_for_cache(name: str, seconds: float, command: CommandTransport | None) -> None:
+def wait_for_cache(name: str, seconds: float, command: CommandTransport | None, until_eof: bool = False) -> None:
     """Return when a cache is at the rendezvous. Raises Failure where none comes, or one with another command channel
-    than `command`."""
+    than `command`, and as program.pause()."""
     deadline = time.monotonic() + seconds
     told = False
     while True:
@@ -229,7 +229,7 @@ def wait_for_cache(name: str, seconds: float, command: CommandTransport | None) 
                 told = True
         if time.monotonic() > deadline:
             raise Failure(f"no cache at rendezvous {name!r} after {seconds:g} s: start `harness simplecached` there")
-        time.sleep(_LOOK_AGAIN)
+        pause(_LOOK_AGAIN, until_eof)
     if command is not None and command.name != channel.transport.name:
         raise Failure(
             f"the cache at rendezvous {name!r} takes commands over {channel.transport.name}, not {command.name}: "

@@ -182,6 +182,15 @@ def _heeded() -> list[signal.Signals]:
     return [number for number in _STOP if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
 
 
+def pause(seconds: float, until_eof: bool) -> None:
+    """Wait so long. Raises KeyboardInterrupt, as a signal does, where the program is to end with standard input, and
+    that has ended."""
+    if not until_eof:
+        time.sleep(seconds)
+    elif select.select([0], [], [], seconds)[0]:
+        raise KeyboardInterrupt
+
+
 def open_home(undo: ExitStack, name: str, part: str) -> rendezvous.Home:
     """The program's own directory at a rendezvous, closed by `undo`. Raises Failure where another one keeps it, and
     at its closing where something had been left behind in it."""

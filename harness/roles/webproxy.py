@@ -135,7 +135,7 @@ def _run(args: argparse.Namespace) -> None:
             command = registry.command_transport(args.command) if args.command else None
             home = program.open_home(undo, args.name, f"proxy-{os.getpid()}-{os.urandom(3).hex()}")
             if args.wait:
-                wait_for_cache(args.name, args.wait, command)
+                wait_for_cache(args.name, args.wait, command, args.until_eof)
             what = f"rendezvous {args.name!r} over {lanes} lanes of {registry.describe(data)}"
 
             def backend(process: int) -> Backend:
