@@ -391,3 +391,22 @@ def test_a_connection_that_stays_open_after_its_request_is_answered_and_closed(p
 def test_a_proxy_that_still_waits_for_a_cache_ends_with_standard_input_too(pipeline):
     proxy = pipeline.start("webproxy", "-p", 0, "--wait", 60, "--until-eof")  # whose standard input is at its end
     assert proxy.wait() == 0
+
+
+@pytest.mark.parametrize("gone_on", [False, True])
+def test_a_client_at_a_gate_ends_early_where_whoever_holds_the_gate_does(pipeline, gone_on):
+    path = pipeline.write("file", b"content")
+    pipeline.cache()
+    proxy = pipeline.proxy()
+    workload = pipeline.directory / "workload.txt"
+    workload.write_text(f"{path}\n")
+    command = [sys.executable, "-m", "harness", "gfclient", "-p", str(proxy.port), "-w", str(workload),
+               "--seconds", "60", "--warmup", "0.1", "--gate"]  # fmt: skip
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as client:
+        assert client.stdout.readline() == "warm\n"
+        if gone_on:
+            client.stdin.write("go\n")
+        client.stdin.close()
+        assert client.wait(10) == 1
+        assert "standard input ended before" in client.stderr.read()

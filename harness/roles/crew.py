@@ -32,9 +32,10 @@ def drive(processes: int, work: Work, gate: bool, tick: Callable[[int], None] | 
     and wait for another (or the end of it) while whoever wants to look at the processes does so.
     tick: called each second while they run, with the time of the go-ahead.
 
-    Returns when they were let go, ns on the clock of time.monotonic_ns(). Raises Failure where one ends early.
+    Returns when they were let go, ns on the clock of time.monotonic_ns(). Raises Failure where one ends early, or
+    whoever holds the gate does.
     """
-    crew = _Crew(processes, work)
+    crew = _Crew(processes, work, gate)
     try:
         crew.expect("warm up")
         if gate:
@@ -53,9 +54,12 @@ def drive(processes: int, work: Work, gate: bool, tick: Callable[[int], None] | 
 
 
 class _Crew:
-    def __init__(self, processes: int, work: Work) -> None:
+    def __init__(self, processes: int, work: Work, gate: bool) -> None:
+        self._poll = select.poll()
+        if gate:
+            self._poll.register(sys.stdin.fileno(), 0)  # POLLHUP, poll(2): nobody can say `go` or `end` any more
         self._reports: list[int] = []
-        gate, self._gate = os.pipe2(os.O_CLOEXEC)
+        go_ahead, self._gate = os.pipe2(os.O_CLOEXEC)
         self._children: dict[int, int] = {}
         gc.freeze()
         # The processes look for signals now and then: an interruption could come anywhere, also between the making
@@ -66,20 +70,25 @@ class _Crew:
             pid = os.fork()
             if not pid:
                 os.close(self._gate)
-                _serve(index, work, tell, gate)
+                _serve(index, work, tell, go_ahead)
             self._children[os.pidfd_open(pid)] = pid
             self._reports.append(report)
             os.close(tell)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(gate)
+        os.close(go_ahead)
 
     def expect(self, what: str, each_second: Callable[[], None] | None = None) -> None:
-        """Wait for a byte of each process. Raises Failure where one ends without."""
+        """Wait for a byte of each process. Raises Failure where one ends without, or standard input does."""
         due = time.monotonic() + 1
         for report in self._reports:
-            while each_second and not select.select([report], [], [], max(0.0, due - time.monotonic()))[0]:
-                each_second()
+            self._poll.register(report, select.POLLIN)
+            while not (ended := dict(self._poll.poll(1e3 * max(0.0, due - time.monotonic()) if each_second else None))):
+                if each_second:
+                    each_second()
                 due += 1
+            if report not in ended:
+                raise program.Failure(f"standard input ended before all processes could {what}")
+            self._poll.unregister(report)
             if not os.read(report, 1):
                 raise program.Failure(f"a process ended before it could {what}")
 

@@ -65,7 +65,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print the result as one line of JSON")
     add("--gate", action="store_true",
         help="print `warm` after the warm-up, and wait for a line on standard input; print `done` when the requests "
-        "have ended, and wait for another")
+        "have ended, and wait for another; end early where standard input does")
     add("--live", action="store_true", help="with --gate: print `tick` and JSON each second, what came until then")
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument("-r", dest="requests", type=program.positive, help="requests in all")

@@ -20,7 +20,7 @@ from harness.api import DataTransport
 from harness.protocol import wire
 from harness.roles import crew, gfclient, load, program
 from harness.roles.drain import Drain
-from harness.roles.lanes import CacheLink, Commands, Lane, NoCache, provision_lanes, wait_for_cache
+from harness.roles.lanes import CacheLink, Commands, Lane, NoCache, open_proxy_home, provision_lanes, wait_for_cache
 from harness.roles.webproxy import add_lanes
 
 SINKS = ("discard", "copy", "checksum")
@@ -195,7 +195,7 @@ def _run(args: argparse.Namespace) -> int:
     sums = load.checksums(args.verify, paths) if args.sink == "checksum" else {}
     tallies = load.tallies(workers, args.requests)
     with ExitStack() as undo:
-        home = program.open_home(undo, args.name, f"lane-{os.getpid()}-{os.urandom(3).hex()}")
+        home = open_proxy_home(undo, args.name)
         wait_for_cache(args.name, args.wait, command)
         work = partial(_ask, args, home, data, paths, sums, tallies)
         begun = crew.drive(args.processes, work, args.gate, partial(gfclient.tick, tallies) if args.live else None)

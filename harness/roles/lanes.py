@@ -4,6 +4,8 @@
     LanePool   leases lanes, first come first served
     CacheLink  follows the cache that runs at a rendezvous, through its deaths and restarts
     Commands   one thread's end of the command channel of whichever cache that is
+
+A program that has lanes is a proxy: its home is named so, and a cache can tell whether there is any.
 """
 
 import itertools
@@ -20,15 +22,26 @@ from harness.api import CommandSender, CommandTransport, DataTransport, Scope
 from harness.protocol import getfile, wire
 from harness.protocol.dialects import Dialect
 from harness.roles.gfserver import Handler
-from harness.roles.program import Failure, pause, say
+from harness.roles.program import Failure, open_home, pause, say
 
 CACHE = "cache"
 CHANNEL = "channel"
 COMMANDS = "commands"
 LANE = "lane"
+_PROXY = "proxy-"
 
 _LOOK_AGAIN = 0.02  # seconds between looks for a cache that is not there
 _STATUS = {wire.STATUS_NOT_FOUND: getfile.FILE_NOT_FOUND, wire.STATUS_ERROR: getfile.ERROR}
+
+
+def open_proxy_home(undo: ExitStack, name: str) -> rendezvous.Home:
+    """The home of a program that has lanes, as program.open_home()."""
+    return open_home(undo, name, f"{_PROXY}{os.getpid()}-{os.urandom(3).hex()}")
+
+
+def proxies(name: str) -> list[str]:
+    """The homes of the proxies at a rendezvous, and of those that were killed there and are yet to be swept."""
+    return [home for home in os.listdir(rendezvous.rendezvous_directory(name)) if home.startswith(_PROXY)]
 
 
 class Lane:

@@ -17,7 +17,7 @@ from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Se
 from harness.protocol import wire
 from harness.roles import program
 from harness.roles.catalogue import COLD, Cold, Directory, Locals, open_source
-from harness.roles.lanes import CACHE, CHANNEL, COMMANDS, LANE
+from harness.roles.lanes import CACHE, CHANNEL, COMMANDS, LANE, proxies
 
 if TYPE_CHECKING:
     from harness.roles.store import Fetching
@@ -41,6 +41,7 @@ class CacheWorkers:
         self._find = catalogue.find
         self._close = None if isinstance(catalogue, Directory | Locals | Cold) else os.close  # of what was found
         self._delay = delay
+        self._rendezvous = rendezvous_name
         self._lanes = Lanes(rendezvous_name)
         self._stopping = False
         self._last = 0.0  # when the latest command came, once it is stopping
@@ -52,13 +53,14 @@ class CacheWorkers:
     def stop(self, grace: float) -> None:
         """Refuse what still comes; return when nothing has come for a moment, or after `grace` seconds.
 
-        The proxies know by now that this cache is no more, but commands may be on their way. So may replies, where a
-        transport has threads of its own: closing an end waits for them.
+        The proxies know by now that this cache is no more, but where there are any, commands may be on their way. So
+        may replies, where a transport has threads of its own: closing an end waits for them.
         """
         self._stopping = True
+        quiet = _QUIET if proxies(self._rendezvous) else 0.0
         now = time.monotonic()
         deadline, self._last = now + grace, now
-        while now < deadline and (any(self._busy) or now < self._last + _QUIET):
+        while now < deadline and (any(self._busy) or now < self._last + quiet):
             time.sleep(0.01)
             now = time.monotonic()
         closing = threading.Thread(target=self._lanes.close, daemon=True)

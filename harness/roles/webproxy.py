@@ -13,7 +13,7 @@ from harness.protocol.dialects import DIALECTS, Dialect
 from harness.roles import program
 from harness.roles.catalogue import COLD, Cold, Directory, Locals, open_source
 from harness.roles.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen
-from harness.roles.lanes import CacheBackend, wait_for_cache
+from harness.roles.lanes import CacheBackend, open_proxy_home, wait_for_cache
 
 DEFAULT_DATA = "posix_shm"
 STRATEGIES = ("head-then-get", "single-get", "buffered")  # of getting a file from an HTTP origin
@@ -133,7 +133,7 @@ def _run(args: argparse.Namespace) -> None:
                 raise ValueError(f"-n {lanes}: each of the {args.processes} processes needs a lane of its own")
             data = registry.data_transport(args.data, chunk=args.chunk)
             command = registry.command_transport(args.command) if args.command else None
-            home = program.open_home(undo, args.name, f"proxy-{os.getpid()}-{os.urandom(3).hex()}")
+            home = open_proxy_home(undo, args.name)
             if args.wait:
                 wait_for_cache(args.name, args.wait, command, args.until_eof)
             what = f"rendezvous {args.name!r} over {lanes} lanes of {registry.describe(data)}"
