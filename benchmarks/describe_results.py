@@ -1,6 +1,7 @@
-"""Writes results/README.md: what the kept studies asked, and what became of every claim.
+"""Writes what the pages say of kept results: results/README.md, what each study asked and what became of every claim,
+and the tables of the study `quick` in README.md.
 
-    .venv/bin/python benchmarks/describe_results.py > results/README.md
+    .venv/bin/python benchmarks/describe_results.py
 """
 
 import sys
@@ -9,11 +10,56 @@ from pathlib import Path
 from harness.analysis import answers, directory, study
 
 ROOT = Path(__file__).parent.parent
+_BEGIN, _END = "<!-- results/quick, written by benchmarks/describe_results.py -->\n", "<!-- end -->\n"
+_COLUMNS = ("command", "data", "requests/s", "min to max", "ratio", "interval", "verdict", "MB/s", "CPU us", "p50 us",
+            "p99 us")  # fmt: skip
 
 
 def main() -> int:
-    print(page())
+    for file, text in pages().items():
+        file.write_text(text)
     return 0
+
+
+def pages() -> dict[Path, str]:
+    """The files with what they should say."""
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return {ROOT / "results/README.md": page(), readme: f"{before}{_BEGIN}\n{tables()}\n{_END}{after}"}
+
+
+def tables() -> str:
+    """What `make study` says, a table for each file size."""
+    trials, experiment = directory.load(str(ROOT / "results/quick"))
+    found = study.analyse(trials, experiment)
+    lines = [f"{found.counts.ok} good trials, {found.counts.disturbed} of them disturbed. {found.control.line}", ""]
+    for context in found.contexts:
+        lines += [
+            f"**{context.label}**",
+            "",
+            f"| {' | '.join(_COLUMNS)} |",
+            "|---|---|--:|--:|--:|--:|---|--:|--:|--:|--:|",
+            *(_row(cell, context.file_size_bytes) for cell in context.cells),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _row(cell: study.Cell, size: int) -> str:
+    figures = cell.figures
+    rate = figures["requests_per_s"]
+    value = rate.value.value
+    ratio = ["1.00", "-"]
+    if rate.ratio:
+        ratio = [f"{rate.ratio.value:.2f}", f"{rate.ratio.low:.2f} to {rate.ratio.high:.2f}"]
+    others = [figures[name].value.value for name in ("cpu_us_per_request", "latency_p50_us", "latency_p99_us")]
+    columns = [
+        cell.design["command"], cell.design["data"], f"{value:,.0f}", f"{rate.least:,.0f} to {rate.most:,.0f}", *ratio,
+        rate.verdict or ("baseline" if cell.baseline else "floor"), f"{value * size / 1e6:,.0f}",
+        *(f"{other:,.0f}" for other in others),
+    ]  # fmt: skip
+    return f"| {' | '.join(columns)} |"
 
 
 def page() -> str:
@@ -27,7 +73,7 @@ def page() -> str:
     for place in sorted(ROOT.glob("results/*/experiment.yaml")):
         if (ROOT / f"experiments/{place.parent.name}.yaml").exists():
             parts.append(_study(place.parent))
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) + "\n"
 
 
 def _study(place: Path) -> str:
@@ -40,7 +86,7 @@ def _study(place: Path) -> str:
         f"{found.counts.ok} good trials of {found.counts.trials}, {found.counts.disturbed} of them disturbed.",
         found.control.line,
     ]
-    lines += [f"Fastest{f' ({one.label})' if one.label else ''}: {one.line}." for one in found.crossovers]
+    lines += [f"Unbeaten{f' ({one.label})' if one.label else ''}: {one.line}." for one in found.crossovers]
     for answer in found.answers:
         said, *more = answers.lines(answer)
         lines += ["", f"- **{said.replace(':', ':**', 1)}", *(f"  - {line.strip()}" for line in more)]

@@ -636,7 +636,7 @@ def test_show_prints_the_tables_from_the_files_in_120_columns(tmp_path, capsys):
     assert max(map(len, told.splitlines())) <= 120
     for text in (
         "1 KiB files (6 trials a cell)", "3 MiB files", "baseline !1", "floor", "cannot tell", "A/A control: none",
-        "Claim undecided: b is faster", "Fastest: 1 KiB to 3 MiB: ", "1 of 72 trials were disturbed",
+        "Claim undecided: b is faster", "Unbeaten: 1 KiB to 3 MiB: ", "1 of 72 trials were disturbed",
     ):  # fmt: skip
         assert text in told
     assert summary.main([str(tmp_path / "nowhere")]) == 2

@@ -53,13 +53,13 @@ def render(study: "Study") -> None:
     screen = console()
     for context in study.contexts:
         screen.print(_table(study, context, screen.width >= _ROOM))
-    lines = [f"Fastest{f' ({one.label})' if one.label else ''}: {one.line}." for one in study.crossovers]
+    lines = [f"Unbeaten{f' ({one.label})' if one.label else ''}: {one.line}." for one in study.crossovers]
     lines += [f"Claim {answer.outcome}: {answer.claim.text}" for answer in study.answers]
     lines += [study.control.line, *study.notes]
     lines += [f"No good trial: {label} ({reason})" for label, reason in study.missing]
     lines.append(
         "requests/s: geometric mean of the trials, their smallest and largest. CPU us: proxy and cache, a request. "
-        "floor: what the harness itself costs."
+        "floor: what the harness itself costs. Unbeaten: no other one is told to be faster at any of these sizes."
     )
     tell(screen, lines)
 

@@ -314,7 +314,7 @@ def _card(place: str, name: str, path: str) -> Markup:
         el("p", f"{name} \u00b7 ", " \u00b7 ".join(_subline(found, trials)), class_="kicker"),
         el("h3", el("a", str(experiment.get("question") or found.name or name), href=f"./{link}")),
         el("p", badges) if badges else None,
-        [el("p", f"Fastest: {line}.", class_="soft") for line in lines],
+        [el("p", f"Unbeaten: {line}.", class_="soft") for line in lines],
         class_="claim",
     )
 

@@ -101,7 +101,7 @@ def _advice(crossovers: Sequence[Crossover]) -> list[Markup]:
     for crossover in crossovers:
         contexts.setdefault(join(_segments(crossover.segments)), []).append(crossover.label)
     lines = [
-        el("p", el("span", f"{', '.join(labels) or 'Fastest'} \u2014 ", class_="soft"), said, class_="lead")
+        el("p", el("span", f"{', '.join(labels) or 'Unbeaten'} \u2014 ", class_="soft"), said, class_="lead")
         for said, labels in list(contexts.items())[:8]
     ]
     if lines:
