@@ -16,8 +16,8 @@ class Spec:
     files: the file set: sizes in bytes, served in turn (`1024`, or `1024 3145728`), `classic`, or `directory:<path>`.
     chunk, depth, wait: the data transport's options of these names; 0 or "": the transport's own.
     rate: requests/s of an open loop; 0: closed loop. requests: how many to make; 0: for `seconds` instead.
-    strategy, reuse: of `source: curl`, as `harness webproxy --help` has them. origin_latency: seconds before each
-    response. origin_bandwidth: bytes/s of each connection, 0: no limit.
+    strategy, reuse: of `source: curl`, as `harness webproxy --help` has them. origin_server: as `harness origin --help`
+    has it. origin_latency: seconds before each response. origin_bandwidth: bytes/s of each connection, 0: no limit.
     placement: `free`, `same-core`, `spread`, or CPUs a role: `client=0 proxy=1 cache=0-1`.
     """
 
@@ -47,6 +47,7 @@ class Spec:
     reuse: bool = True
     origin_latency: float = 0.0
     origin_bandwidth: int = 0
+    origin_server: str = "auto"
     timeout: float = 5.0
     warmup: float = 0.2
     seconds: float = 1.0
@@ -57,7 +58,7 @@ class Spec:
 # Factors that say nothing where there is no cache, where there is no TCP, and where there is no HTTP origin.
 OF_THE_CACHE = ("command", "data", "lanes", "chunk", "depth", "wait", "cache_threads", "cache_processes")
 OF_TCP = ("clients", "client_processes", "congestion", "rate", "arrivals")
-OF_CURL = ("strategy", "reuse", "origin_latency", "origin_bandwidth")
+OF_CURL = ("strategy", "reuse", "origin_latency", "origin_bandwidth", "origin_server")
 
 
 def idle(source: str, scope: str) -> tuple[str, ...]:

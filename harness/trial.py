@@ -28,6 +28,7 @@ from harness.api import DataTransport, Probe
 from harness.probes.proc import Cpu, read_from_disks, resident
 from harness.probing import ProbeFailed, Probing, Seen, disturbance
 from harness.results import COLUMN_OF, Bucket, Trial
+from harness.roles import nginx
 from harness.roles.gfserver import SYSTEM
 from harness.roles.load import OUTCOMES
 from harness.spec import DIRECTORY, Spec, idle
@@ -115,6 +116,10 @@ def impossible(spec: Spec) -> str:
         )
     if spec.source == "curl" and find_spec("pycurl") is None:
         return "source curl: needs pycurl: pip install 'transport-harness[curl]'"
+    if spec.source == "curl" and spec.origin_server == "nginx":
+        root = spec.files.removeprefix(DIRECTORY) if spec.files.startswith(DIRECTORY) else "/"
+        if reason := nginx.unable(root, bool(spec.origin_latency or spec.origin_bandwidth)):
+            return f"origin_server nginx: {reason}"
     if spec.source == "curl" and spec.page_cache == "cold":
         return "page_cache cold: the origin of `source: curl` serves from the page cache"
     if spec.page_cache == "cold" and kind in _KEEPS_CONTENT:
@@ -178,10 +183,11 @@ def _measure(
     elif spec.source == "curl":
         servers["origin"] = start(
             "origin", "origin", "-c", files.directory, "-p", "0", "--latency", str(round(spec.origin_latency * 1e6)),
-            *(["--bandwidth", str(spec.origin_bandwidth)] if spec.origin_bandwidth else []), "--until-eof",
+            *(["--bandwidth", str(spec.origin_bandwidth)] if spec.origin_bandwidth else []),
+            "--server", spec.origin_server, "--name", name, "--until-eof",
         )  # fmt: skip
-        trial.origin = f"harness origin {harness.__version__}"
-        url = servers["origin"].expect("origin: listening on", _START).split()[3].rstrip(",")
+        told, _, trial.origin = servers["origin"].expect("origin: listening on", _START).rpartition(" by ")
+        url = told.split()[3].rstrip(",")
         backend = ["-s", url, "--strategy", spec.strategy, "--reuse" if spec.reuse else "--no-reuse"]
     else:
         backend = ["-n", str(spec.lanes), "--data", registry.describe(data_transport(spec))]
@@ -214,6 +220,8 @@ def _measure(
         )  # fmt: skip
     client.expect("warm", _START + spec.warmup)
     processes = {"client": client.pids(), **{role: program.pids() for role, program in servers.items()}}
+    if "origin" in servers:  # it may be an nginx, which has workers of its own
+        processes["origin"] += [pid for child in servers["origin"].pids()[1:] for pid in _children(child)]
     if spec.scope == "lane":  # it has none but those that read from the sockets which some lanes need
         processes["client"] = [pid for worker in client.pids()[1:] for pid in _children(worker)]
     processes = {role: pids for role, pids in processes.items() if pids}

@@ -1,10 +1,14 @@
 """The origin that the harness starts: HTTP/1.1 as clients speak it, and slow where it is told to be."""
 
 import os
+import re
+import shutil
+import signal
 import socket
 import time
 
 import pytest
+from conftest import eventually
 
 
 class Client:
@@ -45,7 +49,8 @@ class Client:
 def origin(pipeline):
     def start(*arguments):
         program = pipeline.start("origin", "-c", pipeline.files, "-p", 0, "--processes", 1, *arguments)
-        program.port = int(program.line().split()[3].rstrip(",").rpartition(":")[2])
+        program.first = program.line()
+        program.port = int(program.first.split()[3].rstrip(",").rpartition(":")[2])
         return program
 
     return start
@@ -116,3 +121,76 @@ def test_a_connection_gets_no_more_than_its_bandwidth(pipeline, origin):
         begun = time.monotonic()
         assert client.get(b"/large") == (200, content)
         assert 0.5 < time.monotonic() - begun < 2
+
+
+# nginx in its place
+
+nginx = pytest.mark.skipif(
+    any(shutil.which(name) is None for name in ("nginx", "setpriv")), reason="needs nginx: apt-get install nginx-light"
+)
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as pids:
+        return pids.read().split()
+
+
+@nginx
+def test_nginx_serves_the_same_files_and_leaves_nothing(pipeline, origin, base):
+    contents = {"empty": b"", "small": b"content", "large": os.urandom(5_000_000), "a b?": b"odd"}
+    for name, content in contents.items():
+        pipeline.write(name, content)
+    running = origin("--server", "nginx", "--processes", 2)
+    assert re.fullmatch(r"origin: .* by nginx/[\d.]+", running.first)
+    with Client(running.port) as client:
+        for name, content in contents.items():
+            path = name.encode().replace(b" ", b"%20").replace(b"?", b"%3F")
+            assert client.get(b"/" + path) == (200, content)
+        assert client.get(b"/missing")[0] == 404
+    (master,) = running.children()
+    assert eventually(lambda: len(children(master)) == 2)
+    assert running.stop() == 0
+    assert running.errors == ""
+    assert not os.path.exists(base)
+
+
+@nginx
+@pytest.mark.parametrize(("killed", "code"), [("origin", -signal.SIGKILL), ("nginx", 1)])
+def test_nginx_ends_with_the_origin_that_started_it_and_the_origin_with_its_nginx(origin, killed, code):
+    running = origin("--server", "nginx")
+    (master,) = running.children()
+    everybody = [master, *children(master)]
+    os.kill(running.pid if killed == "origin" else master, signal.SIGKILL)
+    assert running.wait() == code
+    assert eventually(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in everybody))
+    assert ("nginx ended by itself" in running.errors) == (killed == "nginx")
+
+
+@nginx
+def test_auto_is_nginx_unless_the_origin_is_to_be_slow_or_its_source_is_a_list(pipeline, origin):
+    file = pipeline.write("file", b"content")
+    assert "nginx" in origin("--server", "auto").first
+    assert "harness origin" in origin("--server", "auto", "--latency", 1).first
+    (pipeline.directory / "list").write_text(f"/file {pipeline.files}{file}\n")
+    assert "harness origin" in origin("--server", "auto", "-c", pipeline.directory / "list").first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--latency", 1], "nginx knows no latency"), (["-c", "list"], "nginx serves directories")],
+)
+def test_what_nginx_cannot_do_is_refused(pipeline, monkeypatch, arguments, message):
+    monkeypatch.chdir(pipeline.directory)
+    (pipeline.directory / "list").write_text("/file file\n")
+    pipeline.write("../file", b"content")
+    program = pipeline.start("origin", "-c", pipeline.files, "-p", 0, "--server", "nginx", *arguments)
+    assert program.wait() == 3
+    assert message in program.errors
+
+
+def test_where_nginx_is_not_installed_auto_does_without(pipeline, origin, monkeypatch):
+    monkeypatch.setenv("PATH", str(pipeline.directory))
+    assert "harness origin" in origin("--server", "auto").first
+    program = pipeline.start("origin", "-c", pipeline.files, "-p", 0, "--server", "nginx")
+    assert program.wait() == 3
+    assert "no nginx and no setpriv here: apt-get install nginx-light util-linux" in program.errors

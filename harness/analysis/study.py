@@ -175,7 +175,8 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
                         [cells[run] for run in leading])
             )  # fmt: skip
     counts = _counts(trials)
-    origins = {tuple(getattr(trial, name) for name in ORIGIN) for trial in trials}
+    machines = {tuple(getattr(trial, name) for name in ORIGIN) for trial in trials}
+    origins = sorted({trial.origin for trial in trials if trial.origin})
     return Study(
         name=trials[0].experiment if trials else "",
         contexts=contexts,
@@ -186,7 +187,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
         crossovers=_crossovers(contexts),
         counts=counts,
         missing=_missing(groups),
-        notes=_notes(contexts, counts, len(pairs), len(origins)),
+        notes=_notes(contexts, counts, len(pairs), len(machines), origins),
     )
 
 
@@ -326,7 +327,7 @@ def _missing(groups: list[Group]) -> list[tuple[str, str]]:
     ]
 
 
-def _notes(contexts: list[Context], counts: Counts, comparisons: int, origins: int) -> list[str]:
+def _notes(contexts: list[Context], counts: Counts, comparisons: int, machines: int, origins: list[str]) -> list[str]:
     cells = [cell for context in contexts for cell in context.cells]
     notes = []
     if comparisons:
@@ -352,8 +353,10 @@ def _notes(contexts: list[Context], counts: Counts, comparisons: int, origins: i
     }
     if waits:
         notes.append(f"* waits in another way than its baseline ({', '.join(sorted(waits))}): that is compared, too.")
-    if origins > 1:
-        notes.append(f"The trials are of {origins} machines or versions ({', '.join(ORIGIN)}), which are not pooled.")
+    if origins:
+        notes.append(f"HTTP origin: {', '.join(origins)} (column `origin`).")
+    if machines > 1:
+        notes.append(f"The trials are of {machines} machines or versions ({', '.join(ORIGIN)}), which are not pooled.")
     if any(cell.client_busy > 0.9 for cell in cells):
         notes.append("In some cells the client was busy over 90 % of the time: it may be the limit there.")
     return notes

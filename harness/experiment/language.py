@@ -212,6 +212,7 @@ _KINDS: dict[str, Callable[[Any, str], Any]] = {
     "reuse": _truth,
     "origin_latency": _delay,
     "origin_bandwidth": _bandwidth,
+    "origin_server": _choice("own", "nginx", "auto"),
     "timeout": seconds,
     "warmup": seconds,
     "seconds": seconds,

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server of files, the origin that trials of the web proxy start: GET and HEAD, kept connections.
+"""A small HTTP/1.1 server of files, an origin that trials of the web proxy start: GET and HEAD, kept connections.
 
 One epoll(7) loop a process, sendfile(2) for the content: it is to be faster than whoever asks, and slower only where it
 is told to be. --latency delays each response; --bandwidth has the kernel pace each connection, SO_MAX_PACING_RATE of
@@ -14,9 +14,12 @@ import threading
 import time
 from _socket import socket as RawSocket  # noqa: N812
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from urllib.parse import unquote_to_bytes
 
-from harness.roles import program
+import harness
+from harness import rendezvous
+from harness.roles import nginx, program
 from harness.roles.catalogue import open_source
 from harness.roles.gfserver import CONGESTION, listen
 
@@ -25,6 +28,7 @@ Find = Callable[[bytes], int | None]
 _SO_MAX_PACING_RATE = 47  # asm-generic/socket.h; not in Python's socket
 _REQUEST_LIMIT = 1 << 16
 _END = b"\r\n\r\n"
+SERVERS = ("own", "nginx", "auto")
 
 
 class Connection:
@@ -173,7 +177,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness origin",
         description="Serve files over HTTP, for `harness webproxy -s` and `harness simplecached --origin`.",
-        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused.",
+        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused, 3 nginx is not able to.",
     )
     add = parser.add_argument
     add("-c", dest="source", required=True, metavar="SOURCE",
@@ -183,6 +187,10 @@ def arguments() -> argparse.ArgumentParser:
     add("--processes", type=program.positive, default=os.cpu_count(), help="worker processes (one a CPU)")
     add("--latency", type=program.count, default=0, metavar="MICROSECONDS", help="that each response waits (none)")
     add("--bandwidth", type=program.size, default=None, metavar="BYTES", help="a second for each connection (no limit)")
+    add("--server", choices=SERVERS, default="own",
+        help="who serves: this program, nginx, or `auto`: nginx where that is installed and able to (%(default)s)")
+    add("--name", default=rendezvous.DEFAULT, metavar="RENDEZVOUS",
+        help="with nginx: where its configuration is kept while it runs (%(default)s)")
     add("--until-eof", action="store_true", help="end when standard input does: for programs that start this one")
     return parser
 
@@ -195,14 +203,26 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     find = open_source(args.source).find
+    unable = nginx.unable(args.source, bool(args.latency or args.bandwidth))
+    if args.server == "nginx" and unable:
+        raise program.Refused(unable)
     with listen(args.host, args.port, 1.0, CONGESTION, cork=False) as listener:
         listener.setblocking(False)
+        host, port = listener.getsockname()[:2]
+
+        def ready(server: str) -> None:
+            print(f"origin: listening on http://{host}:{port}, serving {args.source} by {server}", flush=True)
+
+        if args.server != "own" and not unable:
+            with ExitStack() as undo:
+                home = program.open_home(undo, args.name, f"origin-{os.getpid()}-{os.urandom(3).hex()}")
+                nginx.serve(listener, args.source, args.processes, home.directory, ready, args.until_eof)
+            return
         if args.bandwidth is not None:
             listener.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, args.bandwidth)
-        host, port = listener.getsockname()[:2]
         program.run(
             args.processes,
             lambda _: Server(listener, find, args.latency / 1e6),
-            lambda: print(f"origin: listening on http://{host}:{port}, serving {args.source}", flush=True),
+            lambda: ready(f"harness origin {harness.__version__}"),
             until_eof=args.until_eof,
         )
