@@ -24,6 +24,10 @@ def value(column: str, given: Any) -> str:
         return " + ".join(size(int(one)) if one.isdecimal() else one for one in str(given).split())
     if column == "chunk_bytes" and given:
         return size(given)
+    if column == "origin_bandwidth_bytes_per_s":
+        return f"{size(given)}/s" if given else "none"
+    if column == "origin_latency_s":
+        return f"{1e3 * given:g} ms" if given else "none"
     if column == "rate_per_s" and given:
         return f"{given:g}/s"
     return f"{given:g}" if isinstance(given, float) else str(given)
