@@ -430,9 +430,11 @@ class DescriptorSocket:
 
     def send(self, message: bytes, fd: int = -1) -> None:
         """Send a message, and with it a duplicate of `fd` where that is a descriptor."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))] if fd >= 0 else []
         try:
-            self._socket.sendmsg((message,), rights)
+            if fd < 0:
+                self._socket.send(message)
+            else:
+                self._socket.sendmsg((message,), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))])
         except BlockingIOError:
             raise TimeoutError(f"the socket stayed full for {self._timeout} s") from None
 

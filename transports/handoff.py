@@ -10,6 +10,10 @@ process uses a lane it sends in an end of a socketpair, over which the proxy, wa
 reading end. A message is read once: who takes a client from the queue has it, the cache to answer or the proxy to
 take it back.
 
+A small reply costs more than by `sendfile`, which sends one message: here are two, the client and the completion that
+makes the proxy's counts true. In one process that is 5 us more, over the pipeline 10 us of CPU time more a request,
+with all processes on one CPU, too: 0.88 of the requests/s at 1 KiB (0.83 to 0.94; 8 blocks, 2 cores).
+
 A killed cache is noticed by the timeout; while a slow client is served the cache says so in each half of it. A killed
 proxy leaves the cache to answer what it was given; after that, the lane's socket is gone (ECONNREFUSED).
 """
