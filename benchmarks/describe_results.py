@@ -24,8 +24,8 @@ def main() -> int:
 def pages() -> dict[Path, str]:
     """The files with what they should say."""
     readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
+    before, rest = readme.read_text().split(_BEGIN)
+    _, after = rest.split(_END)
     return {ROOT / "results/README.md": page(), readme: f"{before}{_BEGIN}\n{tables()}\n{_END}{after}"}
 
 

@@ -79,7 +79,8 @@ def wait_until_free(lock: io.FileIO) -> None:
 class Home:
     """A running program's own directory, from construction to close().
 
-    Raises Taken where a living program has it, ValueError for a bad rendezvous. What a dead one left is swept first.
+    lock: the descriptor that holds it, for programs that are a part of this one, too. Raises Taken where a living
+    program has it, ValueError for a bad rendezvous. What a dead one left is swept first.
     """
 
     def __init__(self, rendezvous: str, program: str) -> None:
@@ -93,7 +94,7 @@ class Home:
                 sweep_home(self.directory)  # what is found belonged to a killed one
             os.makedirs(os.path.dirname(self.directory), mode=0o700, exist_ok=True)  # the mode is that of the last only
             os.mkdir(self.directory, mode=0o700)
-            self._lock = self.hold(LOCK)
+            self.lock = self.hold(LOCK)
 
     def hold(self, name: str) -> int:
         """Make and hold a lock file, together with all forks to come, until unhold() or the end of the last.
@@ -114,12 +115,12 @@ class Home:
 
         Forks that inherited the home leave that to the process that made it.
         """
-        if os.getpid() != self._owner or self._lock < 0:
+        if os.getpid() != self._owner or self.lock < 0:
             return []
         with _locked_base():
             found = sweep_home(self.directory)
-            os.close(self._lock)
-            self._lock = -1
+            os.close(self.lock)
+            self.lock = -1
             _remove_empty(os.path.dirname(self.directory))
         return found
 

@@ -2,13 +2,14 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import time
 
 import pytest
 from conftest import eventually
+
+from harness.roles import nginx
 
 
 class Client:
@@ -125,8 +126,8 @@ def test_a_connection_gets_no_more_than_its_bandwidth(pipeline, origin):
 
 # nginx in its place
 
-nginx = pytest.mark.skipif(
-    any(shutil.which(name) is None for name in ("nginx", "setpriv")), reason="needs nginx: apt-get install nginx-light"
+needs_nginx = pytest.mark.skipif(
+    bool(nginx.unable("/", slow=False)), reason="needs nginx: apt-get install nginx-light"
 )
 
 
@@ -135,7 +136,7 @@ def children(pid):
         return pids.read().split()
 
 
-@nginx
+@needs_nginx
 def test_nginx_serves_the_same_files_and_leaves_nothing(pipeline, origin, base):
     contents = {"empty": b"", "small": b"content", "large": os.urandom(5_000_000), "a b?": b"odd"}
     for name, content in contents.items():
@@ -154,7 +155,7 @@ def test_nginx_serves_the_same_files_and_leaves_nothing(pipeline, origin, base):
     assert not os.path.exists(base)
 
 
-@nginx
+@needs_nginx
 @pytest.mark.parametrize(("killed", "code"), [("origin", -signal.SIGKILL), ("nginx", 1)])
 def test_nginx_ends_with_the_origin_that_started_it_and_the_origin_with_its_nginx(origin, killed, code):
     running = origin("--server", "nginx")
@@ -166,7 +167,7 @@ def test_nginx_ends_with_the_origin_that_started_it_and_the_origin_with_its_ngin
     assert ("nginx ended by itself" in running.errors) == (killed == "nginx")
 
 
-@nginx
+@needs_nginx
 def test_auto_is_nginx_unless_the_origin_is_to_be_slow_or_its_source_is_a_list(pipeline, origin):
     file = pipeline.write("file", b"content")
     assert "nginx" in origin("--server", "auto").first
@@ -188,9 +189,28 @@ def test_what_nginx_cannot_do_is_refused(pipeline, monkeypatch, arguments, messa
     assert message in program.errors
 
 
-def test_where_nginx_is_not_installed_auto_does_without(pipeline, origin, monkeypatch):
-    monkeypatch.setenv("PATH", str(pipeline.directory))
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo nginx version: nginx/1.18.0 >&2", "is no nginx of 1.19.5 or later: nginx version: nginx/1.18.0"),
+        ("echo nginx version: openresty/1.21.4.1 >&2", "is no nginx of 1.19.5 or later: nginx version: openresty"),
+        ("exit 1", "is no nginx of 1.19.5 or later: it fails"),
+    ],
+)
+def test_where_nginx_is_another_one_auto_does_without(pipeline, origin, monkeypatch, script, message):
+    for name in ("nginx", "setpriv"):
+        (pipeline.directory / name).write_text(f"#!/bin/sh\n{script}\n")
+        (pipeline.directory / name).chmod(0o700)
+    monkeypatch.setenv("PATH", f"{pipeline.directory}:{os.environ['PATH']}")
     assert "harness origin" in origin("--server", "auto").first
     program = pipeline.start("origin", "-c", pipeline.files, "-p", 0, "--server", "nginx")
     assert program.wait() == 3
-    assert "no nginx and no setpriv here: apt-get install nginx-light util-linux" in program.errors
+    assert message in program.errors
+    assert len(program.errors.splitlines()) == 1
+
+
+def test_where_nginx_is_not_installed_that_is_the_reason(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(nginx, "_PLACES", "")
+    told = "no nginx and no setpriv here: apt-get install nginx-light util-linux, or take the server `own`"
+    assert nginx.unable("/", slow=False) == told

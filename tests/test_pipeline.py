@@ -247,6 +247,20 @@ def test_the_workers_of_a_killed_cache_end_too_and_its_successor_may_start_at_on
     pipeline.cache()
 
 
+def test_a_cache_that_ends_waits_for_commands_on_their_way_where_a_proxy_could_send_any(pipeline):
+    def time_to_end():
+        cache = pipeline.cache()
+        begun = time.monotonic()
+        assert cache.stop() == 0
+        return time.monotonic() - begun
+
+    alone = min(time_to_end() for _ in range(3))
+    proxy = pipeline.proxy("--wait", 0)
+    beside_a_proxy = min(time_to_end() for _ in range(3))
+    proxy.stop()
+    assert alone < beside_a_proxy > 0.1
+
+
 def test_a_cache_that_is_stopped_under_load_leaves_no_request_hanging(pipeline):
     path = pipeline.write("file", os.urandom(100_000))
     cache = pipeline.cache()

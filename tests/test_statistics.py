@@ -308,6 +308,23 @@ def test_rows_of_unlike_hosts_kernels_or_code_are_not_pooled():
     assert any("not pooled" in note for note in one.notes)
 
 
+def test_trials_whose_http_origin_was_another_server_are_not_pooled_and_the_levels_say_which():
+    curl = {"source": "curl", "command": "", "data": "", "origin_server": "auto"}
+    cells = [({**curl, "strategy": name}, speed) for name, speed in (("single-get", 1000), ("buffered", 500))]
+    rows = [row for origin in ("nginx/1.22.1", "harness origin 0.1.0") for row in trials(cells, origin=origin)]
+    rows[0].status, rows[0].origin = "refused", ""
+    one = study.analyse(rows, {})
+    assert {context.label for context in one.contexts} == {
+        "1 KiB files, nginx/1.22.1", "1 KiB files, harness origin 0.1.0"
+    }  # fmt: skip
+    assert "HTTP origin: harness origin 0.1.0, nginx/1.22.1 (column `origin`)." in one.notes
+    assert not any("not pooled" in note for note in one.notes)
+    with pytest.raises(ValueError, match="the runs share no cell"):
+        compare.compare(rows, trials([({"data": "a"}, 1)]))
+    (unlike,) = compare.compare(rows[:12], rows[12:]).unlike
+    assert unlike == "origin: nginx/1.22.1 and unknown against harness origin 0.1.0"
+
+
 def test_a_trial_that_never_ran_is_missed_in_its_context_whatever_it_says_of_its_machine():
     rows = trials([({"data": "a"}, 1000), ({"data": "b"}, 1200)])
     rows[0].status, rows[0].host = "refused", ""

@@ -1,8 +1,9 @@
 """Trials sorted into cells, and cells into contexts: the sets of cells that may be compared with each other.
 
 Cells of a context differ in the compared factors only. They are equal in all others, and so are machine, kernel,
-Python and code: trials that differ in one of `ORIGIN` are never pooled. A factor that says nothing of a trial (the
-data transport, where the proxy serves files by itself) sets it apart from none.
+Python and code, and the HTTP origin where there is one: trials that differ in one of `ORIGIN`, or in `origin`, are
+never pooled. A factor that says nothing of a trial (the data transport, where the proxy serves files by itself) sets it
+apart from none.
 """
 
 import math
@@ -26,7 +27,7 @@ _WORKLOAD = {
     "timeout_s", "warmup_s", "load_s", "requests_asked",
 }  # fmt: skip
 # `control` tells no cells apart: it marks the second copy of one.
-_APART = ("files", *(name for name in FACTORS if name not in ("files", "control")), *ORIGIN)
+_APART = ("files", *(name for name in FACTORS if name not in ("files", "control")), "origin", *ORIGIN)
 
 Levels = Mapping[str, Any]  # column of a factor -> value
 
@@ -116,7 +117,7 @@ class Table:
     def compared(self, baseline: Levels) -> tuple[str, ...]:
         """The factors in which cells of a context differ: those that the baseline names, else the transports where
         they vary, else all that varies in the system under test."""
-        system = {name for name in self.varying if name not in _WORKLOAD and name not in ORIGIN}
+        system = {name for name in self.varying if name in FACTORS and name not in _WORKLOAD}
         names = set(baseline) or system.intersection(_TRANSPORTS) or system or {"command", "data"}
         if "source" in self.varying:
             names.add("source")  # the floor without a cache stands beside every figure
@@ -159,6 +160,8 @@ def applies(name: str, trial: Trial) -> bool:
     """Whether a column says anything of a trial. A trial that never ran need not know on which machine it did not."""
     if name in ORIGIN:
         return trial.status == "ok"
+    if name == "origin":
+        return trial.origin != ""
     return name not in _silent(trial.source, trial.scope)
 
 

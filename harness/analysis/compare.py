@@ -19,7 +19,7 @@ from harness.analysis.verdicts import MORE, SLOWER, WITHHELD, controls, verdict
 from harness.results import FACTORS, Trial
 
 # What two runs must share to be compared; versions and commits of the harness are what one compares.
-_ALIKE = ("host", "cpu", "cpus", "kernel", "python")
+_ALIKE = ("host", "cpu", "cpus", "kernel", "python", "origin")
 _VERSION = ("harness", "commit")
 _WORSE = {SLOWER, MORE}
 

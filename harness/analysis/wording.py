@@ -6,7 +6,7 @@ from typing import Any
 from harness.results import COLUMN_OF
 
 _FACTOR_OF = {column: factor for factor, column in COLUMN_OF.items()}
-_BARE = {"source", "command", "data", "scope", "host", "cpu"}  # their values say what they are
+_BARE = {"source", "command", "data", "scope", "origin", "host", "cpu"}  # their values say what they are
 _COUNTED = {"files", "copies", "clients", "lanes"}
 
 

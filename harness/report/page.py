@@ -68,7 +68,7 @@ def badge(text: str, kind: str) -> Markup:
 
 
 def answer(study: Study) -> Markup:
-    """The study's answer: what is fastest, what became of the claims, and whether this may be believed."""
+    """The study's answer: what to use, what became of the claims, and whether this may be believed."""
     parts: list[Any] = [el("h2", "The answer", id="answer")]
     if not study.contexts:
         parts.append(_nothing(study))

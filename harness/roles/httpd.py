@@ -203,7 +203,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     find = open_source(args.source).find
-    unable = nginx.unable(args.source, bool(args.latency or args.bandwidth))
+    unable = "" if args.server == "own" else nginx.unable(args.source, bool(args.latency or args.bandwidth))
     if args.server == "nginx" and unable:
         raise program.Refused(unable)
     with listen(args.host, args.port, 1.0, CONGESTION, cork=False) as listener:
@@ -216,7 +216,7 @@ def _run(args: argparse.Namespace) -> None:
         if args.server != "own" and not unable:
             with ExitStack() as undo:
                 home = program.open_home(undo, args.name, f"origin-{os.getpid()}-{os.urandom(3).hex()}")
-                nginx.serve(listener, args.source, args.processes, home.directory, ready, args.until_eof)
+                nginx.serve(listener, args.source, args.processes, home, ready, args.until_eof)
             return
         if args.bandwidth is not None:
             listener.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, args.bandwidth)

@@ -41,7 +41,8 @@ def open_proxy_home(undo: ExitStack, name: str) -> rendezvous.Home:
 
 def proxies(name: str) -> list[str]:
     """The homes of the proxies at a rendezvous, and of those that were killed there and are yet to be swept."""
-    return [home for home in os.listdir(rendezvous.rendezvous_directory(name)) if home.startswith(_PROXY)]
+    place = rendezvous.rendezvous_directory(name)
+    return [home for home in os.listdir(place) if home.startswith(_PROXY)] if os.path.isdir(place) else []
 
 
 class Lane:

@@ -2,7 +2,7 @@
 
 It inherits a listening socket, so the port is known and nobody else can have taken it: it finds that by $NGINX, as a
 new nginx finds the sockets of the one it replaces (nginx.org, "Upgrading Executable on the Fly"). setpriv(1) has it end
-when this process is killed.
+when this process is killed, PR_SET_PDEATHSIG of prctl(2), and until it has, it holds the lock of our home.
 
 It knows no latency, and its limit_rate lets the bytes of a whole second pass at once: an origin that is to be slow has
 to be the other one (httpd.py). Unlike that one it follows symbolic links out of its directory.
@@ -17,11 +17,16 @@ import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 
+from harness import rendezvous
+from harness.rendezvous import Home
 from harness.roles.program import Failure
 
 _START = 10.0  # seconds until it answers
-_END = 2.0  # seconds to end after SIGTERM
+_END = 1.5  # seconds to end after SIGTERM
+_PLACES = ":/usr/local/sbin:/usr/sbin"  # where it is, and what the PATH of an ordinary user lacks
+_OLDEST = 1, 19, 5  # which first knows -e
 _PACKAGES = {"nginx": "nginx-light", "setpriv": "util-linux"}
 _NAME = re.compile(r'[^"\\$\0-\x1f]*')  # that stands for itself between quotes
 _MAKES = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # directories, whether it needs them or not
@@ -52,52 +57,74 @@ def unable(source: str, slow: bool) -> str:
     """Why it cannot serve `source` here; empty where it can. slow: whether a latency or a bandwidth is asked for."""
     if slow:
         return "nginx knows no latency, and no bandwidth within a second: take the server `own`"
-    if not os.path.isdir(source) or not _NAME.fullmatch(os.path.abspath(source)):
-        return f"nginx serves directories, without quotes, backslashes or $ in their names: {source!r} is none"
-    if lacking := [name for name in _PACKAGES if not shutil.which(name)]:
+    for directory in (source, rendezvous.base_directory()):
+        if not _NAME.fullmatch(os.path.abspath(directory)):
+            return f"nginx takes no quotes, backslashes or $ in the names of directories: {directory!r}"
+    if not os.path.isdir(source):
+        return f"nginx serves directories, and {source!r} is none"
+    if lacking := [name for name in _PACKAGES if not _find(name)]:
         packages = " ".join(_PACKAGES[name] for name in lacking)
         return f"no {' and no '.join(lacking)} here: apt-get install {packages}, or take the server `own`"
+    version = re.match(r"nginx version: nginx/(\d+)\.(\d+)\.(\d+)", _about())
+    if version is None or tuple(map(int, version.groups())) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        return f"{_find('nginx')} is no nginx of {oldest} or later: {_about().partition(chr(10))[0] or 'it fails'}"
     return ""
 
 
+def _find(name: str) -> str | None:
+    return shutil.which(name, path=os.environ.get("PATH", os.defpath) + _PLACES)
+
+
+@cache
+def _about() -> str:
+    """What `nginx -V` says: the version, and how it was built. Empty where it fails."""
+    try:
+        command = [_find("nginx") or "nginx", "-V"]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_START).stderr
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def serve(
-    listener: socket.socket, root: str, processes: int, home: str, ready: Callable[[str], None], until_eof: bool
+    listener: socket.socket, root: str, processes: int, home: Home, ready: Callable[[str], None], until_eof: bool
 ) -> None:
     """Serve the files below `root` on `listener`, with configuration and logs in `home`, until KeyboardInterrupt or,
     where that is to be heeded, the end of standard input. ready: called with the server's version once it answers.
-    Raises Failure where it does not, or ends by itself."""
-    told = subprocess.run(["nginx", "-V"], capture_output=True, text=True, timeout=_START, check=True).stderr
-    makes = [f'{kind}_temp_path "{home}/{kind}";' for kind in _MAKES if f"--without-http_{kind}_module" not in told]
-    with open(f"{home}/nginx.conf", "w") as configuration:
+    Raises Failure where it does not, or ends by itself. It is able to: see unable()."""
+    place, about = home.directory, _about()
+    makes = [f'{kind}_temp_path "{place}/{kind}";' for kind in _MAKES if f"--without-http_{kind}_module" not in about]
+    with open(f"{place}/nginx.conf", "w") as configuration:
         configuration.write(
             _CONFIGURATION.format(
-                home=home, processes=processes, user="user root;" * (not os.getuid()), makes="\n    ".join(makes),
+                home=place, processes=processes, user="user root;" * (not os.getuid()), makes="\n    ".join(makes),
                 address="{}:{}".format(*listener.getsockname()), root=os.path.abspath(root),
             )
         )  # fmt: skip
     master = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "TERM", "nginx", "-p", home, "-e", f"{home}/start.log", "-c", f"{home}/nginx.conf"],
+        [_find("setpriv") or "setpriv", "--pdeathsig", "TERM", _find("nginx") or "nginx",
+         "-p", place, "-e", f"{place}/start.log", "-c", f"{place}/nginx.conf"],
         env={**os.environ, "NGINX": f"{listener.fileno()};"},
-        pass_fds=[listener.fileno()],
+        pass_fds=[listener.fileno(), home.lock],
         stdin=subprocess.DEVNULL,
         process_group=0,
-    )
+    )  # fmt: skip
+    ended = os.pidfd_open(master.pid)
     try:
-        ended = os.pidfd_open(master.pid)
         with socket.create_connection(listener.getsockname(), _START) as client:
             client.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
             answered = client.fileno()
             if select.select([answered, ended], [], [], _START)[0] != [answered]:
                 raise Failure("nginx does not answer")
-        ready(told.removeprefix("nginx version: ").split()[0])
+        ready(about.removeprefix("nginx version: ").split()[0])
         while select.select([ended, *([0] if until_eof else [])], [], [])[0] == [0]:
             if not os.read(0, 4096):
                 return
         raise Failure("nginx ended by itself")
     finally:
         master.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            master.wait(_END)
+        select.select([ended], [], [], _END)
         with suppress(ProcessLookupError):
-            os.killpg(master.pid, signal.SIGKILL)  # its workers, where it was killed or does not end
+            os.killpg(master.pid, signal.SIGKILL)  # its workers, where it was killed; itself, where it does not end
         master.wait()
+        os.close(ended)
