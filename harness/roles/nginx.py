@@ -20,7 +20,6 @@ from contextlib import suppress
 from functools import cache
 
 from harness import rendezvous
-from harness.rendezvous import Home
 from harness.roles.program import Failure
 
 _START = 10.0  # seconds until it answers
@@ -87,7 +86,12 @@ def _about() -> str:
 
 
 def serve(
-    listener: socket.socket, root: str, processes: int, home: Home, ready: Callable[[str], None], until_eof: bool
+    listener: socket.socket,
+    root: str,
+    processes: int,
+    home: rendezvous.Home,
+    ready: Callable[[str], None],
+    until_eof: bool,
 ) -> None:
     """Serve the files below `root` on `listener`, with configuration and logs in `home`, until KeyboardInterrupt or,
     where that is to be heeded, the end of standard input. ready: called with the server's version once it answers.
