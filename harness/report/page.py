@@ -256,12 +256,17 @@ def _trust(study: Study, some: Sequence[Floor]) -> Markup:
         badges.append(badge(f"{counts.disturbed} of {counts.ok} disturbed", kind))
     if counts.trials and not (counts.failed or counts.refused or counts.disturbed):
         badges.append(badge("all trials good and undisturbed", "good"))
-    lines = [el("li", line) for line in (control.line, *study.notes)]
+    lines = [el("li", _with_code(line)) for line in (control.line, *study.notes)]
     if some:
         lines.append(
             el("li", "How much of a request's time is the harness's own, for a floor needs it as well: ", _floors(some))
         )
     return el("div", el("h3", "May it be believed?"), el("p", [[one, " "] for one in badges]), el("ul", lines))
+
+
+def _with_code(text: str) -> list[Any]:
+    """A sentence in which what stands between backticks is code."""
+    return [el("code", part) if odd % 2 else part for odd, part in enumerate(text.split("`"))]
 
 
 def _floors(some: Sequence[Floor]) -> Any:
