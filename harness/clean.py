@@ -1,20 +1,23 @@
 """`harness clean`: remove what killed programs of this user left. What belongs to a living one is not touched."""
 
 import argparse
+import os
 from collections.abc import Sequence
+from glob import escape, glob
 
 from harness import rendezvous
 from harness.roles import program
 
 
 def main(argv: Sequence[str]) -> int:
-    """Sweep, and print each object that was there. Returns the exit code."""
+    """Sweep, and print each object and each directory of a program that was there. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="harness clean", description=__doc__)
     parser.add_argument("--name", default=None, metavar="RENDEZVOUS", help="only this one (default: all of yours)")
     args = parser.parse_args(argv)
 
     def body() -> None:
+        homes = glob(f"{escape(rendezvous.base_directory())}/{args.name or '*'}/*")
         found = rendezvous.sweep(args.name)
-        print("\n".join(found) or "nothing to remove")
+        print("\n".join([*found, *(home for home in homes if not os.path.exists(home))]) or "nothing to remove")
 
     return program.main("clean", body)

@@ -378,6 +378,8 @@ def test_clean_removes_what_killed_programs_left_and_nothing_of_the_living(pipel
     assert sum("shared memory" in line for line in removed) == 2
     assert sum("semaphore" in line for line in removed) == 4
     assert sum("queue" in line for line in removed) == 1
+    homes = [line for line in removed if line.startswith(f"{base}/dead/")]
+    assert (len(homes), f"{base}/dead/cache" in homes, len(removed)) == (2, True, 9)
     assert os.listdir(base) == ["alive"]
     assert get(proxy.port, path).endswith(b"content")
 
