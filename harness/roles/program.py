@@ -24,6 +24,7 @@ GRACE = 1.5  # seconds that requests in flight have left after SIGTERM; with the
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _HAND_OVER = 2.0  # seconds for the workers of a killed program to be gone
 _PARENT_CHECK = 0.25  # seconds
+SWITCH_INTERVAL = 1e-4  # seconds after which a thread of a worker insists on the GIL (docs/decisions/0014-the-gil.md)
 _STARTED = "+"  # what a child tells when it serves; anything else is why it cannot
 
 
@@ -132,6 +133,7 @@ def _serve(serve: Callable[[int], Workers], index: int, parent: int, tell_starte
         # the threads that start from here too: they are waited for, and interrupt nothing.
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+        sys.setswitchinterval(SWITCH_INTERVAL)
         workers = serve(index)
         os.write(tell_started, f"{_STARTED}\n".encode())
         # Woken from SIGSTOP after its time is up, CPython's sigtimedwait returns a siginfo that nobody has filled in.
