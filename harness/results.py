@@ -88,7 +88,7 @@ class Trial:
     origin_latency_s: float = _column("`curl`: that the origin waits before each response", 0.0, "s")
     origin_bandwidth_bytes_per_s: int = _column("`curl`: of each connection to the origin; 0: no limit", 0, "B/s")
     origin_server: str = _column("`curl`: who is to be the origin: `own`, `nginx`, or `auto`: nginx where it can")
-    origin: str = _column("`curl`: which server the origin was, with its version")
+    origin: str = _column("`curl`: which server the origin was: `harness origin`, or nginx with its version")
     timeout_s: float = _column("bound on every wait for a peer", 0.0, "s")
     warmup_s: float = _column("requests before those that count; their content is compared with the files", 0.0, "s")
     load_s: float = _column("how long the load was asked to run; 0: by `requests_asked`", 0.0, "s")

@@ -9,6 +9,7 @@ import time
 import pytest
 from conftest import eventually
 
+from harness import rendezvous
 from harness.roles import nginx
 
 
@@ -165,6 +166,22 @@ def test_nginx_ends_with_the_origin_that_started_it_and_the_origin_with_its_ngin
     assert running.wait() == code
     assert eventually(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in everybody))
     assert ("nginx ended by itself" in running.errors) == (killed == "nginx")
+
+
+@needs_nginx
+def test_what_an_origin_left_is_not_swept_before_its_nginx_has_ended(origin, base):
+    running = origin("--server", "nginx")
+    (master,) = running.children()
+    (home,) = os.listdir(f"{base}/default")
+    os.kill(master, signal.SIGSTOP)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    rendezvous.sweep()
+    assert os.listdir(f"{base}/default") == [home]
+    os.kill(master, signal.SIGCONT)
+    assert eventually(lambda: not rendezvous.is_taken(f"{base}/default/{home}"))
+    rendezvous.sweep()
+    assert not os.path.exists(base)
 
 
 @needs_nginx

@@ -320,9 +320,18 @@ def test_trials_whose_http_origin_was_another_server_are_not_pooled_and_the_leve
     assert "HTTP origin: harness origin 0.1.0, nginx/1.22.1 (column `origin`)." in one.notes
     assert not any("not pooled" in note for note in one.notes)
     with pytest.raises(ValueError, match="the runs share no cell"):
-        compare.compare(rows, trials([({"data": "a"}, 1)]))
-    (unlike,) = compare.compare(rows[:12], rows[12:]).unlike
-    assert unlike == "origin: nginx/1.22.1 and unknown against harness origin 0.1.0"
+        compare.compare(rows[:12], rows[12:])
+    assert len(compare.compare(rows, rows).pairs) == 4
+
+
+def test_http_origins_can_be_compared_with_each_other():
+    curl = {"source": "curl", "command": "", "data": ""}
+    servers = {"own": ("harness origin", 1000), "nginx": ("nginx/1.22.1", 1500)}
+    rows = trials([({**curl, "origin_server": name, "origin": was}, speed) for name, (was, speed) in servers.items()])
+    (context,) = study.analyse(rows, {}).contexts
+    assert [(cell.label, cell.baseline) for cell in context.cells] == [
+        ("origin_server nginx", False), ("origin_server own", True)
+    ]  # fmt: skip
 
 
 def test_a_trial_that_never_ran_is_missed_in_its_context_whatever_it_says_of_its_machine():

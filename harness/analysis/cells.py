@@ -126,7 +126,9 @@ class Table:
     def groups(self, compared: Sequence[str], always: Iterable[str] = ("files",)) -> list[Group]:
         """The contexts by file size, then in the order of the file. always: factors that are told among their
         levels even where they do not vary."""
-        apart = [name for name in _APART if name not in compared and (name in self.varying or name in always)]
+        # Where it is compared who the origin is, who it was sets nothing apart.
+        within = {*compared, "origin"} if "origin_server" in compared else set(compared)
+        apart = [name for name in _APART if name not in within and (name in self.varying or name in always)]
         contexts: dict[tuple[Any, ...], dict[tuple[Any, ...], Run]] = defaultdict(dict)
         # Trials that have no level of some factor come last, and join every context that differs in no other.
         lacking = [sum(not applies(name, trial) for name in apart) for trial in self._trials]
@@ -161,7 +163,7 @@ def applies(name: str, trial: Trial) -> bool:
     if name in ORIGIN:
         return trial.status == "ok"
     if name == "origin":
-        return trial.origin != ""
+        return trial.source == "curl" and (trial.status == "ok" or trial.origin != "")
     return name not in _silent(trial.source, trial.scope)
 
 

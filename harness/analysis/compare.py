@@ -19,7 +19,7 @@ from harness.analysis.verdicts import MORE, SLOWER, WITHHELD, controls, verdict
 from harness.results import FACTORS, Trial
 
 # What two runs must share to be compared; versions and commits of the harness are what one compares.
-_ALIKE = ("host", "cpu", "cpus", "kernel", "python", "origin")
+_ALIKE = ("host", "cpu", "cpus", "kernel", "python")
 _VERSION = ("harness", "commit")
 _WORSE = {SLOWER, MORE}
 
@@ -119,7 +119,7 @@ def compare(first: Iterable[Trial], second: Iterable[Trial], metric: str = "requ
     return Comparison(metric, pairs, unlike, bool(off), notes)
 
 
-_KEY = [name for name in FACTORS if name != "control"]
+_KEY = [*(name for name in FACTORS if name != "control"), "origin"]
 
 
 def _cells(trials: list[Trial]) -> dict[tuple[Any, ...], Run]:

@@ -109,7 +109,6 @@ def _serve(index: int, work: Work, tell: int, gate: int) -> NoReturn:
         return signal.SIGTERM in signal.sigpending() or os.getppid() != parent
 
     try:
-        sys.setswitchinterval(program.SWITCH_INTERVAL)  # the threads of a lane are workers of a proxy without clients
         with closing(work(index, abandoned)) as steps:
             next(steps)
             os.write(tell, b"+")

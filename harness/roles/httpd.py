@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from urllib.parse import unquote_to_bytes
 
-import harness
 from harness import rendezvous
 from harness.roles import nginx, program
 from harness.roles.catalogue import open_source
@@ -223,6 +222,6 @@ def _run(args: argparse.Namespace) -> None:
         program.run(
             args.processes,
             lambda _: Server(listener, find, args.latency / 1e6),
-            lambda: ready(f"harness origin {harness.__version__}"),
+            lambda: ready("harness origin"),
             until_eof=args.until_eof,
         )

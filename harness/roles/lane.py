@@ -9,6 +9,7 @@ counts to when the last byte is in the socket. The CPU time and the memory of th
 import argparse
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -213,6 +214,7 @@ def _ask(
     abandoned: Callable[[], bool],
 ) -> Generator[None]:
     """One process: see crew.Work."""
+    sys.setswitchinterval(program.SWITCH_INTERVAL)  # its threads are those of a proxy without clients
     numbers = range(process, len(tallies), args.processes)  # of its workers, among all
     parts = [load.part(len(paths), number, len(tallies)) for number in numbers]
     asked = [paths[part.start : part.stop] if args.apart else paths for part in parts]

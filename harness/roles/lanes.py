@@ -41,8 +41,10 @@ def open_proxy_home(undo: ExitStack, name: str) -> rendezvous.Home:
 
 def proxies(name: str) -> list[str]:
     """The homes of the proxies at a rendezvous, and of those that were killed there and are yet to be swept."""
-    place = rendezvous.rendezvous_directory(name)
-    return [home for home in os.listdir(place) if home.startswith(_PROXY)] if os.path.isdir(place) else []
+    try:
+        return [home for home in os.listdir(rendezvous.rendezvous_directory(name)) if home.startswith(_PROXY)]
+    except FileNotFoundError:
+        return []
 
 
 class Lane:
