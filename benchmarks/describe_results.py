@@ -86,7 +86,7 @@ def _study(place: Path) -> str:
         f"{found.counts.ok} good trials of {found.counts.trials}, {found.counts.disturbed} of them disturbed.",
         found.control.line,
     ]
-    lines += [f"Unbeaten{f' ({one.label})' if one.label else ''}: {one.line}." for one in found.crossovers]
+    lines += [one.sentence for one in found.crossovers]
     for answer in found.answers:
         said, *more = answers.lines(answer)
         lines += ["", f"- **{said.replace(':', ':**', 1)}", *(f"  - {line.strip()}" for line in more)]

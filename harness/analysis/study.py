@@ -116,6 +116,11 @@ class Crossover:
             parts.append(f"{where}: {' or '.join(shown + more)}{told}")
         return "; ".join(parts)
 
+    @property
+    def sentence(self) -> str:
+        """The same with where it holds: `Unbeaten (8 clients): up to 64 KiB: fifo.`"""
+        return f"Unbeaten{f' ({self.label})' if self.label else ''}: {self.line}."
+
 
 @dataclass(frozen=True)
 class Counts:

@@ -53,7 +53,7 @@ def render(study: "Study") -> None:
     screen = console()
     for context in study.contexts:
         screen.print(_table(study, context, screen.width >= _ROOM))
-    lines = [f"Unbeaten{f' ({one.label})' if one.label else ''}: {one.line}." for one in study.crossovers]
+    lines = [one.sentence for one in study.crossovers]
     lines += [f"Claim {answer.outcome}: {answer.claim.text}" for answer in study.answers]
     lines += [study.control.line, *study.notes]
     lines += [f"No good trial: {label} ({reason})" for label, reason in study.missing]
