@@ -209,6 +209,11 @@ def whole(content):
     return b"GETFILE OK %d\r\n\r\n" % len(content) + content
 
 
+def open_files(pid):
+    """What the descriptors of a process are of, as proc_pid_fd(5) names it."""
+    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+
+
 def eventually(condition, timeout=20):
     """Whether `condition()` becomes true in time."""
     deadline = time.monotonic() + timeout

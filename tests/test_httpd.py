@@ -7,7 +7,7 @@ import socket
 import time
 
 import pytest
-from conftest import eventually
+from conftest import eventually, open_files
 
 from harness import rendezvous
 from harness.roles import nginx
@@ -172,16 +172,13 @@ def test_nginx_ends_with_the_origin_that_started_it_and_the_origin_with_its_ngin
 def test_what_an_origin_left_is_not_swept_before_its_nginx_has_ended(origin, base):
     running = origin("--server", "nginx")
     (master,) = running.children()
-    (home,) = os.listdir(f"{base}/default")
-    os.kill(master, signal.SIGSTOP)
+    everybody = [master, *children(master)]
+    (home,) = os.scandir(f"{base}/default")
+    assert all(f"{home.path}/{rendezvous.LOCK}" in open_files(pid) for pid in everybody)
     os.kill(running.pid, signal.SIGKILL)
-    running.wait()
-    rendezvous.sweep()
-    assert os.listdir(f"{base}/default") == [home]
-    os.kill(master, signal.SIGCONT)
-    assert eventually(lambda: not rendezvous.is_taken(f"{base}/default/{home}"))
-    rendezvous.sweep()
-    assert not os.path.exists(base)
+    while os.path.exists(base):
+        rendezvous.sweep()
+    assert not any(os.path.exists(f"/proc/{pid}/exe") for pid in everybody)
 
 
 @needs_nginx

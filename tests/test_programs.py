@@ -11,7 +11,7 @@ import tempfile
 import threading
 
 import pytest
-from conftest import COMMAND, DATA, Connection, eventually, get
+from conftest import COMMAND, DATA, Connection, eventually, get, open_files
 
 PROGRAMS = ("simplecached", "webproxy", "gfclient", "lane", "run", "clean")
 HEAVY = ("asyncio", "ctypes", "hypothesis", "numpy", "pycurl", "pydantic", "rich", "ruamel.yaml", "scipy", "unittest")
@@ -115,8 +115,7 @@ def test_files_that_appear_later_are_found_and_each_is_opened_once(pipeline):
     for _ in range(10):
         assert get(proxy.port, path) == b"GETFILE OK 4\r\n\r\nhere"
     (worker,) = cache.children()
-    opened = [os.readlink(f"/proc/{worker}/fd/{fd}") for fd in os.listdir(f"/proc/{worker}/fd")]
-    assert opened.count(str(pipeline.files / "late")) == 1
+    assert open_files(worker).count(str(pipeline.files / "late")) == 1
 
 
 def test_a_delay_of_each_lookup_is_kept(pipeline):
