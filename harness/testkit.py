@@ -34,6 +34,8 @@ from harness.protocol import wire
 _LIMIT = 20  # seconds that a child of a check may live
 _HEADER = b"the header of %d bytes "
 _BIG = 3_000_001
+_LARGE = 64 << 20  # more than all buffers on the way hold
+_SLACK = 5.0  # seconds that a busy machine may take longer than a timeout
 
 
 class Broken(AssertionError):
@@ -113,7 +115,7 @@ class _Contract:
         """provision() must remove on leaving what it created; names come from the scope, so that a sweep knows them.
         close() of an end must close its descriptors: count those of /proc/self/fd."""
         with self._home() as home:
-            descriptors = len(os.listdir("/proc/self/fd"))  # the home's lock among them
+            descriptors = _descriptors()  # the home's lock among them
             objects = _ipc_objects()
             scope = home.scope("scope", self.timeout)
             with self.transport.provision(scope):
@@ -126,7 +128,7 @@ class _Contract:
             rendezvous.remove_scope(scope)
             found = home.close()
             _expect(not found, f"left behind: {', '.join(found)}")
-            opened = len(os.listdir("/proc/self/fd")) - (descriptors - 1)
+            opened = _descriptors() - (descriptors - 1)
             _expect(opened == 0, f"{opened} descriptors left open")
 
     def test_what_a_killed_owner_leaves_is_found_by_a_sweep(self) -> None:
@@ -154,10 +156,12 @@ class _Contract:
         """Where provision() raises halfway it must undo what it has made: use contextlib.ExitStack. Here the scope's
         names are taken already, by a provision() before."""
         with self._provisioned() as scope:
-            objects = _ipc_objects()
+            objects, descriptors = _ipc_objects(), _descriptors()
             before = set(os.listdir(scope.directory))
             with contextlib.suppress(Exception), self.transport.provision(scope):
                 return  # a transport whose names are made by its ends has nothing to crash on
+            opened = _descriptors() - descriptors
+            _expect(opened == 0, f"{opened} descriptors left open")
             _expect(_ipc_objects() <= objects, f"left behind: {', '.join(_ipc_objects() - objects)}")
             _expect(set(os.listdir(scope.directory)) <= before, "files were left behind in the scope's directory")
 
@@ -190,6 +194,9 @@ class DataContract(_Contract):
     def _content(self, size: int) -> bytes:
         # The one transport that moves nothing invents zeros.
         return bytes(size) if self.transport.name == "null" else os.urandom(size)
+
+    def _large(self) -> bytes:
+        return self._content(1 << 20) * (_LARGE >> 20)
 
     def test_bodies_of_every_awkward_size_arrive_intact(self) -> None:
         """Sizes around the head, a page and the chunk. The first loan bears the head too: its content is the loan's
@@ -256,6 +263,19 @@ class DataContract(_Contract):
                 lane.finish(None, content, number)
             _expect(child.ended() == 0, "the sender failed")
 
+    def test_a_reply_leaves_no_descriptor_open_at_either_end(self) -> None:
+        """A descriptor that came with a message, SCM_RIGHTS of unix(7), is the receiver's to close, as is whatever an
+        end opens for one reply. Those of /proc/self/fd are counted after the first reply and after later ones."""
+        with self._lane() as lane:
+            contents = [self._content(70_000)] * 5  # one file: an end may keep what it has been given, of each
+            child = lane.start_many(contents, keeps=True)
+            counts = []
+            for number, content in enumerate(contents, 1):
+                lane.finish(None, content, number)
+                counts.append(_descriptors())
+            _expect(max(counts) == counts[0], f"the proxy's end has {max(counts) - counts[0]} descriptors left open")
+            _expect(child.ended() == 0, "the cache's end has descriptors left open, or failed")
+
     def test_waiting_for_a_reply_ends_in_time(self) -> None:
         """take() must raise TimeoutError after scope.timeout, not before and not much later."""
         with self._provisioned(0.2) as scope:
@@ -272,59 +292,60 @@ class DataContract(_Contract):
             if isinstance(sender, Sender):
                 _ends_in_time(lambda: _fill_up(sender), 0.2, TimeoutError)
             else:
-                with _file(self._content(64 << 20)) as fd, contextlib.suppress(TimeoutError):
-                    sender.send_file(wire.encode_head(1, wire.STATUS_OK, 64 << 20), fd, 0, 64 << 20)
+                _ends_in_time(partial(_send, sender, self._large()), 0.2, TimeoutError, or_well=True)
             sender.close()
             receiver.close()
 
     def test_a_killed_sender_is_noticed_in_time(self) -> None:
         """take() or deliver() must end with EOFError, OSError or TimeoutError, never with less content taken for
-        good, where the cache dies in the middle."""
+        good, where the cache dies in the middle. Only where the file itself has come over may the reply go on."""
+        content = self._large()
+        whole = _HEADER % _LARGE + content
         with self._lane(0.3) as lane:
 
             def send_and_die(sender: Sender | FileSender) -> None:
-                if isinstance(sender, FileSender):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                assert isinstance(sender, Sender)
-                room = sender.loan()
-                room[: wire.HEAD_BYTES] = wire.encode_head(1, wire.STATUS_OK, 1 << 30)
-                sender.publish(len(room))
-                sender.loan()
+                _send(sender, content)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-            ours, theirs = _connection(self.timeout)
-            reader = threading.Thread(target=_collected, args=(theirs,))
+            def read() -> None:
+                start = _collected(lane.theirs, at_most=1)
+                os.kill(child.pid, signal.SIGKILL)
+                got.append(start + _collected(lane.theirs))
+
+            lane.connect()
+            child = lane.fork(send_and_die, closes=(lane.ours, lane.theirs))
+            got: list[bytes] = []
+            reader = threading.Thread(target=read)
             reader.start()
-            child = lane.fork(send_and_die)
-            with ours, theirs:
-                _ends_in_time(lambda: lane.pass_on(1, 1 << 30, ours), 0.3, (EOFError, OSError, ValueError), slack=3)
-                ours.shutdown(socket.SHUT_RDWR)
+            with lane.theirs:
+                with lane.ours:
+                    failures = EOFError, OSError, ValueError
+                    well = _ends_in_time(lambda: lane.pass_on(1, _LARGE, lane.ours), 0.3, failures, or_well=True)
                 reader.join()
+            (received,) = got
+            _expect(received == whole or not well, "a part of the reply, or something else, was taken for all of it")
+            _expect(whole.startswith(received), "the client got other bytes than the file's")
             _expect(child.ended() == -signal.SIGKILL, "the sender failed before it could be killed")
 
     def test_a_killed_receiver_does_not_hold_the_sender_for_longer_than_the_timeout(self) -> None:
         """loan(), publish() and send_file() must end in time where the proxy is dead."""
-        with self._provisioned(0.3) as scope:
-            opened, tell = os.pipe()
+        with self._home() as home:
+            scope = home.scope("scope", 0.3)
 
-            def receive_and_die() -> None:
-                end = self.transport.receiver(scope)
-                os.write(tell, b"x")
-                signal.pause()
-                end.close()
+            def provision(opened: Callable[[], None]) -> None:
+                with self.transport.provision(scope):
+                    end = self.transport.receiver(scope)
+                    opened()
+                    signal.pause()
+                    end.close()
 
-            child = _Child(receive_and_die)
-            os.read(opened, 1)
+            child = _opened(provision)
             sender = self.transport.sender(scope)
             child.kill()
-            os.close(opened)
-            os.close(tell)
-            with contextlib.suppress(OSError):  # it may notice, and say so
-                if isinstance(sender, Sender):
-                    _ends_in_time(lambda: _fill_up(sender), 0.3, OSError)
-                else:
-                    with _file(self._content(1 << 20)) as fd:
-                        sender.send_file(wire.encode_head(1, wire.STATUS_OK, 1 << 20), fd, 0, 1 << 20)
+            if isinstance(sender, Sender):
+                _ends_in_time(partial(_fill_up, sender), 0.3, OSError)
+            else:  # it may notice, and say so
+                _ends_in_time(partial(_send, sender, self._large()), 0.3, OSError, or_well=True)
             sender.close()
 
     def test_a_file_that_shrinks_ends_the_reply_short_and_is_told(self) -> None:
@@ -384,7 +405,7 @@ class CommandContract(_Contract):
     def test_each_record_reaches_exactly_one_of_many_receivers_whole(self) -> None:
         """Writers in several processes, receivers in several threads and processes: a record may neither be torn
         (keep it one atomic message), nor lost, nor doubled."""
-        with self._provisioned(0.5) as scope:
+        with self._provisioned(1.5) as scope:
             reading, writing = os.pipe()
             ends = [self.transport.receiver(scope) for _ in range(2)]
 
@@ -453,7 +474,7 @@ class CommandContract(_Contract):
                     sender.send(_record(number))
                     sent += 1
 
-            _ends_in_time(fill, 0.2, TimeoutError, slack=5)
+            _ends_in_time(fill, 0.2, TimeoutError)
             for number in range(sent):
                 _expect(receiver.receive() == _record(number), f"record {number} of {sent} was lost or changed")
             sender.send(_record(7))
@@ -475,19 +496,15 @@ class CommandContract(_Contract):
         """A cache worker killed while it waits may hold no lock that the others need."""
         with self._provisioned() as scope:
             receiver = self.transport.receiver(scope)
-            opened, tell = os.pipe()
 
-            def wait() -> None:
+            def wait(opened: Callable[[], None]) -> None:
                 end = self.transport.receiver(scope)
-                os.write(tell, b"x")
+                opened()
                 end.receive()
 
-            child = _Child(wait)
-            os.read(opened, 1)
-            time.sleep(0.1)
+            child = _opened(wait)
+            time.sleep(0.3)  # until it waits
             child.kill()
-            os.close(opened)
-            os.close(tell)
             sender = _Child(lambda: self._send(scope, range(3)))
             for number in range(3):
                 _expect(receiver.receive() == _record(number), f"record {number} is not the next one")
@@ -553,6 +570,21 @@ class _Child:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
+def _opened(work: Callable[[Callable[[], None]], None]) -> _Child:
+    """A second process that runs `work` and has called the function that this is given."""
+    opened, tell = os.pipe()
+
+    def tell_opened() -> None:
+        os.write(tell, b"+")
+
+    child = _Child(lambda: work(tell_opened))
+    os.close(tell)
+    told = os.read(opened, 1)
+    os.close(opened)
+    _expect(bool(told), "provision() or receiver() failed in a second process")
+    return child
+
+
 class _Lane:
     """A lane with the proxy's end open here; each reply comes from a new process, and goes over TCP to a client."""
 
@@ -593,7 +625,7 @@ class _Lane:
         """A client, and a second process that sends one reply."""
         self._requests += 1
         number = request_id or self._requests
-        self._connect()
+        self.connect()
         with _file(content) as fd:
 
             def send(sender: Sender | FileSender) -> None:
@@ -604,22 +636,29 @@ class _Lane:
 
             return self.fork(send, waits, (self.ours, self.theirs))
 
-    def start_many(self, contents: list[bytes]) -> _Child:
-        """A second process that sends replies 1, 2, ... each after the one before has been taken."""
+    def start_many(self, contents: list[bytes], keeps: bool = False) -> _Child:
+        """A second process that sends replies 1, 2, ... each after the one before has been taken.
+
+        keeps: it fails where it has more descriptors open after the last one than after the first.
+        """
         asked, self._ask = os.pipe()
 
         def send(sender: Sender | FileSender) -> None:
             answer = transfer.answerer_over(sender)
-            for number, content in enumerate(contents, 1):
-                os.read(asked, 1)
-                with _file(content) as fd:
-                    answer(number, wire.STATUS_OK, fd, len(content))
+            with contextlib.ExitStack() as stack:
+                files = {content: stack.enter_context(_file(content)) for content in set(contents)}
+                opened = []
+                for number, content in enumerate(contents, 1):
+                    os.read(asked, 1)
+                    answer(number, wire.STATUS_OK, files[content], len(content))
+                    opened.append(_descriptors())
+            assert not keeps or opened[-1] == opened[0], opened
 
         child = self.fork(send)
         os.close(asked)
         return child
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
         """A client whose socket is given away at once, where the transport wants it before the reply."""
         self.ours, self.theirs = self._sockets = _connection(self.scope.timeout * 4)
         if isinstance(self.relay, transfer.HandOffRelay):
@@ -632,7 +671,7 @@ class _Lane:
         """Take the reply that was started and check what the client gets."""
         wanted = len(content) if announced is None else announced
         if child is None:
-            self._connect()
+            self.connect()
             os.write(self._ask, b"x")
         else:
             child.go()
@@ -690,10 +729,10 @@ def _connection(timeout: float) -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def _collected(client: socket.socket) -> bytes:
+def _collected(client: socket.socket, at_most: int | None = None) -> bytes:
     received = bytearray()
-    with contextlib.suppress(ConnectionError):
-        while piece := client.recv(1 << 16):
+    with contextlib.suppress(OSError):  # the connection was reset, or ended with a check that has failed
+        while len(received) != at_most and (piece := client.recv(at_most or 1 << 16)):
             received += piece
     return bytes(received)
 
@@ -713,22 +752,45 @@ def _fill_up(sender: Sender) -> None:
         sender.publish(len(room))
 
 
+def _send(sender: Sender | FileSender, content: bytes) -> None:
+    with _file(content) as fd:
+        transfer.answerer_over(sender)(1, wire.STATUS_OK, fd, len(content))
+
+
 def _ends_in_time(
     call: Callable[[], object],
     timeout: float,
     how: type[BaseException] | tuple[type[BaseException], ...],
-    slack: float = 1,
-) -> None:
+    or_well: bool = False,
+) -> bool:
+    """Expect a call to raise `how` within the timeout, or nearly; not before, where that is TimeoutError alone.
+
+    or_well: it may also end as if all were well; returns whether it did. The call has a thread of its own: one that
+    never ends is told, too.
+    """
+    raised: list[BaseException | None] = []
+
+    def attempt() -> None:
+        try:
+            call()
+            raised.append(None)
+        except BaseException as error:  # noqa: BLE001  whatever a transport under test raises
+            raised.append(error)
+
     begun = time.monotonic()
-    try:
-        call()
-    except how:
-        waited = time.monotonic() - begun
-        _expect(waited < timeout + slack, f"it took {waited:.1f} s instead of {timeout} s")
-        if how is TimeoutError:
-            _expect(waited > timeout * 0.8, f"it gave up after {waited:.3f} s instead of {timeout} s")
-    else:
-        raise Broken("it ended as if all were well")
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(timeout + _SLACK)
+    waited = time.monotonic() - begun
+    _expect(bool(raised), f"it had not ended after {waited:.1f} s instead of {timeout} s")
+    (error,) = raised
+    if error is None:
+        _expect(or_well, "it ended as if all were well")
+    elif not isinstance(error, how):
+        raise error
+    elif how is TimeoutError:
+        _expect(waited > timeout * 0.8, f"it gave up after {waited:.3f} s instead of {timeout} s")
+    return error is None
 
 
 def _ipc_objects() -> set[str]:
@@ -744,6 +806,10 @@ def _ipc_objects() -> set[str]:
             objects = [line.split()[:2] for line in list(table)[1:]]
             found |= {f"SysV {kind} {key} {number}" for key, number in objects if key != "0"}
     return {name for name in found if not re.search(r"[/.]th-\d+-", name) or f"-{_rendezvous()}-" in name}
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def _rendezvous() -> str:

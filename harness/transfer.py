@@ -225,6 +225,9 @@ class HandOffRelay:
 
 
 def _check_written(written: int, count: int) -> None:
-    """A blocking socket takes all, unless its SO_SNDTIMEO passes first, socket(7): then the client has stalled."""
+    """A blocking socket takes all, unless its SO_SNDTIMEO passes first, socket(7): then the client has stalled.
+
+    So a client has one timeout for what a lane moves at a time, here as in the cache, which waits for as long for room.
+    """
     if written < count:
         raise TimeoutError("the client stalled")

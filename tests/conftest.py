@@ -1,5 +1,6 @@
 """Every test has a rendezvous base of its own, which must be gone in the end: nothing is left behind."""
 
+import contextlib
 import os
 import secrets
 import select
@@ -12,9 +13,13 @@ import tempfile
 import time
 
 import pytest
+from hypothesis import settings
 from misbehaving import Origin
 
 from harness import registry, rendezvous
+
+settings.register_profile("tests", deadline=None)  # other work may hold one example up
+settings.load_profile("tests")
 
 # The transports of this package. Strangers' may be installed, too, as examples/harness-zmq is by `make test`: they
 # have tests of their own, and our pages are not about them.
@@ -211,7 +216,11 @@ def whole(content):
 
 def open_files(pid):
     """What the descriptors of a process are of, as proc_pid_fd(5) names it."""
-    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it has just been closed
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
 
 
 def eventually(condition, timeout=20):

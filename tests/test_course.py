@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -161,7 +160,7 @@ def test_requests_fail_while_the_cache_is_gone_and_go_on_when_it_is_back(course)
             assert cache.stop(number) == 0
         begun = time.monotonic()
         assert get(proxy.port, "/courses/a") == b"GETFILE ERROR 0\n"
-        assert time.monotonic() - begun < 2.5
+        assert time.monotonic() - begun < 4.5
         code, output, _ = course.download(proxy, paths=["/courses/a"])
         assert (code, "Status: ERROR\nReceived 0 of 0 bytes" in output) == (0, True)
     course.cache()
@@ -202,7 +201,7 @@ def test_a_signal_ends_them_soon_and_nothing_is_left(course, base, number):
         for program in (proxy, cache):
             begun = time.monotonic()
             assert program.stop(number) == 0
-            assert time.monotonic() - begun < 2.2
+            assert time.monotonic() - begun < 4
             assert program.errors == ""
     assert not os.path.exists(base)
     assert not [name for name in os.listdir("/dev/shm") if f"default-proxy-{proxy.pid}" in name]
@@ -232,13 +231,13 @@ def test_an_interrupted_download_leaves_no_half_written_file(course):
 
 
 def test_a_program_started_this_way_is_ready_within_250_ms(course):
-    times = {"webproxy": [], "simplecached": []}
-    for _ in range(5):
-        for program, measured in times.items():
-            begun = time.monotonic()
-            started = course.start(program, *(["-p", 0] if program == "webproxy" else []))
-            started.line()
-            measured.append(time.monotonic() - begun)
-            assert started.stop() == 0
-    print({program: statistics.median(measured) for program, measured in times.items()})
-    assert max(min(measured) for measured in times.values()) < 0.25  # of each the one that other work disturbed least
+    def seconds(program, *arguments):
+        begun = time.monotonic()
+        started = course.start(program, *arguments)
+        started.line()
+        taken = time.monotonic() - begun
+        assert started.stop() == 0
+        return taken
+
+    for start in (("simplecached",), ("webproxy", "-p", 0), ("webproxy", "-p", 0, "-s", "http://127.0.0.1:1")):
+        assert eventually(lambda start=start: seconds(*start) < 0.25, 30), start  # other work may disturb some

@@ -192,8 +192,8 @@ def test_quiet_waits_for_others_to_be_quiet_and_not_for_ever():
     spinners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
     try:
         time.sleep(0.2)
-        assert machine.load(0.2)[0] > 0.8
-        assert 0.4 < machine.quiet(0.5, 0.6) < 0.8
+        assert sum(machine.load(0.2)) > 0.8  # busy, or taken away by the machine below this one
+        assert 0.4 < machine.quiet(0.5, 0.6) < 3
         assert machine.quiet(1.0, 5.0) < 0.5
         assert machine.quiet(0.5, 0.0) < 0.1
     finally:

@@ -38,7 +38,8 @@ def test_the_experiments_that_come_along_are_right_and_open_with_their_question(
 def run(directory, *arguments, **options):
     (directory / "study.yaml").write_text(SMALL)
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", "run", directory / "study.yaml", "-o", directory / "out", *arguments],
+        [sys.executable, "-m", "harness", "run", "--quiet", "0", directory / "study.yaml", "-o", directory / "out",
+         *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 

@@ -39,12 +39,15 @@ def test_a_generated_package_passes_its_own_tests_and_serves_as_a_plugin(plugins
         assert result.returncode == 0, result.stdout + result.stderr
     study = tmp_path / "study.yaml"
     study.write_text(f"question: How?\nfactors:\n  {kind}: [my-own]\nsettings:\n  seconds: 0.1\nrepeats: 1\n")
-    result = harness("run", study, "-o", tmp_path / "out")
+    result = harness("run", "--quiet", 0, study, "-o", tmp_path / "out")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "my-own" in result.stdout
 
 
-@pytest.mark.parametrize(("name", "there", "message"), [("1x", False, "cannot be a"), ("ok", True, "not empty")])
+@pytest.mark.parametrize(
+    ("name", "there", "message"),
+    [("1x", False, "cannot be a"), ("sender", False, "which the contract has"), ("ok", True, "not empty")],
+)
 def test_new_transport_refuses_what_would_not_work(tmp_path, name, there, message):
     if there:
         (tmp_path / "file").write_text("mine")

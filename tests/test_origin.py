@@ -93,6 +93,9 @@ CASES = {
     "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 3\r\n\r\nhello", ERROR),
     "a length that is none": (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nhello", ERROR),
     "a length below zero": (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello", ERROR),
+    "a list of lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", ERROR),
+    "a length beyond all files": (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nhello", ERROR),
+    "a line like a status": (b"HTTP/1.1 200 OK\r\nHTTP/foo: bar\r\nContent-Length: 5\r\n\r\nhello", whole(b"hello")),
     "no HTTP": (closing(b"hello"), ERROR),
     "HTTP without end": (closing(b"HTTP/1.1 200 OK\r\nContent-"), ERROR),
     "a header without end": (closing(b"HTTP/1.1 200 OK\r\n" + b"X: " + bytes(1 << 20)), ERROR),
@@ -357,6 +360,8 @@ def test_any_path_becomes_a_url_of_the_same_origin_that_reads_back(path):
         "http://host/\n",
         "http://[::1",
         "gopher://user:secret@host",
+        "user:secret@host/?y=z",
+        "http://user:secr@et@host/#x",
     ],
 )
 def test_what_is_no_origin_is_refused_in_one_line_without_credentials(pipeline, url):
@@ -364,7 +369,7 @@ def test_what_is_no_origin_is_refused_in_one_line_without_credentials(pipeline, 
     assert program.wait() == 2
     assert "is no origin: write http://host/path" in program.errors
     assert len(program.errors.splitlines()) == 1
-    assert "secret" not in program.errors
+    assert "secr" not in program.errors
 
 
 @pytest.mark.parametrize("dialect", ["getfile", "gios"])
@@ -446,7 +451,7 @@ def test_a_proxy_without_a_cache_ends_on_a_signal_and_leaves_nothing(origin, pro
         assert eventually(lambda: origin.count("/silent"))
         begun = time.monotonic()
         assert running.stop(number) == 0
-        assert time.monotonic() - begun < 2.2
+        assert time.monotonic() - begun < 4
     assert not os.path.exists(base)
 
 

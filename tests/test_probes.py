@@ -1,5 +1,6 @@
 """Probes: what they see of real processes whose doings are known, and how they come to a trial."""
 
+import contextlib
 import json
 import os
 import re
@@ -303,9 +304,10 @@ def test_a_trial_that_fails_under_a_costly_probe_leaves_no_tool_behind(base):
         for pid in programs("simplecached"):
             os.kill(pid, signal.SIGKILL)
 
+    probe = usable(syscalls.Syscalls())
     thread = threading.Thread(target=crash)
     thread.start()
-    row, _ = run(usable(syscalls.Syscalls()), spec=Spec(**{**vars(SHORT), "seconds": 2.0, "timeout": 0.5}))
+    row, _ = run(probe, spec=Spec(**{**vars(SHORT), "seconds": 2.0, "timeout": 0.5}))
     thread.join()
     assert row.status == "failed"
     assert programs("strace") == []
@@ -315,7 +317,12 @@ def programs(name):
     """The children of this process, zombies too, whose command line has a word."""
     with open(f"/proc/self/task/{os.getpid()}/children") as children:
         pids = [int(pid) for pid in children.read().split()]
-    return [pid for pid in pids if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    found = []
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just been reaped
+            if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
 
 
 def test_two_costly_probes_cannot_share_a_trial(base):

@@ -33,7 +33,7 @@ def test_either_end_waits_as_long_as_it_may_and_no_longer(ring, home):
             start = time.monotonic()
             with pytest.raises(TimeoutError, match=r"for 0\.2 s"):
                 wait()
-            assert 0.2 <= time.monotonic() - start < 1.0
+            assert 0.2 <= time.monotonic() - start < 3
         receiver.close()
         sender.close()
 

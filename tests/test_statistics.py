@@ -116,7 +116,7 @@ def test_a_thousand_studies_all_of_whose_intervals_hold_at_once_as_often_as_is_s
     random = np.random.default_rng(4)
     effects = np.log([[1, 1.2, 0.9, 1], [1, 1, 0.5, 1.05]])
     covered = wrong = led = found = 0
-    begun = time.monotonic()
+    begun = time.process_time()
     for _ in range(1000):
         one = study.analyse(simulated(random, effects, 6), {})
         held = right = best = True
@@ -134,7 +134,7 @@ def test_a_thousand_studies_all_of_whose_intervals_hold_at_once_as_often_as_is_s
     assert stats.binomtest(wrong, 1000, 0.05, "greater").pvalue > 0.001, wrong
     assert stats.binomtest(1000 - led, 1000, 0.05, "greater").pvalue > 0.001, led
     assert found > 950, "an effect of a half is seen, mostly"
-    assert time.monotonic() - begun < 60
+    assert time.process_time() - begun < 60
 
 
 def test_a_thousand_studies_of_equal_cells_give_no_more_verdicts_than_is_said():

@@ -108,6 +108,54 @@ def test_many_who_wait_share_the_failure_too_and_it_is_not_kept(origin, pair, an
     assert get(proxy.port, "/file") == whole(CONTENT)
 
 
+def test_an_answer_that_makes_no_sense_costs_neither_the_cache_nor_its_lane_anything(origin, pair):
+    origin.answers |= {"/odd": b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", "/file": ok(CONTENT)}
+    cache, proxy = pair(proxy=["-t", 1, "-n", 1])
+    for _ in range(3):
+        assert get(proxy.port, "/odd") == ERROR
+        assert get(proxy.port, "/file") == whole(CONTENT)
+    assert cache.errors.count("Content-Length") == 3
+    assert proxy.errors == ""
+
+
+def test_a_start_spares_what_has_just_become_whole(pipeline, origin, monkeypatch):
+    directory = str(pipeline.directory / "store")
+    origin.answers["/file"] = ok(CONTENT)
+    store = Store(Origin(origin.url, 5), directory, 1 << 20, 5, durable=False)
+    os.close(store.open(b"/file"))
+    (name,) = (f"{directory}/{name}" for name in os.listdir(directory) if name != "room")
+    os.rename(name, f"{name}.part")
+
+    def lock(fd, how):
+        """Whoever fetches is quicker than who looks for what is abandoned, between its open and its lock."""
+        if os.path.exists(f"{name}.part"):
+            os.rename(f"{name}.part", name)
+        flock(fd, how)
+
+    flock = fcntl.flock
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", lock)
+        Store(Origin(origin.url, 5), directory, 1 << 20, 5, durable=False)
+    fd = store.open(b"/file")
+    assert os.pread(fd, len(CONTENT) + 1, 0) == CONTENT
+    os.close(fd)
+    assert origin.count("/file") == 1
+
+
+def test_what_is_whole_and_never_got_its_name_is_served_to_its_end_and_removed(pipeline, origin):
+    directory = str(pipeline.directory / "store")
+    origin.answers["/file"] = ok(CONTENT)
+    store = Store(Origin(origin.url, 5), directory, 1 << 20, 5, durable=False)
+    os.close(store.open(b"/file"))
+    (name,) = (f"{directory}/{name}" for name in os.listdir(directory) if name != "room")
+    os.rename(name, f"{name}.part")  # as if it had been killed in between
+    fd = store.open(b"/file")
+    Store(Origin(origin.url, 5), directory, 1 << 20, 5, durable=False)
+    assert os.pread(fd, len(CONTENT) + 1, 0) == CONTENT
+    os.close(fd)
+    assert os.listdir(directory) == ["room"]
+
+
 def test_what_breaks_off_is_an_error_and_leaves_nothing(pipeline, origin, pair):
     store = pipeline.directory / "store"
     origin.answers = {

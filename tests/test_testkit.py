@@ -14,7 +14,7 @@ from harness.api import HEAD_BYTES, FileSender, Scope
 from transports.fifo import FifoCommandReceiver, FifoCommands, FifoCommandSender, FifoData, FifoReceiver, FifoSender
 from transports.posix_mq import PosixMqCommands, PosixQueue
 from transports.posix_shm import PosixShm
-from transports.sendfile import DescriptorSender, Sendfile
+from transports.sendfile import DescriptorSender, FileReceiver, Sendfile
 
 CHECKS = [
     pytest.param(kind(), name, id=f"{kind.__name__}-{testkit.sentence(name)}")
@@ -37,12 +37,13 @@ class TestTheSecondSync(testkit.DataContract):
     transport = PosixShm(chunk=4096, sync="fifo")
 
 
-# ---- broken on purpose; each names the check that has to catch it
+# ---- broken on purpose; each names the check that has to catch it, and says what that finds
 
 
 @dataclass(frozen=True)
 class Corrupting(FifoData):
     caught_by = "bodies of every awkward size arrive intact"
+    says = "did not arrive intact"
 
     class Sender(FifoSender):
         def publish(self, count):
@@ -57,6 +58,7 @@ class Corrupting(FifoData):
 @dataclass(frozen=True)
 class DroppingHeads(FifoData):
     caught_by = "refusals and empty bodies arrive"
+    says = "nothing in the FIFO"
     timeout = 0.3
 
     class Sender(FifoSender):
@@ -71,6 +73,7 @@ class DroppingHeads(FifoData):
 @dataclass(frozen=True)
 class GreetingWhenOpened(FifoData):
     caught_by = "the next reply may come from another process"
+    says = "not the head of a reply"
 
     def sender(self, scope) -> FifoSender:
         sender = FifoSender(scope, self)
@@ -83,14 +86,38 @@ class GreetingWhenOpened(FifoData):
 @dataclass(frozen=True)
 class WaitingTooLong(FifoData):
     caught_by = "waiting for a reply ends in time"
+    says = "it had not ended"
 
     def receiver(self, scope) -> FifoReceiver:
-        return FifoReceiver(Scope(scope.directory, scope.label, scope.timeout * 10), self)
+        return FifoReceiver(Scope(scope.directory, scope.label, scope.timeout * 1000), self)
+
+
+@dataclass(frozen=True)
+class PaddingForTheDead(FifoData):
+    caught_by = "a killed sender is noticed in time"
+    says = "other bytes than"
+
+    class Receiver(FifoReceiver):
+        _dead = False
+
+        def take(self):
+            try:
+                return memoryview(bytes(1 << 16)) if self._dead else super().take()
+            except TimeoutError:
+                self._dead = True
+                return self.take()
+
+        def give_back(self):
+            pass
+
+    def receiver(self, scope) -> FifoReceiver:
+        return self.Receiver(scope, self)
 
 
 @dataclass(frozen=True)
 class NeverFull(FifoData):
     caught_by = "a lane that nobody empties pushes back in time"
+    says = "it had not ended"
 
     class Sender(FifoSender):
         def publish(self, count):
@@ -106,6 +133,7 @@ class NeverFull(FifoData):
 @dataclass(frozen=True)
 class LeakingANameOfTheScope(FifoData):
     caught_by = "nothing is left behind when the scope is left"
+    says = "left behind: .*forgotten"
 
     @contextmanager
     def provision(self, scope):
@@ -117,6 +145,7 @@ class LeakingANameOfTheScope(FifoData):
 @dataclass(frozen=True)
 class LeakingADescriptor(FifoData):
     caught_by = "nothing is left behind when the scope is left"
+    says = "1 descriptors left open"
 
     def sender(self, scope) -> FifoSender:
         os.open("/dev/null", os.O_RDONLY)
@@ -124,8 +153,22 @@ class LeakingADescriptor(FifoData):
 
 
 @dataclass(frozen=True)
+class LeakingADescriptorAReply(Sendfile):
+    caught_by = "a reply leaves no descriptor open at either end"
+    says = "the proxy's end has 4 descriptors"
+
+    class Receiver(FileReceiver):
+        def give_back(self):
+            self._file = -1
+
+    def receiver(self, scope) -> FileReceiver:
+        return self.Receiver(scope)
+
+
+@dataclass(frozen=True)
 class NamingByItself(FifoData):
     caught_by = "what a killed owner leaves is found by a sweep"
+    says = "not found by the sweep: .*of-my-own"
 
     @contextmanager
     def provision(self, scope):
@@ -140,6 +183,7 @@ class NamingByItself(FifoData):
 @dataclass(frozen=True)
 class ClosingOnce(FifoData):
     caught_by = "ends close twice"
+    says = "Bad file descriptor"
 
     class Sender(FifoSender):
         def close(self):
@@ -152,6 +196,7 @@ class ClosingOnce(FifoData):
 @dataclass(frozen=True)
 class OpeningAnything(FifoData):
     caught_by = "opening an end before anybody provisioned is an error and not a wait"
+    says = "opened something"
 
     class Sender(FifoSender):
         def __init__(self):
@@ -167,6 +212,7 @@ class OpeningAnything(FifoData):
 @dataclass(frozen=True)
 class LeavingHalfAfterACrash(FifoData):
     caught_by = "a crash while provisioning leaves nothing behind"
+    says = "left behind: .*half-True"
 
     @contextmanager
     def provision(self, scope):
@@ -178,8 +224,22 @@ class LeavingHalfAfterACrash(FifoData):
 
 
 @dataclass(frozen=True)
+class LeakingADescriptorInACrash(FifoData):
+    caught_by = "a crash while provisioning leaves nothing behind"
+    says = "1 descriptors left open"
+
+    @contextmanager
+    def provision(self, scope):
+        fd = os.open("/dev/null", os.O_RDONLY)
+        with super().provision(scope):
+            yield
+        os.close(fd)
+
+
+@dataclass(frozen=True)
 class SharingOneLane(FifoData):
     caught_by = "lanes do not mix"
+    says = "content|head|did not arrive"
     timeout = 0.5
 
     def _shared(self, scope):
@@ -202,6 +262,7 @@ class SharingOneLane(FifoData):
 @dataclass(frozen=True)
 class Padding(Sendfile):
     caught_by = "a file that shrinks ends the reply short and is told"
+    says = "did not arrive intact"
 
     class Sender(DescriptorSender):
         def send_file(self, head, fd, offset, count):
@@ -216,6 +277,7 @@ class Padding(Sendfile):
 @dataclass(frozen=True)
 class CopyingInSecret(FifoData):
     caught_by = "a zero copy end does not read the content"
+    says = "read 1048576 bytes"
 
     class Sender(FileSender):
         def __init__(self, scope, options):
@@ -239,8 +301,22 @@ class CopyingInSecret(FifoData):
 
 
 @dataclass(frozen=True)
+class Dawdling(FifoData):
+    caught_by = "a lane that nobody empties pushes back in time"
+    says = "it had not ended"
+
+    class Sender(CopyingInSecret.Sender):
+        def send_file(self, head, fd, offset, count):
+            time.sleep(60)
+
+    def sender(self, scope) -> FileSender:
+        return self.Sender(scope, self)
+
+
+@dataclass(frozen=True)
 class Tearing(FifoCommands):
     caught_by = "each record reaches exactly one of many receivers whole"
+    says = "records"
 
     class Sender(FifoCommandSender):
         def send(self, record):
@@ -249,12 +325,13 @@ class Tearing(FifoCommands):
             super().send(record[200:])
 
     def sender(self, scope) -> FifoCommandSender:
-        return self.Sender(scope, "fifo", os.O_WRONLY)
+        return self.Sender(scope, "fifo0", os.O_WRONLY)
 
 
 @dataclass(frozen=True)
 class FetchingAhead(FifoCommands):
     caught_by = "no record waits for a receiver that is busy"
+    says = "record 1 is not"
     timeout = 0.5
 
     class Receiver(FifoCommandReceiver):
@@ -271,6 +348,7 @@ class FetchingAhead(FifoCommands):
 @dataclass(frozen=True)
 class LosingWhenFull(PosixMqCommands):
     caught_by = "a full channel pushes back in time and keeps what it holds"
+    says = "as if all were well"
 
     class Sender(PosixQueue):
         def send(self, record):
@@ -286,6 +364,7 @@ class LosingWhenFull(PosixMqCommands):
 @dataclass(frozen=True)
 class Reordering(PosixMqCommands):
     caught_by = "the records of one sender keep their order"
+    says = "is not the next one"
 
     class Sender(PosixQueue):
         def send(self, record):
@@ -298,6 +377,7 @@ class Reordering(PosixMqCommands):
 @dataclass(frozen=True)
 class Doubling(PosixMqCommands):
     caught_by = "each record reaches exactly one of many receivers whole"
+    says = "905 records"
 
     class Sender(PosixQueue):
         def send(self, record):
@@ -312,25 +392,27 @@ class Doubling(PosixMqCommands):
 @dataclass(frozen=True)
 class WaitingUnderALock(FifoCommands):
     caught_by = "a killed receiver takes no other one with it"
+    says = "the lock is held"
 
     class Receiver(FifoCommandReceiver):
-        def __init__(self, scope, part, flags):
-            super().__init__(scope, part, flags)
+        def __init__(self, scope, parts):
+            super().__init__(scope, parts)
             self._lock = posix_ipc.Semaphore(scope.posix_name("lock"), posix_ipc.O_CREAT, initial_value=1)
 
         def receive(self):
             try:
                 self._lock.acquire(self._timeout)
             except posix_ipc.BusyError:
-                raise TimeoutError from None
+                raise TimeoutError("the lock is held") from None
             try:
                 return super().receive()
             finally:
                 self._lock.release()
 
         def close(self):
-            if self._fd >= 0:
+            if self._lock is not None:
                 self._lock.close()
+                self._lock = None
             super().close()
 
     @contextmanager
@@ -342,7 +424,7 @@ class WaitingUnderALock(FifoCommands):
                 posix_ipc.unlink_semaphore(scope.posix_name("lock"))
 
     def receiver(self, scope) -> FifoCommandReceiver:
-        return self.Receiver(scope, "fifo", os.O_RDWR)
+        return self.Receiver(scope, self._parts())
 
 
 BROKEN = [kind for kind in list(globals().values()) if isinstance(kind, type) and "caught_by" in vars(kind)]
@@ -354,7 +436,7 @@ def test_a_transport_that_is_broken_is_caught_by_the_check_for_it(kind):
     contract.timeout = vars(kind).get("timeout", contract.timeout)
     check = next(name for name in dir(contract) if testkit.sentence(name) == kind.caught_by)
     try:
-        with pytest.raises(Exception):  # noqa: B017, PT011  a check fails in whatever way the transport breaks
+        with pytest.raises(Exception, match=kind.says):
             getattr(contract(), check)()
     finally:
         for name in os.listdir("/dev/shm"):

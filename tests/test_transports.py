@@ -179,7 +179,7 @@ def test_command_receivers_of_several_processes_that_wait_in_vain_all_end_in_tim
         assert [ended_well(pid) for pid in pids] == [True, True]
     assert len(took) == 4
     assert min(took) > 0.29
-    assert max(took) < 0.8
+    assert max(took) < 3
 
 
 @pytest.mark.parametrize("name", ["posix_mq", "posix_shm", "posix_shm:sync=fifo", "sysv_mq", "unix"])

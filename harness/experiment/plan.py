@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from harness import registry
@@ -236,24 +237,25 @@ class _Planner:
         if not cells and not self._mistakes:
             self._mistake(("exclude",), "nothing is left to run")
         for index, cell in enumerate(cells):
-            if cell.source == "cache" and cell.lanes < cell.proxy_processes:
-                at: Path = ("cells", index) if document.cells else ("factors", "proxy_processes")
-                self._mistake(
-                    at, f"{cell.lanes} lanes for {cell.proxy_processes} proxy processes: each needs one of its own"
-                )
-                break
-            if cell.scope == "lane" and cell.source != "cache":
-                self._mistake(("factors", "scope"), f"a lane leads to a cache; `source: {cell.source}` has none")
-                break
-            if cell.scope == "lane" and cell.rate:
-                self._mistake(("factors", "scope"), "in a lane each request waits for its reply; there is no `rate`")
-                break
-            if cell.scope == "lane" and cell.lanes < (workers := cell.proxy_processes * cell.proxy_threads):
-                self._mistake(
-                    ("factors", "scope"), f"{cell.lanes} lanes for {workers} workers: each needs one of its own"
-                )
+            if wrong := _unfit(cell):
+                factors, text = wrong
+                self._mistake(("cells", index, factors[0]) if document.cells else self._place(factors, cell), text)
                 break
         return list(dict.fromkeys(_plain(cell) for cell in cells))
+
+    def _place(self, factors: tuple[str, ...], cell: Spec) -> Path:
+        """Where in the file a cell has its level of the first of these factors that stands there."""
+        document = self._document
+        forms: list[tuple[Path, BaseModel]] = [(("factors",), document.factors)]
+        forms += [(("zip", index), form) for index, form in enumerate(document.zip)]
+        forms += [(("include", index), form) for index, form in enumerate(document.include)]
+        for factor in factors:
+            for at, form in forms:
+                if (level := getattr(cell, factor)) in (levels := given(form).get(factor, [])):
+                    return *at, factor, levels.index(level)
+            if factor in given(document.settings):
+                return "settings", factor
+        return ("factors",)
 
     def _dimensions(self, settings: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
         """What is crossed: for each factor, or group of factors that move together, its levels."""
@@ -302,6 +304,29 @@ class _Planner:
         except ValueError as error:
             self._mistake(("claims", index), str(error))
         return claim
+
+
+def _unfit(cell: Spec) -> tuple[tuple[str, ...], str] | None:
+    """Factors of a cell whose levels do not go together, the likeliest mistake first, and why not."""
+    workers = cell.proxy_processes * cell.proxy_threads
+    if cell.source == "cache":
+        for option in ("chunk", "depth", "wait"):
+            try:
+                registry.data_transport(cell.data, **{option: getattr(cell, option)})
+            except ValueError as error:
+                return (option, "data"), str(error)
+        if cell.lanes < cell.proxy_processes:
+            text = f"{cell.lanes} lanes for {cell.proxy_processes} proxy processes: each needs one of its own"
+            return ("lanes", "proxy_processes"), text
+    if cell.scope == "lane":
+        if cell.source != "cache":
+            return ("source", "scope"), f"a lane leads to a cache; `source: {cell.source}` has none"
+        if cell.rate:
+            return ("rate", "scope"), "in a lane each request waits for its reply; there is no `rate`"
+        if cell.lanes < workers:
+            text = f"{cell.lanes} lanes for {workers} workers: each needs one of its own"
+            return ("lanes", "proxy_threads", "proxy_processes"), text
+    return None
 
 
 def _cross(dimensions: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

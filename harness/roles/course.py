@@ -8,7 +8,6 @@ course's code, which its help does not always give.
 import argparse
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -93,8 +92,7 @@ def _download(args: argparse.Namespace) -> int:
 
     paths = gfclient.read_workload(args.workload_path, gios)
     gfclient.check_below(".", paths, "keep")
-    family, _, _, _, address = socket.getaddrinfo(args.server, args.port, type=socket.SOCK_STREAM)[0]
-    target = load.Target(family, address[:2], _REQUEST, gios)  # type: ignore[arg-type]
+    target = load.find_target(args.server, args.port, _REQUEST, gios)
     requests = args.nrequests or len(paths)
     sinks: list[load.Sink] = [load.Save(".", f"{os.getpid()}-{slot}") for slot in range(min(args.nthreads, requests))]
     (tally,) = load.tallies(1, requests)

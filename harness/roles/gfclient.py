@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import socket
 import sys
 import time
 from bisect import bisect_left
@@ -118,8 +117,7 @@ def _run(args: argparse.Namespace) -> int:
     processes = min(args.processes or os.cpu_count() or 1, args.threads)
     if args.requests is not None:
         processes = min(processes, args.requests)
-    family, _, _, _, address = socket.getaddrinfo(args.host, args.port, type=socket.SOCK_STREAM)[0]
-    target = load.Target(family, address[:2], args.timeout, dialect)  # type: ignore[arg-type]
+    target = load.find_target(args.host, args.port, args.timeout, dialect)
     tallies = load.tallies(processes, args.requests)
     sums = load.checksums(args.verify, paths) if args.checksum else {}
     work = partial(_ask, args, target, paths, sums, tallies)

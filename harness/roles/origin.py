@@ -39,6 +39,8 @@ _REDIRECTS = 5
 _ERROR_PAGE = 1 << 16  # bytes of content of another status that are read, so that the connection can be kept
 _PIECE = 1 << 16
 _ABORT = -1  # what a callback returns that has not taken all
+_STATUS = re.compile(rb"HTTP/[\d.]+ +(\d{3})")
+_LENGTH = re.compile(rb"\s*(\d{1,18})\s*")  # what fits an off_t
 _STEPS = re.compile(rb"/\.{1,2}(?:/|$)")
 
 
@@ -89,7 +91,7 @@ def parse_url(text: str, timeout: float, reuse: bool = True) -> Origin:
     except ValueError:
         good = False
     if not good or parts.query or parts.fragment or re.search(r"[^!-~]", text):
-        raise ValueError(f"{re.sub('//.*@', '//', text)!r} is no origin: write http://host/path or https://host/path")
+        raise ValueError(f"{re.sub('.*@', '', text)!r} is no origin: write http://host/path or https://host/path")
     user, _, host = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     credentials = (unquote(name), unquote(password)) if user else None
@@ -210,15 +212,17 @@ class Session:
         return None
 
     def _note(self, line: bytes) -> None:
-        if line.startswith(b"HTTP/"):  # there may be several responses: 1xx, redirects
-            self._status, self._length = int(line.split(None, 2)[1]), -1
+        if status := _STATUS.match(line):  # there may be several responses: 1xx, redirects
+            self._status, self._length = int(status[1]), -1
             self._chunked = self._complete = False
             return
         if line.strip():
             name, _, value = line.partition(b":")
             name = name.lower()
             if name == b"content-length":
-                self._length = int(value)
+                if (length := _LENGTH.fullmatch(value)) is None:
+                    raise OriginError(f"a Content-Length of {value.strip()!r}")
+                self._length = int(length[1])
             self._chunked |= name == b"transfer-encoding"
             return
         self._complete = True

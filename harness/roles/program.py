@@ -21,6 +21,7 @@ from typing import NoReturn, Protocol
 from harness import registry, rendezvous
 
 GRACE = 1.5  # seconds that requests in flight have left after SIGTERM; with the rest of the ending it stays under 2
+_PATIENCE = 3.0  # seconds until a worker that has been asked to end, and has not, is killed
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _HAND_OVER = 2.0  # seconds for the workers of a killed program to be gone
 _PARENT_CHECK = 0.25  # seconds
@@ -116,7 +117,7 @@ def end(children: dict[int, int]) -> str:
     bad = ""
     for pidfd in children:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE + 0.3
+    deadline = time.monotonic() + _PATIENCE
     for pidfd, pid in children.items():
         if not select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -73,6 +73,9 @@ class CacheWorkers:
                 record = receiver.receive()
             except TimeoutError:
                 continue
+            except Exception as error:  # noqa: BLE001  whatever a plugin raises: nobody may take it for a cache that serves
+                program.say(f"the command channel failed: {type(error).__name__}: {error}")
+                os._exit(1)
             self._busy[index] = True
             if self._stopping:
                 self._last = time.monotonic()
@@ -95,7 +98,7 @@ class CacheWorkers:
                     status = wire.STATUS_NOT_FOUND
                 else:
                     status, fd, length = wire.STATUS_OK, found, os.fstat(found).st_size
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  a defect costs its request, not the lane
             program.say(f"{os.fsdecode(path)}: {error}")
         try:
             lane.answer(request_id, status, fd, length)

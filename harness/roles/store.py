@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -76,7 +77,7 @@ class Store:
         """
         _lock(fd, self._patience)
         try:
-            mode = os.fstat(fd).st_mode & 0o7777
+            mode = _mode(fd)
             if mode == _FETCHING:
                 if os.path.exists(name):  # between two looks another one fetched it
                     _give_up(fd, name, _LOOK_AGAIN)
@@ -101,8 +102,8 @@ class Store:
             os.ftruncate(fd, filling.size)
             if self._durable:
                 os.fsync(fd)
-            os.fchmod(fd, _WHOLE)
             with self._locked():
+                os.fchmod(fd, _WHOLE)
                 os.rename(name + _PART, name)
         except NotThere:
             _give_up(fd, name, _NOT_THERE)
@@ -125,7 +126,7 @@ class Store:
             for entry, status in sorted(files, key=lambda file: file[1].st_mtime_ns):
                 if total <= self.bound:
                     break
-                if not entry.name.endswith(_PART):
+                if stat.S_IMODE(status.st_mode) == _WHOLE:
                     os.unlink(entry.path)
                     total -= status.st_size
             if total > self.bound:
@@ -144,12 +145,17 @@ class Store:
 
     @staticmethod
     def _remove_if_abandoned(part: str) -> None:
-        """Remove what a killed one left half fetched; another cache of this store may be alive."""
+        """Remove what a killed one left half fetched, or without its name; another cache of this store may be alive."""
         with suppress(FileNotFoundError, BlockingIOError):
             fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _give_up(fd, part.removesuffix(_PART), _LOOK_AGAIN)
+                if not os.path.samestat(os.fstat(fd), os.stat(part)):
+                    return  # somebody has fetched it meanwhile
+                if _mode(fd) == _WHOLE:
+                    os.unlink(part)
+                else:
+                    _give_up(fd, part.removesuffix(_PART), _LOOK_AGAIN)
             finally:
                 os.close(fd)
 
@@ -195,6 +201,10 @@ class Fetching:
         if self._catalogue is not None and (fd := self._catalogue.find(path)) is not None:
             return os.dup(fd)
         return self._store.open(path)
+
+
+def _mode(fd: int) -> int:
+    return stat.S_IMODE(os.fstat(fd).st_mode)
 
 
 def _give_up(fd: int, name: str, reason: bytes) -> None:

@@ -90,7 +90,8 @@ def add_lanes(parser: argparse.ArgumentParser) -> None:
     add("-n", dest="lanes", type=program.positive, default=None,
         help="lanes, dealt out to the processes (default: one for each worker)")
     add("-z", dest="chunk", type=program.size, default=None, metavar="CHUNK_BYTES",
-        help="bytes that a lane moves at a time, such as 65536 or 64KiB (default: the transport's)")
+        help="bytes that a lane moves at a time, such as 65536 or 64KiB (default: the transport's); a client has "
+        "--timeout to take so many")
     add("--data", default=DEFAULT_DATA, metavar="NAME[:opt=val,...]", help="data transport (%(default)s)")
     add("--command", default=None, metavar="NAME[:opt=val,...]",
         help="command transport that the cache must have (default: whichever it has)")
