@@ -1,4 +1,5 @@
-"""Writes docs/transports.md: what each transport says of itself, and what strace(1) counts for a reply of 1 MiB.
+"""Writes docs/transports.md: what each transport says of itself, and what strace(1) counts for a reply of 1 MiB, and
+for a command.
 
     .venv/bin/python benchmarks/describe_transports.py > docs/transports.md
 
@@ -16,7 +17,7 @@ import time
 from contextlib import ExitStack
 
 from harness import registry
-from harness.api import DataTransport
+from harness.api import CommandTransport, DataTransport
 
 REQUESTS = 20
 SIZE = 1 << 20
@@ -33,6 +34,7 @@ def main() -> int:
     # Strangers' have pages of their own.
     ours = [one for one in registry.defaults() if type(one).__module__.startswith("transports.")]
     print("# The transports\n\nWritten by `benchmarks/describe_transports.py`. `harness plugins`: what works here.\n")
+    print("What each says of itself follows: the path of a byte, what becomes of killed peers, and the limits.\n")
     print(f"## One reply of 1 MiB, counted by strace over {REQUESTS} replies\n")
     print("System calls of a request at each end, and bytes copied between kernel and process in MiB. Commands go over")
     print("`posix_mq`, and the client's connection is the same for all: accept, read, close at the proxy. Waiting on a")
@@ -40,8 +42,17 @@ def main() -> int:
     print("| data transport | cache: calls | cache: MiB copied | proxy: calls | proxy: MiB copied |")
     print("|---|--:|--:|--:|--:|")
     for name in sorted([*(one.name for one in ours if isinstance(one, DataTransport)), "posix_shm:sync=fifo"]):
-        (cache_calls, cache_bytes), (proxy_calls, proxy_bytes) = count(name)
-        print(f"| `{name}` | {cache_calls:.1f} | {cache_bytes:.2f} | {proxy_calls:.1f} | {proxy_bytes:.2f} |")
+        (cache_calls, cache_bytes), (proxy_calls, proxy_bytes) = count("posix_mq", name, SIZE)
+        print(f"| `{name}` | {cache_calls:.1f} | {cache_bytes / SIZE:.2f} | {proxy_calls:.1f} | "
+              f"{proxy_bytes / SIZE:.2f} |")  # fmt: skip
+    print(f"\n## One command, counted by strace over {REQUESTS} requests for a file of a byte\n")
+    print("As above, with data over `null`, whose part is in it, as are the file that the cache looks up and the")
+    print("client's connection. A command is a record of 512 bytes.\n")
+    print("| command transport | cache: calls | cache: bytes copied | proxy: calls | proxy: bytes copied |")
+    print("|---|--:|--:|--:|--:|")
+    for name in sorted(one.name for one in ours if isinstance(one, CommandTransport)):
+        (cache_calls, cache_bytes), (proxy_calls, proxy_bytes) = count(name, "null", 1)
+        print(f"| `{name}` | {cache_calls:.1f} | {cache_bytes:.0f} | {proxy_calls:.1f} | {proxy_bytes:.0f} |")
     modules = {type(one).__module__: sys.modules[type(one).__module__] for one in ours}
     for module in modules.values():
         title, _, rest = (module.__doc__ or "").strip().partition("\n")
@@ -49,15 +60,15 @@ def main() -> int:
     return 0
 
 
-def count(data: str) -> list[tuple[float, float]]:
-    """(system calls, MiB copied) a request, of the cache's worker and of the proxy's."""
+def count(command: str, data: str, size: int) -> list[tuple[float, float]]:
+    """(system calls, bytes copied) a request for a file of `size` bytes, of the cache's worker and of the proxy's."""
     with tempfile.TemporaryDirectory(dir="/tmp") as directory, ExitStack() as undo:
         os.environ["TRANSPORT_HARNESS_DIR"] = directory
         with open(f"{directory}/file", "wb") as file:
-            file.write(bytes(SIZE))
+            file.write(bytes(size))
         with open(f"{directory}/workload.txt", "w") as workload:
             workload.write("/file\n")
-        cache, _ = start(undo, "simplecached", "-c", directory, "-t", "1")
+        cache, _ = start(undo, "simplecached", "-c", directory, "-t", "1", "--command", command)
         proxy, told = start(undo, "webproxy", "-p", "0", "-t", "1", "-n", "1", "--data", data)
         ask = ["gfclient", "-p", told.split()[3].rstrip(",").rpartition(":")[2], "-w", f"{directory}/workload.txt",
                "-t", "1", "--discard", "-r"]  # fmt: skip
@@ -103,7 +114,7 @@ def counted(log: str) -> tuple[float, float]:
             calls += 1
             copied += int(call[2]) if call[1] in COPYING else 0
             copied += int(sized[1]) if (sized := SIZED.search(line)) else 0
-    return calls / REQUESTS, copied / REQUESTS / SIZE
+    return calls / REQUESTS, copied / REQUESTS
 
 
 if __name__ == "__main__":

@@ -143,6 +143,11 @@ def test_the_readme_names_every_built_in_transport():
 def test_the_page_of_transports_says_what_their_files_say_and_has_a_measured_row_for_each():
     page = (ROOT / "docs/transports.md").read_text()
     for module in {kind.__module__ for kind in (*COMMAND.values(), *DATA.values())}:
-        assert (sys.modules[module].__doc__ or "").strip() in page, f"{module}: run benchmarks/describe_transports.py"
+        told = (sys.modules[module].__doc__ or "").strip()
+        assert told in page, f"{module}: run benchmarks/describe_transports.py"
+        assert re.search(r"\bKilled peers: ", told), module
+        assert re.search(r"\bLimits: ", told), module
     measured = re.findall(r"^\| `(\w+)` \|(?: \d+\.\d+ \|){4}$", page, re.MULTILINE)
     assert measured == list(DATA)
+    measured = re.findall(r"^\| `(\w+)` \|(?: \d+\.\d \| \d+ \|){2}$", page, re.MULTILINE)
+    assert measured == list(COMMAND)

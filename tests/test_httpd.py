@@ -158,7 +158,7 @@ def test_nginx_serves_the_same_files_and_leaves_nothing(pipeline, origin, base):
 
 @needs_nginx
 @pytest.mark.parametrize(("killed", "code"), [("origin", -signal.SIGKILL), ("nginx", 1)])
-def test_nginx_ends_with_the_origin_that_started_it_and_the_origin_with_its_nginx(origin, killed, code):
+def test_nginx_ends_with_the_origin_that_started_it_and_the_origin_with_its_nginx(origin, base, killed, code):
     running = origin("--server", "nginx")
     (master,) = running.children()
     everybody = [master, *children(master)]
@@ -166,6 +166,7 @@ def test_nginx_ends_with_the_origin_that_started_it_and_the_origin_with_its_ngin
     assert running.wait() == code
     assert eventually(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in everybody))
     assert ("nginx ended by itself" in running.errors) == (killed == "nginx")
+    assert eventually(lambda: rendezvous.sweep() == [] and not os.path.exists(base))  # the lock goes last
 
 
 @needs_nginx

@@ -100,9 +100,18 @@ def test_many_who_wait_share_the_failure_too_and_it_is_not_kept(origin, pair, an
         return True
 
     origin.answers["/file"] = late
-    _, proxy = pair(["--processes", 3, "-t", 8, "--timeout", 20], ["-t", 20, "--timeout", 20])
-    threading.Timer(0.7, gate.set).start()
-    assert get_all(proxy.port, ["/file"] * 20) == [reply] * 20
+    cache, proxy = pair(["--processes", 3, "-t", 8, "--timeout", 20], ["-t", 20, "--timeout", 20])
+    replies = []
+    asking = threading.Thread(target=lambda: replies.extend(get_all(proxy.port, ["/file"] * 20)))
+    asking.start()
+
+    def waiting():
+        return sum(file.endswith(".part") for pid in cache.children() for file in open_files(pid))
+
+    assert eventually(lambda: waiting() == 20)
+    gate.set()
+    asking.join()
+    assert replies == [reply] * 20
     assert origin.count("/file") == 1
     origin.answers["/file"] = ok(CONTENT)
     assert get(proxy.port, "/file") == whole(CONTENT)

@@ -5,8 +5,11 @@ buffer of the cache -> write(2) -> pages of the pipe -> readv(2) -> buffer of th
 Descriptors are non-blocking, with poll(2) where they would block. Many command receivers wait with EPOLLEXCLUSIVE,
 epoll_ctl(2), so that one record wakes one of them and not the herd.
 
-A stream of bytes cannot say that its sender gave up or was killed: the proxy notices by the timeout. A killed proxy
-was the only reader: the cache gets EPIPE at once.
+Killed peers: a stream of bytes cannot say that its sender gave up or was killed: the proxy notices by the timeout. A
+killed proxy was the only reader: the cache gets EPIPE at once.
+
+Limits: an ordinary user's pipe may hold pipe-max-size bytes (1 MiB), and all pipes of one pipe-user-pages-soft pages
+(64 MiB); what is over that cannot grow beyond two pages, pipe(7).
 """
 
 import itertools

@@ -15,8 +15,11 @@ makes the proxy's counts true. Measured in one process, both ends together, that
 the pipeline it is 10 us of CPU time more a request (67 against 56 at 1 KiB, results/quick), and no less with all
 processes on one CPU: moving the socket from one to another is not what costs.
 
-A killed cache is noticed by the timeout; while a slow client is served the cache says so in each half of it. A killed
-proxy leaves the cache to answer what it was given; after that, the lane's socket is gone (ECONNREFUSED).
+Limits: a client is a descriptor on its way, of which a user may have RLIMIT_NOFILE (ETOOMANYREFS), unix(7).
+
+Killed peers: a killed cache is noticed by the timeout; while a slow client is served the cache says so in each half
+of it. A killed proxy leaves the cache to answer what it was given; after that, the lane's socket is gone
+(ECONNREFUSED).
 """
 
 import errno

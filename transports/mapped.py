@@ -9,7 +9,11 @@ No code here touches the mapped bytes, only the kernel does: where the file has 
 gives zeros, though, to the end of the last page. So the last byte of the content is read with pread(2) after all
 else is written: if it is there, then so were all bytes before it; if not, the client gets a reply that is short.
 
-The proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by the timeout.
+Killed peers: the proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by the
+timeout.
+
+Limits: `keep` mappings a lane, of max_map_count a process (65530). Descriptors on their way count against
+RLIMIT_NOFILE, unix(7).
 """
 
 import errno

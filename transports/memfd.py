@@ -7,8 +7,13 @@ length in the head holds, and what is on its way is what was read.
 
 A process keeps its memfds for all its lanes, by the identity of the file: device, inode, size and time of change.
 (Two changes within one tick of an old kernel's clock look alike; from Linux 6.13 on they do not.) The last lane that
-is closed lets go of them. The proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed
-cache by the timeout.
+is closed lets go of them.
+
+Killed peers: the proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by the
+timeout.
+
+Limits: each cache process has `keep` bytes of memory for content, shared with nobody, and a descriptor for each file
+in it. Those on their way count against RLIMIT_NOFILE, unix(7).
 """
 
 import fcntl

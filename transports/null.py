@@ -2,7 +2,9 @@
 
 The cache does not read the file, and the proxy sends zeros of its own, as many as the head announces. Only the head
 crosses, through a page of POSIX shared memory, with one semaphore to wait for it, shm_overview(7) and
-sem_overview(7). What this costs is what the harness itself costs. A killed peer is noticed by the timeout.
+sem_overview(7). What this costs is what the harness itself costs.
+
+Killed peers: noticed by the timeout. Limits: a page of /dev/shm for each lane.
 """
 
 import mmap

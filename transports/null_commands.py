@@ -6,6 +6,8 @@ slot, sets its flag and calls sem_post(3); a receiver returns from sem_timedwait
 clears the flag. One copy in, one out, and futex(2) only to wake who sleeps. A sender whose last command nobody took
 looks again each 200 us: the pipeline has none such.
 
+Limits: one slot of 512 bytes, in /dev/shm, for each sender that is open at a time.
+
 Killed peers: a sender owns its slot by a lock on a byte of the memory, F_OFD_SETLK in fcntl(2), which ends with it;
 its last command stands. It shares nothing else. Receivers exclude each other with a semaphore: they are one program,
 which ends as a whole with any of its workers. If one is killed while it holds that, the others get TimeoutError, as

@@ -4,12 +4,13 @@ A command goes mq_timedsend(2) -> the kernel copies it into a message -> mq_time
 buffer of the cache -> mq_timedsend(2) -> message -> mq_timedreceive(2) -> bytes that posix_ipc copies once more into
 an object of its own -> the client: one system call a message at either end, and one copy more than a pipe has.
 
-The queue keeps senders and receivers waiting in order, and reports a killed peer to nobody: senders find it full,
-receivers empty, until the timeout, which the calls take from the wall clock.
+Killed peers: the queue keeps senders and receivers waiting in order, and reports a killed one to nobody: senders find
+it full, receivers empty, until the timeout, which the calls take from the wall clock.
 
-A user may have RLIMIT_MSGQUEUE bytes of queues, and a queue counts in full from its making to its last close. Of the
-819200 bytes that are usual, a lane of 4 x 8192 bytes takes a 24th, one of 8 x 8192, which is somewhat faster with
-large files, a 12th.
+Limits: an ordinary user's queue may hold msg_max messages (10) of msgsize_max bytes (8192), and the machine
+queues_max queues (256), mq_overview(7). A user may have RLIMIT_MSGQUEUE bytes of queues, and a queue counts in full
+from its making to its last close. Of the 819200 bytes that are usual, a lane of 4 x 8192 bytes takes a 24th, one of 8
+x 8192, which is somewhat faster with large files, a 12th.
 """
 
 import resource

@@ -4,7 +4,9 @@ A byte goes preadv(2) -> a slot of the memory -> write(2) to the client. Passing
 user space, and a futex(2) only where an end has to wait or somebody waits for it. All pages are there before the
 first reply: posix_fallocate(3) makes them, MAP_POPULATE maps them at either end.
 
-A killed peer is noticed by the timeout, which sem_timedwait(3) takes from the wall clock, and a spinning end from the
+Limits: chunk times depth bytes for each lane must fit into /dev/shm (usually half of the memory).
+
+Killed peers: noticed by the timeout, which sem_timedwait(3) takes from the wall clock, and a spinning end from the
 monotonic one.
 
 With sync=fifo passing a slot on is a write(2) of one byte and taking one a read(2), with poll(2) where it has to

@@ -2,8 +2,10 @@
 
 The cache sends the head and its open file over a Unix datagram socket, unix(7) SCM_RIGHTS; the proxy moves the
 content with sendfile(2) from the page cache to the client's socket. No byte of content is copied to user space or
-crosses the lane. The receiver owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by
-the timeout.
+crosses the lane.
+
+Killed peers: the receiver owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by the
+timeout. Limits: descriptors on their way count against RLIMIT_NOFILE, unix(7).
 
 Early figures had this behind shared memory at 3 MiB, for which fragments of a page were blamed. It was the pacing
 timer of BBR, whose interrupts the client paid for: docs/decisions/0003. With Reno, which the proxy's sockets use, it

@@ -14,9 +14,9 @@ leaves nothing, one killed before it could ring leaves a record that the next re
 to one program that ends as a whole with any of its workers; theirs is a semaphore, far cheaper. If one is killed while
 it holds that, the others get TimeoutError, and senders, too, once the ring is full, until the cache is started again.
 
-A record is stored before its position, which x86-64 shows to others in that order; not shown for other processors.
-Two senders that meet at the lock try again after 20 us: flock(2) has no timed wait, and a stopped holder must not stop
-the others for ever.
+Limits: the memory is in /dev/shm. A record is stored before its position, which x86-64 shows to others in that order;
+not shown for other processors. Two senders that meet at the lock try again after 20 us: flock(2) has no timed wait,
+and a stopped holder must not stop the others for ever.
 """
 
 import fcntl

@@ -6,8 +6,12 @@ kernel: pipe and socket hold references to the file's own pages, so who changes 
 Both calls move at most what the pipe holds, pipe(7), so cache and proxy work on one reply at the same time.
 
 FIFO and socket are non-blocking, with poll(2) where they would block: one blocking splice(2) would wait for
-SO_SNDTIMEO several times over. A file that ends early cannot be told in a stream of bytes, nor can a killed cache:
-both are noticed by the timeout. A killed proxy was the only reader: the cache gets EPIPE at once.
+SO_SNDTIMEO several times over.
+
+Killed peers: a file that ends early cannot be told in a stream of bytes, nor can a killed cache: both are noticed by
+the timeout. A killed proxy was the only reader: the cache gets EPIPE at once.
+
+Limits: those of a pipe, as for `fifo`: pipe-max-size (1 MiB) and pipe-user-pages-soft (64 MiB), pipe(7).
 """
 
 import os

@@ -2,9 +2,12 @@
 
 A command goes msgsnd(2) -> the kernel copies it into a message -> msgrcv(2). Content goes preadv(2) -> buffer of the
 cache -> msgsnd(2) -> message -> msgrcv(2) -> bytes. A message starts with its type, so sysv_ipc copies once more at
-either end: two copies more than a pipe has. A queue holds msgmnb bytes (16384), a message msgmax (8192).
+either end: two copies more than a pipe has.
 
-These calls have no timeouts, so a thread ends waits that are overdue (transports/sysv_waits.py):
+Limits: a queue holds msgmnb bytes (16384), a message msgmax (8192), and the machine msgmni queues (32000).
+
+Killed peers: the queue outlives them. These calls have no timeouts, so a thread ends waits that are overdue
+(transports/sysv_waits.py):
 
 - on a lane, by removing the queue: both ends find it gone, and a lane that timed out is retired anyway. This also
   serves the cache worker whose proxy was killed.

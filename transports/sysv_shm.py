@@ -4,7 +4,9 @@ A byte goes preadv(2) -> a slot of the memory -> write(2) to the client. Passing
 taking one, whether or not anybody waits. Creation fills the memory, so it has its pages; each end maps them all when
 it attaches, by looking at every one, as shmat(2) has no MAP_POPULATE.
 
-A killed peer is noticed by the timeout. SysV semaphores have one, semtimedop(2), but sysv_ipc's wheels are built
+Limits: shmmni segments on the machine (4096), and semmni semaphores (32000): one and two a lane.
+
+Killed peers: noticed by the timeout. SysV semaphores have one, semtimedop(2), but sysv_ipc's wheels are built
 without it: an acquire with a timeout then waits for ever. So a thread removes the semaphore that somebody waits on
 for too long, and semop(2) fails with EIDRM. The lane would be retired anyway: docs/decisions/0005-sysv-timeouts.md.
 """

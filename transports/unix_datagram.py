@@ -1,12 +1,14 @@
 """Unix-domain datagram socket, unix(7), for commands.
 
 send(2) puts a record into the queue of one bound socket, which all cache workers share by fork, and recv(2) takes it
-out. One system call at either end, records stay whole, the kernel wakes one waiting receiver, and a full queue
-(/proc/sys/net/unix/max_dgram_qlen, usually 10) makes senders wait. SOCK_SEQPACKET would need an accept(2), a
-descriptor and epoll(7) for each proxy worker, all of them shared by all cache workers.
+out. One system call at either end, records stay whole, the kernel wakes one waiting receiver, and a full queue makes
+senders wait. SOCK_SEQPACKET would need an accept(2), a descriptor and epoll(7) for each proxy worker, all of them
+shared by all cache workers.
 
-When the last holder of the socket is gone, senders have ECONNREFUSED at once; nobody is told of a killed sender. The
-kernel's own timeouts, socket(7) SO_RCVTIMEO, cost no system call, as settimeout() would.
+Limits: max_dgram_qlen records in the queue, usually 10: a sysctl of the network namespace.
+
+Killed peers: when the last holder of the socket is gone, senders have ECONNREFUSED at once; nobody is told of a
+killed sender. The kernel's own timeouts, socket(7) SO_RCVTIMEO, cost no system call, as settimeout() would.
 """
 
 import socket

@@ -5,9 +5,11 @@ in, one copy out. Each cache worker that serves a lane connects to it once. Betw
 poll(2) for whichever connection speaks next; within a reply it stays with that one and needs recv(2) alone. Where the
 reply ends it reads from the head.
 
-So a connection that ends within a reply means that the sender gave up or was killed (EOFError at once), and one that
-ends between replies means nothing. A killed proxy: EPIPE. The kernel's own timeouts, socket(7) SO_RCVTIMEO, cost no
-system call, as settimeout() would.
+Limits: a connection holds `buffer` bytes, counted with the kernel's overhead, of which wmem_max are allowed.
+
+Killed peers: a connection that ends within a reply means that the sender gave up or was killed (EOFError at once),
+and one that ends between replies means nothing. A killed proxy: EPIPE. The kernel's own timeouts, socket(7)
+SO_RCVTIMEO, cost no system call, as settimeout() would.
 """
 
 import select
