@@ -439,7 +439,7 @@ def test_the_proxy_may_start_first_says_that_it_waits_and_gives_up_after_a_state
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_both_programs_within_two_seconds_with_requests_under_way(pipeline, base, number):
+def test_a_signal_ends_both_programs_in_time_with_requests_under_way(pipeline, base, number):
     path = pipeline.write("file", os.urandom(64 << 20))
     cache = pipeline.cache("--processes", 2, "--timeout", 30)
     proxy = pipeline.proxy("--processes", 2, "--timeout", 30)

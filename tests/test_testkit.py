@@ -86,10 +86,19 @@ class GreetingWhenOpened(FifoData):
 @dataclass(frozen=True)
 class WaitingTooLong(FifoData):
     caught_by = "waiting for a reply ends in time"
+    says = "it took 2.. s"
+
+    def receiver(self, scope) -> FifoReceiver:
+        return FifoReceiver(Scope(scope.directory, scope.label, 2.0), self)
+
+
+@dataclass(frozen=True)
+class WaitingForEver(FifoData):
+    caught_by = "waiting for a reply ends in time"
     says = "it had not ended"
 
     def receiver(self, scope) -> FifoReceiver:
-        return FifoReceiver(Scope(scope.directory, scope.label, scope.timeout * 1000), self)
+        return FifoReceiver(Scope(scope.directory, scope.label, 1000.0), self)
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class PaddingForTheDead(FifoData):
 @dataclass(frozen=True)
 class NeverFull(FifoData):
     caught_by = "a lane that nobody empties pushes back in time"
-    says = "it had not ended"
+    says = "it had not ended|as if all were well"
 
     class Sender(FifoSender):
         def publish(self, count):
@@ -307,7 +316,7 @@ class Dawdling(FifoData):
 
     class Sender(CopyingInSecret.Sender):
         def send_file(self, head, fd, offset, count):
-            time.sleep(60)
+            time.sleep(7)
 
     def sender(self, scope) -> FileSender:
         return self.Sender(scope, self)
@@ -348,7 +357,7 @@ class FetchingAhead(FifoCommands):
 @dataclass(frozen=True)
 class LosingWhenFull(PosixMqCommands):
     caught_by = "a full channel pushes back in time and keeps what it holds"
-    says = "as if all were well"
+    says = "it had not ended|as if all were well"
 
     class Sender(PosixQueue):
         def send(self, record):

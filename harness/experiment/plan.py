@@ -236,7 +236,7 @@ class _Planner:
                 cells += self._included(index, given(form), dimensions, settings)
         if not cells and not self._mistakes:
             self._mistake(("exclude",), "nothing is left to run")
-        for index, cell in enumerate(cells):
+        for index, cell in enumerate([] if self._mistakes else cells):
             if wrong := _unfit(cell):
                 factors, text = wrong
                 self._mistake(("cells", index, factors[0]) if document.cells else self._place(factors, cell), text)
@@ -310,11 +310,12 @@ def _unfit(cell: Spec) -> tuple[tuple[str, ...], str] | None:
     """Factors of a cell whose levels do not go together, the likeliest mistake first, and why not."""
     workers = cell.proxy_processes * cell.proxy_threads
     if cell.source == "cache":
-        for option in ("chunk", "depth", "wait"):
-            try:
-                registry.data_transport(cell.data, **{option: getattr(cell, option)})
-            except ValueError as error:
-                return (option, "data"), str(error)
+        options = {name: getattr(cell, name) for name in ("chunk", "depth", "wait")}
+        try:
+            registry.data_transport(cell.data, **options)
+        except ValueError as error:
+            text = str(error)
+            return (*sorted(options, key=lambda name: f"{name}=" not in text), "data"), text
         if cell.lanes < cell.proxy_processes:
             text = f"{cell.lanes} lanes for {cell.proxy_processes} proxy processes: each needs one of its own"
             return ("lanes", "proxy_processes"), text

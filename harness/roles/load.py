@@ -271,19 +271,23 @@ class Target(NamedTuple):
 
 
 def find_target(host: str, port: int, timeout: float, dialect: Dialect) -> Target:
-    """The first of a host's addresses that takes a connection, or its last: `localhost` may be ::1 before 127.0.0.1.
+    """The first of a host's addresses that takes a connection, or the first: `localhost` may be ::1 before 127.0.0.1.
 
     Raises OSError where nobody knows the host.
     """
     found = [Target(family, address[:2], timeout, dialect)  # type: ignore[arg-type]
              for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]  # fmt: skip
-    return next(filter(_answers, found[:-1]), found[-1])
+    return found[0] if len(found) == 1 else next(filter(_answers, found), found[0])
 
 
 def _answers(target: Target) -> bool:
-    with socket.socket(target.family) as trial:
-        trial.settimeout(target.timeout)
-        return trial.connect_ex(target.address) == 0
+    try:
+        with socket.socket(target.family) as trial:
+            trial.settimeout(target.timeout)
+            trial.connect(target.address)
+    except OSError:
+        return False
+    return True
 
 
 class Slot:

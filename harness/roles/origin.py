@@ -91,7 +91,7 @@ def parse_url(text: str, timeout: float, reuse: bool = True) -> Origin:
     except ValueError:
         good = False
     if not good or parts.query or parts.fragment or re.search(r"[^!-~]", text):
-        raise ValueError(f"{re.sub('.*@', '', text)!r} is no origin: write http://host/path or https://host/path")
+        raise ValueError(f"{text.rpartition('@')[2]!r} is no origin: write http://host/path or https://host/path")
     user, _, host = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     credentials = (unquote(name), unquote(password)) if user else None

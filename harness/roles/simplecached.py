@@ -74,8 +74,10 @@ class CacheWorkers:
             except TimeoutError:
                 continue
             except Exception as error:  # noqa: BLE001  whatever a plugin raises: nobody may take it for a cache that serves
-                program.say(f"the command channel failed: {type(error).__name__}: {error}")
-                os._exit(1)
+                try:
+                    program.say(f"the command channel failed: {type(error).__name__}: {error}")
+                finally:
+                    os._exit(1)
             self._busy[index] = True
             if self._stopping:
                 self._last = time.monotonic()

@@ -46,7 +46,8 @@ class Store:
         os.makedirs(directory, 0o700, exist_ok=True)
         for name in os.listdir(directory):
             if _OURS.fullmatch(name) and name.endswith(_PART):
-                self._remove_if_abandoned(f"{directory}/{name}")
+                with self._locked():
+                    self._remove_if_abandoned(f"{directory}/{name}")
 
     def open(self, path: bytes) -> int | None:
         """A descriptor of the file at `path`, the caller's to close; None where the origin has none. Raises OSError."""
@@ -126,7 +127,7 @@ class Store:
             for entry, status in sorted(files, key=lambda file: file[1].st_mtime_ns):
                 if total <= self.bound:
                     break
-                if stat.S_IMODE(status.st_mode) == _WHOLE:
+                if not entry.name.endswith(_PART) or stat.S_IMODE(status.st_mode) == _WHOLE:
                     os.unlink(entry.path)
                     total -= status.st_size
             if total > self.bound:
