@@ -41,15 +41,18 @@ def _write(name: str, kind: str, directory: str) -> None:
     if os.path.exists(directory) and (not os.path.isdir(directory) or os.listdir(directory)):
         raise ValueError(f"{directory}: is there and not empty; name a new directory")
     class_name = "".join(part.capitalize() for part in re.split(r"[-_]", name))
-    template = (files("harness") / "templates" / f"{kind}.py.txt").read_text(encoding="utf-8")
-    if re.search(rf"^from .*\b{class_name}\b", template, re.MULTILINE):
+    if re.search(rf"^from .*\b{class_name}\b", _template(f"{kind}.py.txt"), re.MULTILINE):
         raise ValueError(f"{name!r}: its class would be {class_name}, which the contract has; take another name")
     values = {"name": name, "Name": class_name, "module": module, "kind": kind, "Kind": kind.capitalize()}
     for target, template in _FILES.items():
         path = f"{directory}/{target.format(**values)}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        text = (files("harness") / "templates" / template.format(**values)).read_text(encoding="utf-8")
+        text = _template(template.format(**values))
         with open(path, "x", encoding="utf-8") as file:
             # $NameEnd is the class name and a word behind it.
             file.write(Template(re.sub(r"\$(Name|Kind|module)", r"${\1}", text)).substitute(values))
         print(path)
+
+
+def _template(name: str) -> str:
+    return (files("harness") / "templates" / name).read_text(encoding="utf-8")

@@ -127,13 +127,23 @@ def test_an_answer_that_makes_no_sense_costs_neither_the_cache_nor_its_lane_anyt
     assert proxy.errors == ""
 
 
-def test_a_start_spares_what_has_just_become_whole(pipeline, origin, monkeypatch):
-    directory = str(pipeline.directory / "store")
+@pytest.fixture
+def nameless(tmp_path, origin):
+    """(starts a store, one that was started, the name of /file there), where that is whole and has no name yet."""
+
+    def start():
+        return Store(Origin(origin.url, 5), str(tmp_path), 1 << 20, 5, durable=False)
+
     origin.answers["/file"] = ok(CONTENT)
-    store = Store(Origin(origin.url, 5), directory, 1 << 20, 5, durable=False)
+    store = start()
     os.close(store.open(b"/file"))
-    (name,) = (f"{directory}/{name}" for name in os.listdir(directory) if name != "room")
+    (name,) = (str(file) for file in tmp_path.iterdir() if file.name != "room")
     os.rename(name, f"{name}.part")
+    return start, store, name
+
+
+def test_a_start_spares_what_has_just_become_whole(origin, nameless, monkeypatch):
+    start, store, name = nameless
 
     def lock(fd, how):
         """Whoever fetches is quicker than who looks for what is abandoned, between its open and its lock."""
@@ -144,25 +154,20 @@ def test_a_start_spares_what_has_just_become_whole(pipeline, origin, monkeypatch
     flock = fcntl.flock
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", lock)
-        Store(Origin(origin.url, 5), directory, 1 << 20, 5, durable=False)
+        start()
     fd = store.open(b"/file")
     assert os.pread(fd, len(CONTENT) + 1, 0) == CONTENT
     os.close(fd)
     assert origin.count("/file") == 1
 
 
-def test_what_is_whole_and_never_got_its_name_is_served_to_its_end_and_removed(pipeline, origin):
-    directory = str(pipeline.directory / "store")
-    origin.answers["/file"] = ok(CONTENT)
-    store = Store(Origin(origin.url, 5), directory, 1 << 20, 5, durable=False)
-    os.close(store.open(b"/file"))
-    (name,) = (f"{directory}/{name}" for name in os.listdir(directory) if name != "room")
-    os.rename(name, f"{name}.part")  # as if it had been killed in between
+def test_what_is_whole_and_never_got_its_name_is_served_to_its_end_and_removed(nameless):
+    start, store, name = nameless
     fd = store.open(b"/file")
-    Store(Origin(origin.url, 5), directory, 1 << 20, 5, durable=False)
+    start()
     assert os.pread(fd, len(CONTENT) + 1, 0) == CONTENT
     os.close(fd)
-    assert os.listdir(directory) == ["room"]
+    assert os.listdir(os.path.dirname(name)) == ["room"]
 
 
 def test_what_breaks_off_is_an_error_and_leaves_nothing(pipeline, origin, pair):

@@ -87,18 +87,17 @@ class GreetingWhenOpened(FifoData):
 class WaitingTooLong(FifoData):
     caught_by = "waiting for a reply ends in time"
     says = "it took 2.. s"
+    waits = 2.0
 
     def receiver(self, scope) -> FifoReceiver:
-        return FifoReceiver(Scope(scope.directory, scope.label, 2.0), self)
+        return FifoReceiver(Scope(scope.directory, scope.label, self.waits), self)
 
 
 @dataclass(frozen=True)
-class WaitingForEver(FifoData):
+class WaitingForEver(WaitingTooLong):
     caught_by = "waiting for a reply ends in time"
     says = "it had not ended"
-
-    def receiver(self, scope) -> FifoReceiver:
-        return FifoReceiver(Scope(scope.directory, scope.label, 1000.0), self)
+    waits = 1000.0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from harness import registry
+from harness import registry, trial
 from harness.analysis import claims
 from harness.experiment.language import CONVERT, Document, Mistakes, Path, Source, given, read, unknown
 from harness.spec import Spec, idle
@@ -310,12 +310,11 @@ def _unfit(cell: Spec) -> tuple[tuple[str, ...], str] | None:
     """Factors of a cell whose levels do not go together, the likeliest mistake first, and why not."""
     workers = cell.proxy_processes * cell.proxy_threads
     if cell.source == "cache":
-        options = {name: getattr(cell, name) for name in ("chunk", "depth", "wait")}
         try:
-            registry.data_transport(cell.data, **options)
+            trial.data_transport(cell)
         except ValueError as error:
             text = str(error)
-            return (*sorted(options, key=lambda name: f"{name}=" not in text), "data"), text
+            return (*sorted(("chunk", "depth", "wait"), key=lambda name: f"{name}=" not in text), "data"), text
         if cell.lanes < cell.proxy_processes:
             text = f"{cell.lanes} lanes for {cell.proxy_processes} proxy processes: each needs one of its own"
             return ("lanes", "proxy_processes"), text
