@@ -147,7 +147,7 @@ def test_a_start_spares_what_has_just_become_whole(origin, nameless, monkeypatch
 
     def lock(fd, how):
         """Whoever fetches is quicker than who looks for what is abandoned, between its open and its lock."""
-        if os.path.exists(f"{name}.part"):
+        if os.path.exists(f"{name}.part") and os.path.samestat(os.fstat(fd), os.stat(f"{name}.part")):
             os.rename(f"{name}.part", name)
         flock(fd, how)
 
