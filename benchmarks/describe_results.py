@@ -7,12 +7,23 @@ and the tables of the study `quick` in README.md.
 import sys
 from pathlib import Path
 
-from harness.analysis import answers, directory, study
+from harness.analysis import judgements, run_files, study
 
 ROOT = Path(__file__).parent.parent
 _BEGIN, _END = "<!-- results/quick, written by benchmarks/describe_results.py -->\n", "<!-- end -->\n"
-_COLUMNS = ("command", "data", "requests/s", "min to max", "ratio", "interval", "verdict", "MB/s", "CPU us", "p50 us",
-            "p99 us")  # fmt: skip
+_COLUMNS = (
+    "command",
+    "data",
+    "requests/s",
+    "min to max",
+    "ratio",
+    "interval",
+    "verdict",
+    "MB/s",
+    "CPU us",
+    "p50 us",
+    "p99 us",
+)
 
 
 def main() -> int:
@@ -31,7 +42,7 @@ def pages() -> dict[Path, str]:
 
 def tables() -> str:
     """What `make study` says, a table for each file size."""
-    trials, experiment = directory.load(str(ROOT / "results/quick"))
+    trials, experiment = run_files.load(str(ROOT / "results/quick"))
     found = study.analyse(trials, experiment)
     lines = [f"{found.counts.ok} good trials, {found.counts.disturbed} of them disturbed. {found.control.line}", ""]
     for context in found.contexts:
@@ -55,10 +66,15 @@ def _row(cell: study.Cell, size: int) -> str:
         ratio = [f"{rate.ratio.value:.2f}", f"{rate.ratio.low:.2f} to {rate.ratio.high:.2f}"]
     others = [figures[name].value.value for name in ("cpu_us_per_request", "latency_p50_us", "latency_p99_us")]
     columns = [
-        cell.design["command"], cell.design["data"], f"{value:,.0f}", f"{rate.least:,.0f} to {rate.most:,.0f}", *ratio,
-        rate.verdict or ("baseline" if cell.baseline else "floor"), f"{value * size / 1e6:,.0f}",
+        cell.design["command"],
+        cell.design["data"],
+        f"{value:,.0f}",
+        f"{rate.least:,.0f} to {rate.most:,.0f}",
+        *ratio,
+        rate.verdict or ("baseline" if cell.baseline else "floor"),
+        f"{value * size / 1e6:,.0f}",
         *(f"{other:,.0f}" for other in others),
-    ]  # fmt: skip
+    ]
     return f"| {' | '.join(columns)} |"
 
 
@@ -77,7 +93,7 @@ def page() -> str:
 
 
 def _study(place: Path) -> str:
-    trials, experiment = directory.load(str(place))
+    trials, experiment = run_files.load(str(place))
     found = study.analyse(trials, experiment)
     lines = [
         f"## {place.name}",
@@ -88,7 +104,7 @@ def _study(place: Path) -> str:
     ]
     lines += [one.sentence for one in found.crossovers]
     for answer in found.answers:
-        said, *more = answers.lines(answer)
+        said, *more = judgements.lines(answer)
         lines += ["", f"- **{said.replace(':', ':**', 1)}", *(f"  - {line.strip()}" for line in more)]
     return "\n".join(lines)
 

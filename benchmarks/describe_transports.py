@@ -21,8 +21,22 @@ from harness.api import CommandTransport, DataTransport
 
 REQUESTS = 20
 SIZE = 1 << 20
-COPYING = {"read", "pread64", "readv", "preadv", "preadv2", "recvfrom", "recvmsg", "write", "pwrite64", "writev",
-           "sendto", "sendmsg", "mq_timedreceive", "msgrcv"}  # fmt: skip
+COPYING = {
+    "read",
+    "pread64",
+    "readv",
+    "preadv",
+    "preadv2",
+    "recvfrom",
+    "recvmsg",
+    "write",
+    "pwrite64",
+    "writev",
+    "sendto",
+    "sendmsg",
+    "mq_timedreceive",
+    "msgrcv",
+}
 SIZED = re.compile(r' (?:mq_timedsend|msgsnd)\(.*[".}], (\d+), ')  # these return 0, and say their size before
 IDLE = {"futex", "rt_sigtimedwait", "getppid", "restart_syscall", "clock_nanosleep", "flock"}
 
@@ -43,8 +57,10 @@ def main() -> int:
     print("|---|--:|--:|--:|--:|")
     for name in sorted([*(one.name for one in ours if isinstance(one, DataTransport)), "posix_shm:sync=fifo"]):
         (cache_calls, cache_bytes), (proxy_calls, proxy_bytes) = count("posix_mq", name, SIZE)
-        print(f"| `{name}` | {cache_calls:.1f} | {cache_bytes / SIZE:.2f} | {proxy_calls:.1f} | "
-              f"{proxy_bytes / SIZE:.2f} |")  # fmt: skip
+        print(
+            f"| `{name}` | {cache_calls:.1f} | {cache_bytes / SIZE:.2f} | {proxy_calls:.1f} | "
+            f"{proxy_bytes / SIZE:.2f} |"
+        )
     print(f"\n## One command, counted by strace over {REQUESTS} requests for a file of a byte\n")
     print("As above, with data over `null`, whose part is in it, as are the file that the cache looks up and the")
     print("client's connection. A command is a record of 512 bytes.\n")
@@ -70,8 +86,17 @@ def count(command: str, data: str, size: int) -> list[tuple[float, float]]:
             workload.write("/file\n")
         cache, _ = start(undo, "simplecached", "-c", directory, "-t", "1", "--command", command)
         proxy, told = start(undo, "webproxy", "-p", "0", "-t", "1", "-n", "1", "--data", data)
-        ask = ["gfclient", "-p", told.split()[3].rstrip(",").rpartition(":")[2], "-w", f"{directory}/workload.txt",
-               "-t", "1", "--discard", "-r"]  # fmt: skip
+        ask = [
+            "gfclient",
+            "-p",
+            told.split()[3].rstrip(",").rpartition(":")[2],
+            "-w",
+            f"{directory}/workload.txt",
+            "-t",
+            "1",
+            "--discard",
+            "-r",
+        ]
         harness(*ask, "5")
         logs = [f"{directory}/cache.log", f"{directory}/proxy.log"]
         tracers = [trace(cache, logs[0]), trace(proxy, logs[1])]

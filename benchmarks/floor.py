@@ -8,9 +8,10 @@ import argparse
 import sys
 from statistics import median
 
-from harness import results, trial
-from harness.analysis.wording import size
-from harness.spec import Spec
+from harness import results
+from harness.analysis.naming import size
+from harness.factors import Spec
+from harness.measure import apart
 
 SIZES = (1 << 10, 100 << 10, 3 << 20)
 FLOOR = "direct"
@@ -29,10 +30,13 @@ def main() -> int:
         for number in range(args.rounds):
             for data in (FLOOR, *args.data):
                 spec = Spec(
-                    source="direct" if data == FLOOR else "cache", command=args.command,
-                    data=Spec.data if data == FLOOR else data, files=str(file_size), seconds=args.seconds,
-                )  # fmt: skip
-                row = trial.run(spec, results.Trial(experiment="floor", trial=number))
+                    source="direct" if data == FLOOR else "cache",
+                    command=args.command,
+                    data=Spec.data if data == FLOOR else data,
+                    files=str(file_size),
+                    seconds=args.seconds,
+                )
+                row = apart.run(spec, results.Trial(experiment="floor", trial=number))
                 if row.status != "ok":
                     print(f"{data}: {row.reason}", file=sys.stderr)
                     return 1

@@ -5,8 +5,7 @@ import os
 from collections.abc import Sequence
 from glob import escape, glob
 
-from harness import rendezvous
-from harness.roles import program
+from harness import console, rendezvous
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,4 +19,4 @@ def main(argv: Sequence[str]) -> int:
         found = rendezvous.sweep(args.name)
         print("\n".join([*found, *(home for home in homes if not os.path.exists(home))]) or "nothing to remove")
 
-    return program.main("clean", body)
+    return console.main("clean", body)

@@ -5,21 +5,21 @@ import sys
 from collections.abc import Sequence
 
 _COMMANDS = {
-    "simplecached": ("harness.roles.simplecached", "serve files to web proxies"),
-    "webproxy": ("harness.roles.webproxy", "serve GETFILE clients from a cache"),
-    "origin": ("harness.roles.httpd", "serve files over HTTP, for a proxy without a cache to be tried with"),
-    "gfclient": ("harness.roles.gfclient", "ask for files, count and time the replies"),
-    "lane": ("harness.roles.lane", "ask a cache for files over the two channels alone, count and time the replies"),
+    "simplecached": ("harness.pipeline.simplecached", "serve files to web proxies"),
+    "webproxy": ("harness.pipeline.webproxy", "serve GETFILE clients from a cache"),
+    "origin": ("harness.origin.server", "serve files over HTTP, for a proxy without a cache to be tried with"),
+    "gfclient": ("harness.load.gfclient", "ask for files, count and time the replies"),
+    "lane": ("harness.load.lane", "ask a cache for files over the two channels alone, count and time the replies"),
     "experiment": ("harness.experiment.check", "say what an experiment file would run"),
-    "run": ("harness.experiment.runner", "run an experiment file and keep its results"),
-    "show": ("harness.analysis.summary", "print the tables of a run again"),
+    "run": ("harness.experiment.run", "run an experiment file and keep its results"),
+    "show": ("harness.analysis.show", "print the tables of a run again"),
     "report": ("harness.report.command", "write the report of a run: a page to look at, and pictures"),
-    "claims": ("harness.analysis.answers", "say which claims of an experiment its trials support"),
+    "claims": ("harness.analysis.judgements", "say which claims of an experiment its trials support"),
     "compare": ("harness.analysis.compare", "compare two runs, such as before and after a change"),
     "doctor": ("harness.doctor", "say what this machine allows, and what will disturb a study"),
     "plugins": ("harness.plugins", "list the installed transports and probes, and whether they work here"),
     "new-transport": ("harness.new_transport", "write a package with a transport of your own to begin with"),
-    "check": ("harness.check", "hold transports to what they promise"),
+    "check": ("harness.testkit.check", "hold transports to what they promise"),
     "clean": ("harness.clean", "remove what killed programs left"),
 }
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
+from harness import console
+from harness.load import loader
 from harness.protocol import gios
-from harness.roles import load, program
 
 _PORT = 25496
 _ROW = 1 << 20
@@ -25,8 +26,11 @@ _NEVER = sys.maxsize
 
 def webproxy(argv: Sequence[str] | None = None) -> int:
     """The command `webproxy`. Returns the exit code."""
-    parser = _Parser(prog="webproxy", description="Serve GETFILE clients from the cache, which may start later; with "
-                     "-s alone from an HTTP server.", epilog="Further options: `harness webproxy --help`.")  # fmt: skip
+    parser = _Parser(
+        prog="webproxy",
+        description="Serve GETFILE clients from the cache, which may start later; with -s alone from an HTTP server.",
+        epilog="Further options: `harness webproxy --help`.",
+    )
     add = parser.add_argument
     add("-n", "--segment-count", type=_from_to(1, 1000), metavar="COUNT", help="segments to the cache (13)")
     add("-p", "--listen-port", "--port", type=_from_to(0, 65535), default=_PORT, metavar="PORT", help="(%(default)s)")
@@ -49,62 +53,93 @@ def webproxy(argv: Sequence[str] | None = None) -> int:
             print("webproxy: -n or -z means that files come from a cache: -s is not used", file=sys.stderr)
     else:
         options += ["-s", args.server]
-    from harness.roles import webproxy as ours  # noqa: PLC0415  the client needs none of it
+    from harness.pipeline import webproxy as ours  # noqa: PLC0415  the client needs none of it
 
     return ours.main([*options, *more])
 
 
 def simplecached(argv: Sequence[str] | None = None) -> int:
     """The command `simplecached`. Returns the exit code."""
-    parser = _Parser(prog="simplecached", description="Serve files to web proxies, which may start earlier.",
-                     epilog="Further options: `harness simplecached --help`.")  # fmt: skip
+    parser = _Parser(
+        prog="simplecached",
+        description="Serve files to web proxies, which may start earlier.",
+        epilog="Further options: `harness simplecached --help`.",
+    )
     add = parser.add_argument
-    add("-c", "--cachedir", default="locals.txt", metavar="SOURCE",
-        help="a directory, or a file of lines `/key path` (%(default)s)")
+    add(
+        "-c",
+        "--cachedir",
+        default="locals.txt",
+        metavar="SOURCE",
+        help="a directory, or a file of lines `/key path` (%(default)s)",
+    )
     add("-t", "--nthreads", type=_from_to(1, 420), default=8, metavar="COUNT", help="workers (%(default)s)")
     add("-d", "--delay", type=_from_to(0, 2_500_000), default=0, metavar="MICROSECONDS", help="delay of each lookup")
     parser.add_ignored("-i", "--hidden", "-l", "-x")
     args, more = parser.parse_known_args(argv)
-    from harness.roles import simplecached as ours  # noqa: PLC0415
+    from harness.pipeline import simplecached as ours  # noqa: PLC0415
 
     return ours.main(["-c", args.cachedir, "-t", str(args.nthreads), "-d", str(args.delay), *more])
 
 
 def gfclient_download(argv: Sequence[str] | None = None) -> int:
     """The command `gfclient_download`. Returns the exit code: 0 where every request was answered, well or not."""
-    parser = _Parser(prog="gfclient_download", description="Download the files of a workload, each to its path below "
-                     "the working directory, and say what came of each.")  # fmt: skip
+    parser = _Parser(
+        prog="gfclient_download",
+        description="Download the files of a workload, each to its path below "
+        "the working directory, and say what came of each.",
+    )
     add = parser.add_argument
     add("-s", "--server", default="127.0.0.1", help="(%(default)s)")
     add("-p", "--port", type=_from_to(1, 65535), default=_PORT, help="(%(default)s)")
-    add("-w", "--workload-path", "--workload", default="workload.txt", metavar="FILE",
-        help="a path a line (%(default)s)")
-    add("-t", "--nthreads", type=_from_to(1, 4096), default=8, metavar="COUNT",
-        help="requests under way at a time (%(default)s)")
-    add("-r", "-n", "--nrequests", type=_from_to(1, 10_000_000), metavar="COUNT",
-        help="downloads in all, round-robin (each path once)")
+    add(
+        "-w",
+        "--workload-path",
+        "--workload",
+        default="workload.txt",
+        metavar="FILE",
+        help="a path a line (%(default)s)",
+    )
+    add(
+        "-t",
+        "--nthreads",
+        type=_from_to(1, 4096),
+        default=8,
+        metavar="COUNT",
+        help="requests under way at a time (%(default)s)",
+    )
+    add(
+        "-r",
+        "-n",
+        "--nrequests",
+        type=_from_to(1, 10_000_000),
+        metavar="COUNT",
+        help="downloads in all, round-robin (each path once)",
+    )
     args = parser.parse_args(argv)
-    return program.main("gfclient_download", partial(_download, args), stopped=130)
+    return console.main("gfclient_download", partial(_download, args), stopped=130)
 
 
 def _download(args: argparse.Namespace) -> int:
-    from harness.roles import gfclient  # noqa: PLC0415
+    from harness.load import gfclient  # noqa: PLC0415
 
     paths = gfclient.read_workload(args.workload_path, gios)
     gfclient.check_below(".", paths, "keep")
-    target = load.find_target(args.server, args.port, _REQUEST, gios)
+    target = loader.find_target(args.server, args.port, _REQUEST, gios)
     requests = args.nrequests or len(paths)
-    sinks: list[load.Sink] = [load.Save(".", f"{os.getpid()}-{slot}") for slot in range(min(args.nthreads, requests))]
-    (tally,) = load.tallies(1, requests)
+    sinks: list[loader.Sink] = [
+        loader.Save(".", f"{os.getpid()}-{slot}") for slot in range(min(args.nthreads, requests))
+    ]
+    (tally,) = loader.tallies(1, requests)
     # A signal is looked for now and then: it could come between the making and the noting of a file.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     stop: Callable[[], bool] = lambda: bool(signal.sigpending() & _STOP)  # noqa: E731
-    load.Loader(target, paths, tally, stop, _Telling).run(sinks, range(requests), _NEVER)
+    loader.Loader(target, paths, tally, stop, _Telling).run(sinks, range(requests), _NEVER)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return 1 if any(tally.counts[kind] for kind in (load.SHORT, load.WRONG, load.FAILED)) else 0
+    return 1 if any(tally.counts[kind] for kind in (loader.SHORT, loader.WRONG, loader.FAILED)) else 0
 
 
-class _Telling(load.Slot):
+class _Telling(loader.Slot):
     """Says what came of each request, in the words of the course's client."""
 
     def start(self, path: str, request: bytes, due: int, now: int) -> int:
@@ -118,8 +153,11 @@ class _Telling(load.Slot):
         return True
 
     def _tell(self) -> None:
-        print(f"Requesting {self._target.address[0]}{self._path}\nStatus: {load.OUTCOMES[self.outcome]}\n"
-              f"Received {self.content} of {max(0, self._length)} bytes", flush=True)  # fmt: skip
+        print(
+            f"Requesting {self._target.address[0]}{self._path}\nStatus: {loader.OUTCOMES[self.outcome]}\n"
+            f"Received {self.content} of {max(0, self._length)} bytes",
+            flush=True,
+        )
 
 
 def _free_memory() -> int:

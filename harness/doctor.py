@@ -8,9 +8,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-from harness import machine, plugins, registry
-from harness.probing import DISTURBED
-from harness.roles import program
+from harness import console, machine, plugins, registry
+from harness.measure.probing import DISTURBED
 
 Facts = dict[str, Any]
 Verdict = Literal["ok", "limits", "biases", "unknown"]
@@ -53,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="as one JSON list")
     args = parser.parse_args(argv)
-    return program.main("doctor", lambda: _show(args.json), stopped=130)
+    return console.main("doctor", lambda: _show(args.json), stopped=130)
 
 
 def _show(as_json: bool) -> int:
@@ -122,9 +121,11 @@ def _shared_memory(facts: Facts) -> Iterator[Finding]:
         yield Finding(_SHM, "limits", "`posix_shm`, `shm_ring`: there is none", f"mount -t tmpfs tmpfs {_SHM}")
     elif shm["free"] < _LANES * _SHARED:
         yield Finding(
-            _SHM, "limits", f"`posix_shm` to {shm['free'] // _SHARED} lanes: {shm['free'] // _MIB} MiB are free",
+            _SHM,
+            "limits",
+            f"`posix_shm` to {shm['free'] // _SHARED} lanes: {shm['free'] // _MIB} MiB are free",
             f"mount -o remount,size=1G {_SHM}",
-        )  # fmt: skip
+        )
     else:
         yield Finding(_SHM, "ok", f"{shm['free'] // _MIB} of {shm['size'] // _MIB} MiB are free")
 
@@ -190,8 +191,12 @@ def _cpus(facts: Facts) -> Iterator[Finding]:
     else:
         yield Finding("CPUs", "ok", text)
     if cpu["quota"] is not None and cpu["quota"] < cpu["usable"]:
-        yield Finding("CPU quota", "biases", f"everything: control groups allow {cpu['quota']:g} CPUs, then stop all",
-                      "docker update --cpus=0 CONTAINER")  # fmt: skip
+        yield Finding(
+            "CPU quota",
+            "biases",
+            f"everything: control groups allow {cpu['quota']:g} CPUs, then stop all",
+            "docker update --cpus=0 CONTAINER",
+        )
 
 
 def _frequency(facts: Facts) -> Iterator[Finding]:
@@ -200,23 +205,31 @@ def _frequency(facts: Facts) -> Iterator[Finding]:
     if cpu["governors"] is None:
         yield Finding("CPU governor", "unknown", unreadable)
     elif cpu["governors"] != ["performance"]:
-        yield Finding("CPU governor", "biases", f"short trials and idle roles: {', '.join(cpu['governors'])}",
-                      "cpupower frequency-set -g performance")  # fmt: skip
+        yield Finding(
+            "CPU governor",
+            "biases",
+            f"short trials and idle roles: {', '.join(cpu['governors'])}",
+            "cpupower frequency-set -g performance",
+        )
     else:
         yield Finding("CPU governor", "ok", "performance")
     if cpu["turbo"] is None:
         yield Finding("turbo", "unknown", unreadable)
     elif cpu["turbo"]:
-        yield Finding("turbo", "biases", "trials by what ran before: the clock depends on heat and busy cores",
-                      "echo 1 > /sys/devices/system/cpu/intel_pstate/no_turbo || "
-                      "echo 0 > /sys/devices/system/cpu/cpufreq/boost")  # fmt: skip
+        yield Finding(
+            "turbo",
+            "biases",
+            "trials by what ran before: the clock depends on heat and busy cores",
+            "echo 1 > /sys/devices/system/cpu/intel_pstate/no_turbo || echo 0 > /sys/devices/system/cpu/cpufreq/boost",
+        )
     else:
         yield Finding("turbo", "ok", "off")
     if cpu["smt"] is None:
         yield Finding("SMT", "unknown", unreadable)
     elif cpu["smt"]:
-        yield Finding("SMT", "biases", "placement: two roles may share a core",
-                      "echo off > /sys/devices/system/cpu/smt/control")  # fmt: skip
+        yield Finding(
+            "SMT", "biases", "placement: two roles may share a core", "echo off > /sys/devices/system/cpu/smt/control"
+        )
     else:
         yield Finding("SMT", "ok", f"off{', says the hypervisor' if cpu['virtual'] else ''}")
 
@@ -224,16 +237,24 @@ def _frequency(facts: Facts) -> Iterator[Finding]:
 def _kernel(facts: Facts) -> Iterator[Finding]:
     pages = facts["kernel"]["huge_pages"]
     if pages == "always":
-        yield Finding("huge pages", "biases", "memory and faults: any large buffer may get them, at any time",
-                      "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled")  # fmt: skip
+        yield Finding(
+            "huge pages",
+            "biases",
+            "memory and faults: any large buffer may get them, at any time",
+            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
+        )
     else:
         yield Finding("huge pages", "ok" if pages else "unknown", pages or _UNREADABLE)
     clock = facts["kernel"]["clock_source"]
     if clock is None or clock in _QUICK_CLOCKS:
         yield Finding("clock", "ok" if clock else "unknown", clock or _UNREADABLE)
     else:
-        yield Finding("clock", "biases", f"latencies: reading {clock} is a system call",
-                      "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource")  # fmt: skip
+        yield Finding(
+            "clock",
+            "biases",
+            f"latencies: reading {clock} is a system call",
+            "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource",
+        )
     mitigations = facts["cpu"]["mitigations"]
     if mitigations is None:
         yield Finding("mitigations", "unknown", _UNREADABLE)
@@ -257,6 +278,16 @@ def _load_now(_: Facts) -> Iterator[Finding]:
 
 
 _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
-    _settings, _queue_bytes, _semaphores, _shared_memory, _open_files, _tcp, _page_cache, _costly_probes, _cpus,
-    _frequency, _kernel, _load_now,
-)  # fmt: skip
+    _settings,
+    _queue_bytes,
+    _semaphores,
+    _shared_memory,
+    _open_files,
+    _tcp,
+    _page_cache,
+    _costly_probes,
+    _cpus,
+    _frequency,
+    _kernel,
+    _load_now,
+)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
 
-from harness.roles import program
+from harness import console
 
 _FILES = {
     "pyproject.toml": "pyproject.toml.txt",
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     kind.add_argument("--data", dest="kind", action="store_const", const="data", default="data", help="(default)")
     kind.add_argument("--command", dest="kind", action="store_const", const="command")
     args = parser.parse_args(argv)
-    return program.main("new-transport", lambda: _write(args.name, args.kind, args.directory))
+    return console.main("new-transport", lambda: _write(args.name, args.kind, args.directory))
 
 
 def _write(name: str, kind: str, directory: str) -> None:

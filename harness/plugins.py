@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
-from harness import registry, rendezvous
+from harness import console, registry, rendezvous
 from harness.api import CommandTransport, DataTransport, Probe
 from harness.registry import AnyTransport
-from harness.roles import program
 
 _TIMEOUT = 1.0
 
@@ -22,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="harness plugins", description=__doc__)
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     args = parser.parse_args(argv)
-    return program.main("plugins", lambda: _show(args.json))
+    return console.main("plugins", lambda: _show(args.json))
 
 
 def _show(as_json: bool) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
 
-from harness.spec import Spec
+from harness.factors import Spec
 
 SCHEMA = 2
 TRIALS = "trials.csv"
@@ -160,24 +160,37 @@ class Trial:
 
 # The columns of factors whose names bear a unit there.
 COLUMN_OF = {
-    "rate": "rate_per_s", "chunk": "chunk_bytes", "timeout": "timeout_s", "warmup": "warmup_s", "seconds": "load_s",
-    "requests": "requests_asked", "origin_latency": "origin_latency_s",
+    "rate": "rate_per_s",
+    "chunk": "chunk_bytes",
+    "timeout": "timeout_s",
+    "warmup": "warmup_s",
+    "seconds": "load_s",
+    "requests": "requests_asked",
+    "origin_latency": "origin_latency_s",
     "origin_bandwidth": "origin_bandwidth_bytes_per_s",
-}  # fmt: skip
+}
 # What a trial was set to; trials that are alike in these are of one cell.
 FACTORS = tuple(COLUMN_OF.get(factor.name, factor.name) for factor in fields(Spec))
 COLUMNS = [column.name for column in fields(Trial)]
 # The columns that probes fill in, by their endings.
 _PROBED = (
-    "_user_s", "_kernel_s", "_switches", "_faults", "_rss_bytes", "_growth_bytes", "_growth", "run_queue_wait_s",
-    "foreign_cpu_s", "steal_s",
-)  # fmt: skip
+    "_user_s",
+    "_kernel_s",
+    "_switches",
+    "_faults",
+    "_rss_bytes",
+    "_growth_bytes",
+    "_growth",
+    "run_queue_wait_s",
+    "foreign_cpu_s",
+    "steal_s",
+)
 PROBED = {name: kind for name, kind in get_type_hints(Trial).items() if name.endswith(_PROBED)}
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """One row of latency.csv: a bucket of a trial's latency histogram, whose layout is harness.histogram's.
+    """One row of latency.csv: a bucket of a trial's latency histogram, whose layout is harness.load.histogram's.
 
     Buckets are the same in all trials: histograms are merged by adding the counts of equal bounds.
     """
@@ -282,12 +295,15 @@ def datapackage(names: Iterable[str]) -> dict[str, Any]:
         "profile": "tabular-data-package",
         "resources": [
             {
-                "name": name.removesuffix(".csv"), "path": name, "profile": "tabular-data-resource",
-                "encoding": "utf-8", "schema": {"fields": _describe(kinds.get(name, Observation))},
+                "name": name.removesuffix(".csv"),
+                "path": name,
+                "profile": "tabular-data-resource",
+                "encoding": "utf-8",
+                "schema": {"fields": _describe(kinds.get(name, Observation))},
             }
             for name in names
         ],
-    }  # fmt: skip
+    }
 
 
 def _describe(kind: type[Row]) -> list[dict[str, str]]:

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Connection, eventually
+from support.clients import Connection
+from support.programs import eventually
 
 SCRIPTS = Path(sys.executable).parent
 
@@ -45,8 +46,9 @@ class Course:
         there = self.directory / f"kept-{time.monotonic_ns()}"
         there.mkdir()
         (there / "workload.txt").write_text("".join(f"{path}\n" for path in paths or self.contents))
-        program = self.pipeline.start("-p", proxy.port, *arguments, command=[str(SCRIPTS / "gfclient_download")],
-                                       cwd=there)  # fmt: skip
+        program = self.pipeline.start(
+            "-p", proxy.port, *arguments, command=[str(SCRIPTS / "gfclient_download")], cwd=there
+        )
         output = program.process.stdout.read().decode()
         return program.wait(60), output + program.errors, there
 
@@ -95,8 +97,10 @@ def test_the_options_of_the_course_are_taken_as_its_scripts_write_them(course):
         assert program == "simplecached" or "25496" in shown
 
 
-@pytest.mark.parametrize("options", [["-z", 822], ["-z", 64 << 20], ["-t", 420], ["-n", 1000], ["-t", 1, "-n", 1],
-                                     ["-t", 420, "-n", 1000, "-z", 822]])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [["-z", 822], ["-z", 64 << 20], ["-t", 420], ["-n", 1000], ["-t", 1, "-n", 1], ["-t", 420, "-n", 1000, "-z", 822]],
+)
 def test_the_smallest_and_largest_numbers_work(course, options):
     course.cache("-t", 1)
     course.check(course.proxy(*options), "-t", 100, "-r", 300)
@@ -171,10 +175,20 @@ def test_two_proxies_share_one_cache(course):
     course.cache()
     one, other = course.proxy("-n", 3), course.proxy("-n", 4, "-z", 1024)
     clients = [
-        course.pipeline.start("-p", proxy.port, "-r", 200, "-t", 16, "-w", course.directory / "workload.txt",
-                               command=[str(SCRIPTS / "gfclient_download")], cwd=there)
+        course.pipeline.start(
+            "-p",
+            proxy.port,
+            "-r",
+            200,
+            "-t",
+            16,
+            "-w",
+            course.directory / "workload.txt",
+            command=[str(SCRIPTS / "gfclient_download")],
+            cwd=there,
+        )
         for proxy, there in ((one, make(course, "one")), (other, make(course, "other")))
-    ]  # fmt: skip
+    ]
     for client, name in zip(clients, ("one", "other"), strict=True):
         assert client.process.stdout.read().count(b"Status: OK") == 200
         assert client.wait() == 0
@@ -223,8 +237,14 @@ def test_with_a_server_alone_files_come_from_there(course):
 def test_an_interrupted_download_leaves_no_half_written_file(course):
     slow = course.proxy("--timeout", 20)  # there is no cache: the requests wait
     there = make(course, "kept")
-    client = course.pipeline.start("-p", slow.port, "-w", course.directory / "workload.txt",
-                                    command=[str(SCRIPTS / "gfclient_download")], cwd=there)  # fmt: skip
+    client = course.pipeline.start(
+        "-p",
+        slow.port,
+        "-w",
+        course.directory / "workload.txt",
+        command=[str(SCRIPTS / "gfclient_download")],
+        cwd=there,
+    )
     assert eventually(lambda: len(os.listdir(f"/proc/{client.pid}/fd")) > 5)
     assert client.stop(signal.SIGINT) == 130
     assert [file for file in there.rglob("*") if file.is_file()] == []

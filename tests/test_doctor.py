@@ -78,8 +78,10 @@ def test_the_needs_of_transports_that_it_knows_are_their_own():
     assert lane.depth * (lane.chunk + posix_mq._OVERHEAD) == doctor._LANE
     assert command.depth * (posix_mq.COMMAND_BYTES + posix_mq._OVERHEAD) == doctor._COMMANDS
     assert doctor._LEAST["POSIX queues"][2] == {
-        "msg_max": max(lane.depth, command.depth), "msgsize_max": lane.chunk, "queues_max": doctor._LANES + 1
-    }  # fmt: skip
+        "msg_max": max(lane.depth, command.depth),
+        "msgsize_max": lane.chunk,
+        "queues_max": doctor._LANES + 1,
+    }
     assert doctor._LEAST["SysV queues"][2]["msgmax"] == registry.data_transport("sysv_mq").chunk
     assert doctor._LEAST["pipes"][2]["pipe-max-size"] == registry.data_transport("fifo").pipe_size
     shared = registry.data_transport("posix_shm")
@@ -147,11 +149,19 @@ def test_what_is_worse_than_here_is_told_with_a_command_that_mends_it(facts, nam
 
 
 GOOD = {
-    "cpu/usable": 8, "cpu/online": 8, "cpu/quota": None, "cpu/governors": ["performance"], "cpu/turbo": False,
-    "cpu/smt": False, "kernel/huge_pages": "madvise", "kernel/clock_source": "tsc", "limits/pipe-user-pages-soft": 0,
-    "limits/mq_bytes": {"soft": None, "hard": None}, "limits/open_files": {"soft": 1024, "hard": None},
+    "cpu/usable": 8,
+    "cpu/online": 8,
+    "cpu/quota": None,
+    "cpu/governors": ["performance"],
+    "cpu/turbo": False,
+    "cpu/smt": False,
+    "kernel/huge_pages": "madvise",
+    "kernel/clock_source": "tsc",
+    "limits/pipe-user-pages-soft": 0,
+    "limits/mq_bytes": {"soft": None, "hard": None},
+    "limits/open_files": {"soft": 1024, "hard": None},
     "rendezvous/file_system": "ext4",
-}  # fmt: skip
+}
 
 
 def test_of_a_good_machine_it_has_nothing_to_say(facts):
@@ -163,15 +173,35 @@ def test_of_a_good_machine_it_has_nothing_to_say(facts):
 def test_what_cannot_be_read_is_said_to_be_unknown(facts):
     hidden = dict.fromkeys(
         [f"limits/{name}" for name in facts["limits"] if name not in {"sem", "open_files", "mq_bytes"}]
-        + [f"kernel/{name}" for name in facts["kernel"]] + [f"tcp/{name}" for name in facts["tcp"]]
-        + ["cpu/quota", "cpu/virtual", "cpu/smt", "cpu/governors", "cpu/turbo", "cpu/mitigations",
-           "rendezvous/file_system"]
-    )  # fmt: skip
+        + [f"kernel/{name}" for name in facts["kernel"]]
+        + [f"tcp/{name}" for name in facts["tcp"]]
+        + [
+            "cpu/quota",
+            "cpu/virtual",
+            "cpu/smt",
+            "cpu/governors",
+            "cpu/turbo",
+            "cpu/mitigations",
+            "rendezvous/file_system",
+        ]
+    )
     found = {one.name: one for one in doctor.examine(changed(facts, {**hidden, "limits/sem": {}}))}
     assert {name for name, one in found.items() if one.verdict == "unknown"} == {
-        "POSIX queues", "SysV queues", "SysV memory", "pipes", "SysV semaphores", "TCP ports", "TCP congestion",
-        "page cache", "CPU governor", "turbo", "SMT", "huge pages", "clock", "mitigations",
-    }  # fmt: skip
+        "POSIX queues",
+        "SysV queues",
+        "SysV memory",
+        "pipes",
+        "SysV semaphores",
+        "TCP ports",
+        "TCP congestion",
+        "page cache",
+        "CPU governor",
+        "turbo",
+        "SMT",
+        "huge pages",
+        "clock",
+        "mitigations",
+    }
     assert all("cannot be read here" in one.text for one in found.values() if one.verdict == "unknown")
 
 

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import eventually
+from support.programs import eventually
 
-from harness import rendezvous, results, trial
+from harness import rendezvous, results
 from harness.experiment import plan
+from harness.measure import apart
 
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.yaml"))
 SMALL = """\
@@ -38,10 +39,23 @@ def test_the_experiments_that_come_along_are_right_and_open_with_their_question(
 def run(directory, *arguments, **options):
     (directory / "study.yaml").write_text(SMALL)
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", "run", "--quiet", "0", directory / "study.yaml", "-o", directory / "out",
-         *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "harness",
+            "run",
+            "--quiet",
+            "0",
+            directory / "study.yaml",
+            "-o",
+            directory / "out",
+            *arguments,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def test_a_run_keeps_a_row_for_each_trial_and_prints_the_ranking(base, tmp_path):
@@ -79,7 +93,7 @@ def test_a_killed_run_keeps_its_rows_and_leaves_nothing_behind_after_a_sweep(bas
 
 
 def test_a_trial_that_cannot_work_is_a_refused_row_with_the_reason(base):
-    row = trial.run(trial.Spec(data="fifo:pipe_size=1GiB", seconds=0.1), results.Trial(trial=1))
+    row = apart.run(apart.Spec(data="fifo:pipe_size=1GiB", seconds=0.1), results.Trial(trial=1))
     assert row.status == "refused"
     assert "webproxy" in row.reason
     assert "pipe_size=1073741824" in row.reason
@@ -87,16 +101,16 @@ def test_a_trial_that_cannot_work_is_a_refused_row_with_the_reason(base):
 
 
 def test_every_setting_of_a_trial_is_a_factor_of_its_row():
-    spec = trial.Spec(congestion="system", chunk=4096)
+    spec = apart.Spec(congestion="system", chunk=4096)
     row = results.Trial()
-    trial._describe(spec, row)
+    apart._describe(spec, row)
     assert set(results.FACTORS) <= {column.name for column in dataclasses.fields(results.Trial)}
     assert row.chunk_bytes == 4096
     assert row.congestion != "system"
 
 
 def test_percentiles_are_nearest_rank():
-    from harness.roles.gfclient import percentile
+    from harness.load.gfclient import percentile
 
     def of(count, percents):
         return [percentile(range(1, count + 1), range(1, count + 1), p) for p in percents]
@@ -133,11 +147,15 @@ def data_transports():
 
 def test_a_transport_that_leaks_makes_its_trial_fail_and_what_it_leaked_is_removed(base, plugins):
     plugins("leaky", LEAKY)
-    row = trial.run(trial.Spec(data="posix_shm", seconds=0.1), results.Trial(trial=1))
+    row = apart.run(apart.Spec(data="posix_shm", seconds=0.1), results.Trial(trial=1))
     assert row.status == "ok", row.reason
-    command = [sys.executable, "-c", "from harness import trial, results\n"
-               "row = trial.run(trial.Spec(data='leaky', seconds=0.1, lanes=4), results.Trial(trial=2))\n"
-               "print(row.status, row.reason)"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        "from harness import trial, results\n"
+        "row = apart.run(apart.Spec(data='leaky', seconds=0.1, lanes=4), results.Trial(trial=2))\n"
+        "print(row.status, row.reason)",
+    ]
     told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert told.startswith("failed webproxy ended with exit code 1"), told
     assert "removed 4 objects that were left behind" in told
@@ -160,7 +178,7 @@ def test_rows_are_read_back_as_they_were_written(tmp_path):
 
 def test_throughput_is_the_time_that_passed_and_not_a_sleep(base):
     begun = time.monotonic()
-    row = trial.run(trial.Spec(seconds=0.5, warmup=0.05, clients=2, client_processes=1), results.Trial(trial=1))
+    row = apart.run(apart.Spec(seconds=0.5, warmup=0.05, clients=2, client_processes=1), results.Trial(trial=1))
     assert row.status == "ok", row.reason
     assert 0.45 < row.measured_s < time.monotonic() - begun
     assert row.requests_per_s == pytest.approx(row.requests / row.measured_s, rel=1e-6)

@@ -17,16 +17,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import registry, rendezvous, results, trial, workload
+from harness import registry, rendezvous, results
 from harness.api import Probe
-from harness.roles import gfclient, load, nginx
-from harness.roles.catalogue import Cold, Directory
-from harness.roles.program import Refused
-from harness.spec import Spec
+from harness.console import Refused
+from harness.factors import Spec
+from harness.load import gfclient, loader
+from harness.measure import apart, file_sets
+from harness.origin import nginx
+from harness.pipeline.catalogue import Cold, Directory
 
 CPUS = sorted(os.sched_getaffinity(0))
-BRIEF = {"clients": 2, "client_processes": 1, "proxy_processes": 2, "cache_processes": 2, "lanes": 2, "warmup": 0.05,
-         "seconds": 0.2}  # fmt: skip
+BRIEF = {
+    "clients": 2,
+    "client_processes": 1,
+    "proxy_processes": 2,
+    "cache_processes": 2,
+    "lanes": 2,
+    "warmup": 0.05,
+    "seconds": 0.2,
+}
 
 
 def drops_pages(directory):
@@ -41,7 +50,7 @@ def drops_pages(directory):
 
 
 def run(_seen=None, _live=None, _probes=(), **factors):
-    return trial.run(Spec(**{**BRIEF, **factors}), results.Trial(trial=1, block=1), _probes, _seen, live=_live)
+    return apart.run(Spec(**{**BRIEF, **factors}), results.Trial(trial=1, block=1), _probes, _seen, live=_live)
 
 
 def good(row):
@@ -53,7 +62,7 @@ def good(row):
 
 
 def test_the_classic_set_is_ten_files_from_nothing_to_16_mib_of_3_07_mb_on_average():
-    sizes = workload.CLASSIC_SIZES
+    sizes = file_sets.CLASSIC_SIZES
     assert (len(sizes), min(sizes), max(sizes)) == (10, 0, 16 << 20)
     assert round(sum(sizes) / len(sizes) / 1e6, 2) == 3.07
 
@@ -68,10 +77,10 @@ def test_sizes_are_served_in_turn_in_every_process(base):
 
 @given(st.integers(1, 1000), st.integers(1, 50), st.integers(1, 16))
 def test_the_processes_share_all_requests_and_each_goes_through_the_whole_workload(requests, paths, processes):
-    shares = [load.share(requests, paths, index, processes) for index in range(processes)]
+    shares = [loader.share(requests, paths, index, processes) for index in range(processes)]
     assert list(itertools.chain(*shares)) == list(range(requests))
     for index in range(processes):
-        some = list(itertools.islice(load.share(None, paths, index, processes), paths))
+        some = list(itertools.islice(loader.share(None, paths, index, processes), paths))
         assert sorted(one % paths for one in some) == list(range(paths))
 
 
@@ -125,7 +134,7 @@ def test_a_trial_has_every_sink(base, sink):
 
 @given(st.floats(1, 1e5), st.integers(1, 8))
 def test_fixed_arrivals_of_all_processes_are_at_equal_distances(rate, processes):
-    parts = [itertools.islice(load.arrivals(rate, True, 1, index, processes), 20) for index in range(processes)]
+    parts = [itertools.islice(loader.arrivals(rate, True, 1, index, processes), 20) for index in range(processes)]
     dues = sorted(itertools.chain(*parts))
     assert dues[0] == 0
     for before, due in itertools.pairwise(dues):
@@ -134,7 +143,7 @@ def test_fixed_arrivals_of_all_processes_are_at_equal_distances(rate, processes)
 
 def test_random_arrivals_have_the_rate_and_the_spread_of_a_poisson_process_and_are_those_of_their_seed():
     def dues(seed):
-        parts = [itertools.islice(load.arrivals(1000, False, seed, index, 4), 20_000) for index in range(4)]
+        parts = [itertools.islice(loader.arrivals(1000, False, seed, index, 4), 20_000) for index in range(4)]
         end = 15_000_000_000
         return [due for due in sorted(itertools.chain(*parts)) if due < end]
 
@@ -153,8 +162,21 @@ def result_of(pipeline, port, path, *arguments):
 def test_in_an_open_loop_all_that_is_due_is_asked_for_at_its_time(pipeline):
     path = pipeline.write("file", b"content")
     pipeline.cache()
-    result = result_of(pipeline, pipeline.proxy().port, path, "--rate", 200, "--arrivals", "fixed", "--seconds", 1,
-                       "-t", 8, "--processes", 2)  # fmt: skip
+    result = result_of(
+        pipeline,
+        pipeline.proxy().port,
+        path,
+        "--rate",
+        200,
+        "--arrivals",
+        "fixed",
+        "--seconds",
+        1,
+        "-t",
+        8,
+        "--processes",
+        2,
+    )
     assert result["OK"] == result["requests"] == 200
     assert 0.98 < result["seconds"] < 5
     assert result["histogram"][0][0] < 20e6  # ns: the quickest did not wait for another
@@ -176,8 +198,21 @@ def test_what_could_not_be_asked_for_in_time_has_failed_and_is_not_forgotten(pip
     path = pipeline.write("file", b"content")
     pipeline.cache("-d", 100_000)
     begun = time.monotonic()
-    result = result_of(pipeline, pipeline.proxy().port, path, "--rate", 50, "--arrivals", "fixed", "--seconds", 1,
-                       "-t", 1, "--timeout", 0.5)  # fmt: skip
+    result = result_of(
+        pipeline,
+        pipeline.proxy().port,
+        path,
+        "--rate",
+        50,
+        "--arrivals",
+        "fixed",
+        "--seconds",
+        1,
+        "-t",
+        1,
+        "--timeout",
+        0.5,
+    )
     assert result["requests"] == 50
     assert 1 <= result["OK"] <= 20
     assert result["OK"] + result["failed"] == 50
@@ -204,12 +239,12 @@ def test_a_trial_may_be_a_number_of_requests(base):
 
 def test_chunk_depth_and_wait_are_set_where_the_transport_has_them_and_the_row_tells():
     row = results.Trial()
-    trial._describe(Spec(chunk=4096, depth=3, wait="spin"), row)
+    apart._describe(Spec(chunk=4096, depth=3, wait="spin"), row)
     assert "chunk=4096" in row.data_effective
     assert (row.chunk_effective_bytes, row.depth_effective, row.wait_effective) == (4096, 3, "spin")
-    trial._describe(Spec(data="posix_shm:depth=9", chunk=4096, depth=3), row)
+    apart._describe(Spec(data="posix_shm:depth=9", chunk=4096, depth=3), row)
     assert (row.chunk_effective_bytes, row.depth_effective, row.wait_effective) == (4096, 9, "block")
-    trial._describe(Spec(data="sendfile", chunk=4096, depth=3, wait="spin"), row)
+    apart._describe(Spec(data="sendfile", chunk=4096, depth=3, wait="spin"), row)
     assert (row.chunk_effective_bytes, row.depth_effective, row.wait_effective) == (0, 0, "")
     assert (row.chunk_bytes, row.depth, row.wait) == (4096, 3, "spin")
 
@@ -299,8 +334,9 @@ def test_a_trial_whose_content_did_not_come_from_disks_is_not_cold(base, tmp_pat
     plugins("keeping", KEEPING)
     factors = {**BRIEF, "data": "keeping", "page_cache": "cold", "copies": 8}
     program = f"""
-from harness import trial, results
-row = trial.run(trial.Spec(**{factors}), results.Trial(trial=1))
+from harness.measure import apart
+from harness import results
+row = apart.run(apart.Spec(**{factors}), results.Trial(trial=1))
 print(row.status, row.reason)
 """
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
@@ -372,10 +408,10 @@ def test_latencies_come_as_a_histogram_of_all_requests_too(base):
 
 
 def test_latencies_beyond_those_that_are_kept_are_counted_and_percentiles_are_nearly_right():
-    tally = load.Tally(memoryview(bytearray((load._LATENCIES + 100) * 8)).cast("Q"))
+    tally = loader.Tally(memoryview(bytearray((loader._LATENCIES + 100) * 8)).cast("Q"))
     tally.begin()
     for latency in range(1, 10_001):
-        tally.add(load.OK if latency % 2 else load.ERROR, 3, latency * 1000)
+        tally.add(loader.OK if latency % 2 else loader.ERROR, 3, latency * 1000)
     tally.end(10**9, (1, 2, 3, 4))
     result = gfclient.summarise([tally, tally], 0)
     assert (result["requests"], result["OK"], result["ERROR"]) == (20_000, 10_000, 10_000)
@@ -433,8 +469,16 @@ class Looked(Probe):
 )
 def test_the_proxy_fetches_from_an_origin_that_the_trial_starts(base, strategy, server):
     looked = Looked()
-    row = good(run(source="curl", strategy=strategy, reuse=strategy != "buffered", files="16384", origin_server=server,
-                   _probes=[looked]))  # fmt: skip
+    row = good(
+        run(
+            source="curl",
+            strategy=strategy,
+            reuse=strategy != "buffered",
+            files="16384",
+            origin_server=server,
+            _probes=[looked],
+        )
+    )
     assert (row.strategy, row.reuse, row.origin_server) == (strategy, strategy != "buffered", server)
     by_nginx = server == "auto" and not nginx.unable("/", slow=False)
     assert re.fullmatch(r"nginx/[\d.]+" if by_nginx else "harness origin", row.origin)
@@ -470,7 +514,9 @@ def test_rows_of_an_older_version_have_defaults_for_columns_that_came_later(tmp_
         file.writelines(",".join(line[:at] + line[at + 1 :]) + "\n" for line in lines)
     assert [row.strategy for row in results.read(path)] == [""]
     with open(path, "w") as file:
-        file.writelines(",".join(["1" if number == 1 and index == 0 else value for index, value in enumerate(line)])
-                        + "\n" for number, line in enumerate(lines))  # fmt: skip
+        file.writelines(
+            ",".join(["1" if number == 1 and index == 0 else value for index, value in enumerate(line)]) + "\n"
+            for number, line in enumerate(lines)
+        )
     with pytest.raises(ValueError, match="schema 1, not 2"):
         list(results.read(path))

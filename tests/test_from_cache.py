@@ -4,9 +4,9 @@ import threading
 import time
 
 import pytest
-from conftest import eventually
+from support.programs import eventually
 
-from harness.roles.lanes import LanePool
+from harness.pipeline.from_cache import LanePool
 
 
 def test_a_freed_lane_goes_to_whoever_waits_longest_and_not_to_a_newcomer():

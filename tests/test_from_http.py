@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ERROR, NOT_FOUND, Connection, eventually, get, open_files, whole
 from hypothesis import given
 from hypothesis import strategies as st
-from misbehaving import (
+from support.clients import ERROR, NOT_FOUND, Connection, get, whole
+from support.misbehaving import (
     Origin,
     by_method,
     chunked,
@@ -25,9 +25,10 @@ from misbehaving import (
     silent_after,
     status,
 )
+from support.programs import eventually, open_files
 
-from harness.roles.origin import parse_url
-from harness.roles.webproxy import STRATEGIES
+from harness.pipeline.from_http import parse_url
+from harness.pipeline.webproxy import STRATEGIES
 
 CONTENT = os.urandom(200_000)
 
@@ -457,11 +458,16 @@ def test_a_proxy_without_a_cache_ends_on_a_signal_and_leaves_nothing(origin, pro
 
 
 def test_libcurl_is_imported_only_where_there_is_an_origin_and_its_lack_is_told(pipeline):
-    check = "import harness.roles.webproxy, harness.roles.simplecached, sys; print('pycurl' in sys.modules)"
+    check = "import harness.pipeline.webproxy, harness.pipeline.simplecached, sys; print('pycurl' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", check], text=True) == "False\n"
     blocked = "import sys; sys.modules['pycurl'] = None; from harness.cli import main; sys.exit(main(sys.argv[1:]))"
-    result = subprocess.run([sys.executable, "-c", blocked, "webproxy", "-p", "0", "-s", "http://127.0.0.1"],
-                            capture_output=True, text=True, timeout=20, check=False)  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", blocked, "webproxy", "-p", "0", "-s", "http://127.0.0.1"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
     assert result.returncode == 1
     assert result.stderr == "webproxy: an HTTP origin needs pycurl: pip install 'transport-harness[curl]'\n"
 

@@ -6,7 +6,7 @@ import socket
 import time
 
 import pytest
-from conftest import Connection
+from support.clients import Connection
 
 from harness import registry
 
@@ -39,8 +39,9 @@ def test_replies_are_byte_exact_over_every_transport_and_come_at_once(pipeline, 
             times.append(time.monotonic() - begun)
         # What a corked socket holds back would come after 200 ms, what waits for an end of the connection after 1 s.
         assert min(times) < 0.15, path
-    code, output = pipeline.client(proxy.port, list(expected), "-r", 90, "-t", 3, "--dialect", "gios",
-                                   "--verify", pipeline.files)  # fmt: skip
+    code, output = pipeline.client(
+        proxy.port, list(expected), "-r", 90, "-t", 3, "--dialect", "gios", "--verify", pipeline.files
+    )
     assert code == 0, output
     assert "OK 90 " in output
 
@@ -130,8 +131,22 @@ def test_the_client_tells_gios_replies_apart_and_closes_first(pipeline, reply, k
     with socket.create_server(("127.0.0.1", 0)) as listener:
         workload = pipeline.directory / "workload.txt"
         workload.write_text(f"{path}\n")
-        client = pipeline.start("gfclient", "-p", listener.getsockname()[1], "-w", workload, "-r", 1, "-t", 1,
-                                "--dialect", "gios", "--timeout", 10, *sink.split())  # fmt: skip
+        client = pipeline.start(
+            "gfclient",
+            "-p",
+            listener.getsockname()[1],
+            "-w",
+            workload,
+            "-r",
+            1,
+            "-t",
+            1,
+            "--dialect",
+            "gios",
+            "--timeout",
+            10,
+            *sink.split(),
+        )
         connection, _ = listener.accept()
         with connection:
             assert connection.recv(4096) == b"GETFILE GET /x\r\n\r\n"

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.histogram import BUCKETS, bucket, upper_bound
+from harness.load.histogram import BUCKETS, bucket, upper_bound
 
 VALUES = st.integers(0, 63).flatmap(lambda bits: st.integers(0, 2 << bits)).map(lambda value: min(value, 2**64 - 1))
 

@@ -8,51 +8,36 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, DATA
+from support.transports import COMMAND, DATA
 
 from harness import results
 
 ROOT = Path(__file__).parent.parent
-# Each room and the rooms of the project that it may import from.
-ROOMS = {
-    "harness": [],
-    "harness.protocol": ["harness.protocol"],
-    "harness.api": ["harness.protocol"],
-    "harness.spec": [],
-    "harness.results": ["harness.spec"],
-    "harness.rendezvous": ["harness.api"],
-    "harness.registry": ["harness.api"],
-    "harness.transfer": ["harness.api", "harness.protocol"],
-    "harness.histogram": [],
-    "harness.workload": ["harness.protocol", "harness.spec"],
-    "harness.roles": ["harness.roles", "harness", "harness.api", "harness.protocol", "harness.registry",
-                      "harness.rendezvous", "harness.transfer", "harness.histogram"],
-    "harness.machine": ["harness", "harness.rendezvous"],
-    "harness.probes": ["harness.probes", "harness.api", "harness.machine"],
-    "harness.probing": ["harness.api", "harness.probes", "harness.results"],
-    "harness.trial": ["harness.roles", "harness.api", "harness.machine", "harness.registry", "harness.rendezvous",
-                      "harness.probes", "harness.probing", "harness.results", "harness", "harness.spec",
-                      "harness.workload"],
-    "harness.doctor": ["harness.machine", "harness.plugins", "harness.probing", "harness.registry", "harness.roles"],
-    "harness.experiment": ["harness.experiment", "harness.trial", "harness.spec", "harness.results", "harness.registry",
-                           "harness.api", "harness.analysis", "harness.roles", "harness.machine", "harness.probing",
-                           "harness.plugins", "harness.rendezvous", "harness.report"],
-    "harness.analysis": ["harness.analysis", "harness.results", "harness.spec"],
-    "harness.report": ["harness.report", "harness.analysis", "harness.results", "harness.spec"],
-    "harness.testkit": ["harness.api", "harness.protocol", "harness.rendezvous", "harness.transfer"],
-    "harness.check": ["harness.testkit", "harness.registry", "harness.api", "harness.roles"],
-    "harness.plugins": ["harness.registry", "harness.rendezvous", "harness.api", "harness.roles"],
-    "harness.new_transport": ["harness.roles"],
-    "harness.clean": ["harness.rendezvous", "harness.roles"],
-    "harness.cli": ["harness"],
-    "harness.__main__": ["harness.cli"],
-    "transports": ["harness.api", "transports"],
-}  # fmt: skip
+# The rooms, ground floor first: a room imports from rooms on floors below it, and never from one on its own floor.
+FLOORS = [
+    ["harness", "harness.protocol", "harness.factors"],
+    ["harness.api", "harness.results", "harness.cli"],
+    ["harness.rendezvous", "harness.registry", "harness.analysis", "harness.__main__"],
+    ["harness.machine", "harness.report", "transports"],
+    ["harness.console"],
+    ["harness.supervisor", "harness.plugins", "harness.new_transport", "harness.clean"],
+    ["harness.pipeline"],
+    ["harness.load", "harness.origin", "harness.testkit"],
+    ["harness.course", "harness.measure"],
+    ["harness.doctor", "harness.experiment"],
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# Rooms that must not know all that is below them.
+ONLY = {
+    "transports": {"harness.api"},
+    "harness.analysis": {"harness.results", "harness.factors"},
+    "harness.report": {"harness.analysis", "harness.results", "harness.factors"},
+}
 PURE = {"harness.protocol": {"os", "socket", "threading", "select", "time"}}
 
 
 def room_of(module):
-    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len)
+    return max((room for room in FLOOR if f"{module}.".startswith(f"{room}.")), key=len)
 
 
 def imports_of(path):
@@ -61,8 +46,10 @@ def imports_of(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            is_module = [(ROOT / name.replace(".", "/")).exists() or (ROOT / f"{name.replace('.', '/')}.py").exists()
-                         for name in names]  # fmt: skip
+            is_module = [
+                (ROOT / name.replace(".", "/")).exists() or (ROOT / f"{name.replace('.', '/')}.py").exists()
+                for name in names
+            ]
             yield from (name if module else node.module for name, module in zip(names, is_module, strict=True))
 
 
@@ -70,12 +57,14 @@ MODULES = sorted(path for package in ("harness", "transports") for path in (ROOT
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_room_imports_only_from_the_rooms_below_it(path):
+def test_a_room_imports_only_from_rooms_on_lower_floors(path):
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     room = room_of(module)
     for imported in imports_of(path):
         if imported.split(".")[0] in {"harness", "transports"}:
-            assert room_of(imported) in ROOMS[room], f"{module} imports {imported}"
+            other = room_of(imported)
+            assert other == room or FLOOR[other] < FLOOR[room], f"{module} imports {imported}, which is not below it"
+            assert other in {room, *ONLY.get(room, [other])}, f"{module} imports {imported}, which it must not know"
         assert imported not in PURE.get(room, ()), f"{module} imports {imported}"
 
 

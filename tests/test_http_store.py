@@ -9,12 +9,13 @@ import threading
 import time
 
 import pytest
-from conftest import ERROR, NOT_FOUND, Connection, eventually, get, open_files, whole
-from misbehaving import chunked, closing, ok, resetting, status
+from support.clients import ERROR, NOT_FOUND, Connection, get, whole
+from support.misbehaving import chunked, closing, ok, resetting, status
+from support.programs import eventually, open_files
 
 from harness import registry
-from harness.roles.origin import Origin
-from harness.roles.store import Store
+from harness.pipeline.from_http import Origin
+from harness.pipeline.http_store import Store
 
 CONTENT = os.urandom(300_000)
 
@@ -269,8 +270,10 @@ def test_under_load_the_bound_holds_all_content_is_right_and_no_descriptor_is_le
         content = os.urandom(number * 37_000 % 80_001)
         paths.append(pipeline.write(str(number), content))
         origin.answers[paths[-1]] = ok(content) if number % 2 else chunked(*filter(None, [content]))
-    cache, proxy = pair(["--store", store, "--store-size", 400_000, "--processes", 2, "-t", 2],
-                        ["-t", 4, "--processes", 2, "--timeout", 20])  # fmt: skip
+    cache, proxy = pair(
+        ["--store", store, "--store-size", 400_000, "--processes", 2, "-t", 2],
+        ["-t", 4, "--processes", 2, "--timeout", 20],
+    )
     largest, done = [0], threading.Event()
 
     def watch():

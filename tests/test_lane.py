@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, DATA, eventually
+from support.programs import eventually
+from support.transports import COMMAND, DATA
 from test_pipeline import CHUNK, SIZES
 from test_programs import harness
 
-from harness import registry, rendezvous, results, trial
-from harness.spec import OF_TCP
+from harness import registry, rendezvous, results
+from harness.factors import OF_TCP
+from harness.measure import apart
 
 CHANNELS = [("posix_mq", data) for data in DATA]
 CHANNELS += [(command, "posix_shm") for command in COMMAND if command != "posix_mq"]
@@ -94,8 +96,20 @@ def test_it_waits_at_the_gate_and_reports_as_the_client_does(pipeline):
     pipeline.cache()
     workload = pipeline.directory / "workload.txt"
     workload.write_text(f"{path}\n")
-    command = [sys.executable, "-m", "harness", "lane", "-w", str(workload), "--seconds", "0.3", "--warmup", "0.1",
-               "--gate", "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "harness",
+        "lane",
+        "-w",
+        str(workload),
+        "--seconds",
+        "0.3",
+        "--warmup",
+        "0.1",
+        "--gate",
+        "--json",
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as lane:
         assert lane.stdout.readline() == "warm\n"
         time.sleep(0.2)
@@ -284,8 +298,8 @@ def test_a_lane_that_cannot_be_made_is_told_in_one_line(pipeline):
 
 @pytest.mark.parametrize("data", SHAPES)
 def test_a_trial_of_scope_lane_is_a_row_without_what_belongs_to_tcp(base, data):
-    spec = trial.Spec(scope="lane", data=data, seconds=0.2, warmup=0.05, lanes=2, proxy_processes=2, sink="checksum")
-    row = trial.run(spec, results.Trial(trial=1))
+    spec = apart.Spec(scope="lane", data=data, seconds=0.2, warmup=0.05, lanes=2, proxy_processes=2, sink="checksum")
+    row = apart.run(spec, results.Trial(trial=1))
     assert (row.status, row.reason, row.swept) == ("ok", "", 0)
     assert row.requests == row.ok > 100
     assert row.content_bytes == row.requests * 1024
@@ -301,6 +315,6 @@ def test_a_trial_of_scope_lane_is_a_row_without_what_belongs_to_tcp(base, data):
 
 @pytest.mark.parametrize("bad", [{"source": "direct"}, {"rate": 100.0}])
 def test_what_a_lane_has_none_of_is_refused_in_one_line(base, bad):
-    row = trial.run(trial.Spec(scope="lane", **bad), results.Trial(trial=1))
+    row = apart.run(apart.Spec(scope="lane", **bad), results.Trial(trial=1))
     assert (row.status, row.requests) == ("refused", 0)
     assert row.reason.startswith("scope lane: a lane leads to a cache, and each request waits for its reply")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.experiment import language, plan
-from harness.spec import Spec
+from harness.factors import Spec
 
 CLAIM = "  - {text: t, test: {data: fifo}, baseline: {data: unix}, expect: higher}\n"
 TWO = "factors: {data: [fifo, unix]}\n"
@@ -121,8 +121,12 @@ def test_values_have_units_and_one_spelling(tmp_path):
         "   data: {posix_shm: {depth: 2, wait: spin}}, placement: {cache: 0-1, client: 0, proxy: 1}}\n",
     )
     assert [cell.files for cell in study.cells] == [
-        "65536", "1024 3145728", "1024 3", "classic", f"directory:{os.path.realpath(tmp_path)}/site"
-    ]  # fmt: skip
+        "65536",
+        "1024 3145728",
+        "1024 3",
+        "classic",
+        f"directory:{os.path.realpath(tmp_path)}/site",
+    ]
     cell = study.cells[0]
     assert (cell.seconds, cell.timeout, cell.rate, cell.chunk) == (0.5, 120, 500, 1 << 20)
     assert cell.data == "posix_shm:depth=2,wait=spin"
@@ -141,9 +145,10 @@ def test_factors_are_crossed_zipped_excluded_and_included(tmp_path):
     assert len(cells) == len(study.cells)
     assert cells == {
         *{("posix_mq", data, files, 1, 3) for data in ("fifo", "unix") for files in "12"},
-        ("posix_mq", "mmap", "1", 1, 3), ("posix_mq", "mmap", "1", 2, 4),
+        ("posix_mq", "mmap", "1", 1, 3),
+        ("posix_mq", "mmap", "1", 2, 4),
         *{(command, "fifo", "1", threads, threads + 2) for command in ("fifo", "unix") for threads in (1, 2)},
-    }  # fmt: skip
+    }
 
 
 def test_the_control_is_a_second_copy_of_each_baseline_cell(tmp_path):
@@ -179,9 +184,13 @@ def test_one_cell_is_found_by_its_number_or_by_the_factors_that_tell_it_apart(tm
     assert plan.find(study, "3") == 3
     assert study.cells[plan.find(study, "data=unix files=3MiB") - 1] == Spec(data="unix", files="3145728")
     for text, message in (
-        ("9", "from 1 to 4"), ("data=unix", "2 cells are like that"), ("data=mmap files=1KiB", "no cell is like that"),
-        ("dta=unix", "did you mean data?"), ("data", "write factor=value"), ("clients=x", "'x' is not a whole number"),
-    ):  # fmt: skip
+        ("9", "from 1 to 4"),
+        ("data=unix", "2 cells are like that"),
+        ("data=mmap files=1KiB", "no cell is like that"),
+        ("dta=unix", "did you mean data?"),
+        ("data", "write factor=value"),
+        ("clients=x", "'x' is not a whole number"),
+    ):
         with pytest.raises(ValueError, match=message.replace("?", r"\?")):
             plan.find(study, text)
 
@@ -192,13 +201,20 @@ def test_a_scaled_plan_has_less_load_in_the_same_trials(tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 99) | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["factors", "data", "files", "zip", "claims", "test", "until", "cells", "x"]), inner, max_size=3
-    ),
-    max_leaves=8,
-))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-2, 99) | st.floats(allow_nan=False) | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["factors", "data", "files", "zip", "claims", "test", "until", "cells", "x"]),
+                inner,
+                max_size=3,
+            )
+        ),
+        max_leaves=8,
+    )
+)
 def test_whatever_a_file_says_it_makes_a_plan_or_is_told_its_mistakes(tmp_path_factory, document):
     import json
 

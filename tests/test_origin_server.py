@@ -7,10 +7,10 @@ import socket
 import time
 
 import pytest
-from conftest import eventually, open_files
+from support.programs import eventually, open_files
 
 from harness import rendezvous
-from harness.roles import nginx
+from harness.origin import nginx
 
 
 class Client:
@@ -127,9 +127,7 @@ def test_a_connection_gets_no_more_than_its_bandwidth(pipeline, origin):
 
 # nginx in its place
 
-needs_nginx = pytest.mark.skipif(
-    bool(nginx.unable("/", slow=False)), reason="needs nginx: apt-get install nginx-light"
-)
+needs_nginx = pytest.mark.skipif(bool(nginx.unable("/", slow=False)), reason="needs nginx: apt-get install nginx-light")
 
 
 def children(pid):

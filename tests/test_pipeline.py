@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import sysv_ipc
-from conftest import COMMAND, DATA, Connection, eventually, get, open_files
+from support.clients import Connection, get
+from support.programs import eventually, open_files
+from support.transports import COMMAND, DATA
 
 from harness import registry
 

@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import eventually
+from support.programs import eventually
 
-from harness import registry, results, trial
+from harness import registry, results
 from harness.api import Reading
-from harness.probes import perf, proc, syscalls, tools
-from harness.probing import ProbeFailed, Probing, disturbance
-from harness.spec import Spec
+from harness.factors import Spec
+from harness.measure import apart
+from harness.measure.probes import perf, proc, syscalls, tools
+from harness.measure.probing import ProbeFailed, Probing, disturbance
 
 DOCS = Path(__file__).parent.parent / "docs"
 SHORT = Spec(clients=2, client_processes=1, proxy_processes=1, cache_processes=1, lanes=1, warmup=0.05, seconds=0.2)
@@ -252,7 +253,7 @@ def test_a_refusal_is_told_with_the_command_that_mends_it(worker):
 
 def run(*probes, spec=SHORT):
     told = {}
-    row = trial.run(spec, results.Trial(trial=3), probes, told)
+    row = apart.run(spec, results.Trial(trial=3), probes, told)
     told.pop("latency", None)  # no probe's
     return row, told
 
@@ -405,7 +406,7 @@ def test_the_probe_of_the_page_is_installed_as_a_plugin_and_tells_of_a_trial(bas
     plugins("harness_io", DOCUMENTED)
     script = (
         "from harness import registry, results, trial\nfrom harness.spec import Spec\nseen = {}\n"
-        f"row = trial.run({SHORT!r}, results.Trial(), [registry.probe('io')], seen)\n"
+        f"row = apart.run({SHORT!r}, results.Trial(), [registry.probe('io')], seen)\n"
         "told = {(one.role, one.metric): one.value for one in seen['probes']}\n"
         "print(row.status, row.reason, row.requests * 1024, told)"
     )

@@ -11,10 +11,12 @@ import tempfile
 import threading
 
 import pytest
-from conftest import COMMAND, DATA, Connection, eventually, get, open_files
+from support.clients import Connection, get
+from support.programs import eventually, open_files
+from support.transports import COMMAND, DATA
 
+from harness.load import loader
 from harness.protocol import getfile
-from harness.roles import load
 
 PROGRAMS = ("simplecached", "webproxy", "gfclient", "lane", "run", "clean")
 HEAVY = ("asyncio", "ctypes", "hypothesis", "numpy", "pycurl", "pydantic", "rich", "ruamel.yaml", "scipy", "unittest")
@@ -39,7 +41,7 @@ def test_help_names_every_command_and_every_command_has_help():
 @pytest.mark.parametrize("program", ["simplecached", "webproxy", "gfclient", "lane"])
 def test_the_programs_of_a_trial_import_nothing_heavy(program):
     check = (
-        f"import harness.roles.{program}, harness.registry, sys; harness.registry.load(); "
+        f"import harness.{program}, harness.registry, sys; harness.registry.load(); "
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", check], text=True) == "[]\n"
@@ -204,19 +206,33 @@ def as_an_ordinary_user(script, timeout, **environment):
     """
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else; who is not root tests it anyway")
-    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all,+dac_read_search",
-              "--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"]  # fmt: skip
+    become = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--bounding-set=-all,+dac_read_search",
+        "--inh-caps=-all,+dac_read_search",
+        "--ambient-caps=+dac_read_search",
+    ]
     with tempfile.TemporaryDirectory(prefix="th-user-") as directory:
         os.mkdir(f"{directory}/base")
         for place in (directory, f"{directory}/base"):
             os.chown(place, 65534, 65534)
-        environment = os.environ | environment | {
-            "HARNESS": f"{sys.executable} -m harness", "TRANSPORT_HARNESS_DIR": f"{directory}/base"
-        }  # fmt: skip
+        environment = (
+            os.environ
+            | environment
+            | {"HARNESS": f"{sys.executable} -m harness", "TRANSPORT_HARNESS_DIR": f"{directory}/base"}
+        )
         return subprocess.run(
-            [*become, "bash", "-euc", f"ulimit -q 819200\n{script}"], env=environment, cwd=directory,
-            capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+            [*become, "bash", "-euc", f"ulimit -q 819200\n{script}"],
+            env=environment,
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
 
 
 @pytest.mark.timeout(300)
@@ -258,7 +274,7 @@ def test_the_client_takes_the_address_of_a_host_that_answers(pipeline, monkeypat
     ipv6 = [(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("::1", port, 0, 0))]
     for found, family in ((ipv6 + ipv4, socket.AF_INET), (ipv4 + ipv6, socket.AF_INET), (ipv6, socket.AF_INET6)):
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: found)
-        assert load.find_target("localhost", port, 5, getfile).family == family
+        assert loader.find_target("localhost", port, 5, getfile).family == family
 
 
 def test_the_client_keeps_files_under_their_paths_whole_and_counts_what_came(pipeline):
@@ -358,8 +374,9 @@ def test_a_client_process_that_is_killed_ends_the_client(pipeline):
     pipeline.cache()
     workload = pipeline.directory / "workload.txt"
     workload.write_text(f"{path}\n")
-    client = pipeline.start("gfclient", "-p", pipeline.proxy().port, "-w", workload, "--seconds", 60, "-t", 2,
-                            "--processes", 2)  # fmt: skip
+    client = pipeline.start(
+        "gfclient", "-p", pipeline.proxy().port, "-w", workload, "--seconds", 60, "-t", 2, "--processes", 2
+    )
     assert eventually(lambda: len(client.children()) == 2)
     for pid in client.children():
         with contextlib.suppress(ProcessLookupError):  # the program ends the others when it sees the first one gone
@@ -375,8 +392,9 @@ def test_an_interrupted_client_leaves_no_half_written_file(pipeline):
     workload = pipeline.directory / "workload.txt"
     workload.write_text(f"{path}\n")
     kept = pipeline.directory / "kept"
-    client = pipeline.start("gfclient", "-p", proxy.port, "-w", workload, "--seconds", 60, "--warmup", 0.1, "--gate",
-                            "-o", kept)  # fmt: skip
+    client = pipeline.start(
+        "gfclient", "-p", proxy.port, "-w", workload, "--seconds", 60, "--warmup", 0.1, "--gate", "-o", kept
+    )
     assert client.wait() == 1  # standard input has ended: no go-ahead will come
     busy = pipeline.start("gfclient", "-p", proxy.port, "-w", workload, "--seconds", 60, "-t", 8, "-o", kept)
     while not kept.exists():
@@ -424,8 +442,21 @@ def test_a_client_at_a_gate_ends_early_where_whoever_holds_the_gate_does(pipelin
     proxy = pipeline.proxy()
     workload = pipeline.directory / "workload.txt"
     workload.write_text(f"{path}\n")
-    command = [sys.executable, "-m", "harness", "gfclient", "-p", str(proxy.port), "-w", str(workload),
-               "--seconds", "60", "--warmup", "0.1", "--gate"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "harness",
+        "gfclient",
+        "-p",
+        str(proxy.port),
+        "-w",
+        str(workload),
+        "--seconds",
+        "60",
+        "--warmup",
+        "0.1",
+        "--gate",
+    ]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as client:
         assert client.stdout.readline() == "warm\n"

@@ -88,8 +88,11 @@ def test_a_sweep_removes_a_killed_owners_sysv_objects_of_the_recorded_kind_and_n
     found = rendezvous.sweep()
     foreign.remove()
     assert [name.rpartition(" ")[0] for name in found] == [
-        "SysV semaphore", "SysV semaphore", "SysV shared memory", "SysV queue"
-    ]  # fmt: skip
+        "SysV semaphore",
+        "SysV semaphore",
+        "SysV shared memory",
+        "SysV queue",
+    ]
 
 
 def test_a_strangers_object_that_has_our_key_is_refused_and_outlives_us(base):

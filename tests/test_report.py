@@ -11,12 +11,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import studies
+from support import studies
 
 from harness import report
-from harness.analysis import details, directory, study
+from harness.analysis import chart_data, run_files, study
 from harness.report import command, markup, plot
-from harness.report.look import Look
+from harness.report.design_styles import Look
 
 EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\x00|`"
 
@@ -90,7 +90,7 @@ def test_every_picture_is_there_where_its_data_is(whole, tmp_path):
 
 def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
     page = written(whole)
-    found = study.analyse(*directory.load(str(whole)))
+    found = study.analyse(*run_files.load(str(whole)))
     table = page.data["tables"]["cells"]
     names = [column["name"] for column in table["columns"]]
     rows = {(row[names.index("files")], row[names.index("data")]): row for row in table["rows"]}
@@ -119,16 +119,24 @@ def test_the_same_files_give_the_same_page(whole):
     [
         (lambda rows: [], "has no trials"),
         (lambda rows: rows[:1], "nothing to compare it with"),
-        (lambda rows: [dataclasses.replace(row, status="failed", reason="broken", requests_per_s=0.0) for row in rows],
-         "has no good trial"),
-        (lambda rows: [dataclasses.replace(row, status="refused", reason="cannot", host="", cpu="") for row in rows],
-         "has no good trial"),
+        (
+            lambda rows: [
+                dataclasses.replace(row, status="failed", reason="broken", requests_per_s=0.0) for row in rows
+            ],
+            "has no good trial",
+        ),
+        (
+            lambda rows: [dataclasses.replace(row, status="refused", reason="cannot", host="", cpu="") for row in rows],
+            "has no good trial",
+        ),
         (lambda rows: rows[:40], "fewer than 3 blocks"),
-        (lambda rows: [dataclasses.replace(row, requests=0, requests_per_s=0.0, latency_p50_us=0.0) for row in rows],
-         "May it be believed?"),
+        (
+            lambda rows: [dataclasses.replace(row, requests=0, requests_per_s=0.0, latency_p50_us=0.0) for row in rows],
+            "May it be believed?",
+        ),
     ],
     ids=["empty", "single", "all failed", "all refused", "two blocks", "nothing measured"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(
     "experiment", [None, {"question": "Why?", "baseline": {"data": "posix_shm"}, "claims": studies.CLAIMS}]
 )
@@ -162,13 +170,30 @@ def test_ten_thousand_trials_take_seconds(tmp_path):
 
 
 def test_values_are_never_markup(tmp_path):
-    rows = [dataclasses.replace(row, data=EVIL if row.data == "fifo" else row.data, command=EVIL, host=EVIL, cpu=EVIL,
-                                reason=EVIL if row.status != "ok" else "", experiment=EVIL, disturbed=EVIL)
-            for row in studies.trials(studies.by_size(), 4)]  # fmt: skip
+    rows = [
+        dataclasses.replace(
+            row,
+            data=EVIL if row.data == "fifo" else row.data,
+            command=EVIL,
+            host=EVIL,
+            cpu=EVIL,
+            reason=EVIL if row.status != "ok" else "",
+            experiment=EVIL,
+            disturbed=EVIL,
+        )
+        for row in studies.trials(studies.by_size(), 4)
+    ]
     rows[3] = dataclasses.replace(rows[3], status="failed", reason=EVIL)
-    place = studies.write(tmp_path / "evil", rows, {
-        "question": EVIL, "claims": [{**studies.CLAIMS[0], "text": EVIL, "where": {}}],
-    }, symbols=True, environment=True)  # fmt: skip
+    place = studies.write(
+        tmp_path / "evil",
+        rows,
+        {
+            "question": EVIL,
+            "claims": [{**studies.CLAIMS[0], "text": EVIL, "where": {}}],
+        },
+        symbols=True,
+        environment=True,
+    )
     (place / "environment.json").write_text(json.dumps({EVIL: EVIL, "experiment": {"command": EVIL, "file": EVIL}}))
     page = written(place)
     scripts = [attributes.get("type") for tag, attributes in page.elements if tag == "script"]
@@ -178,9 +203,9 @@ def test_values_are_never_markup(tmp_path):
     assert "<script>alert(1)" in page.text
     assert any(EVIL in row for row in page.data["tables"]["trials"]["rows"])
     for figure in command.pictures(str(place)):
-        from harness.report import figures
+        from harness.report import export
 
-        ET.fromstring(figures.standalone(figure).partition("\n")[2])
+        ET.fromstring(export.standalone(figure).partition("\n")[2])
 
 
 def test_markup_escapes_all_that_is_not_markup():
@@ -249,9 +274,9 @@ def test_percentiles_of_merged_histograms_are_those_of_all_replies(tmp_path):
     place = studies.write(tmp_path / "run", rows)
     with (place / "latency.csv").open("w") as file:
         file.write("trial,latency_us,count\n1,100,999\n1,900,1\n2,100,500\n2,200,500\n")
-    trials, experiment = directory.load(str(place))
+    trials, experiment = run_files.load(str(place))
     cell = study.analyse(trials, experiment).contexts[0].cells[0]
-    spectrum = {round(one.above, 6): one for one in details.read(str(place), trials).spectrum(cell)}
+    spectrum = {round(one.above, 6): one for one in chart_data.read(str(place), trials).spectrum(cell)}
     assert spectrum[0.1].us == 200
     assert spectrum[1.0].us == 100
     assert spectrum[0.001].us == 200, "1,998 of 2,000 are at most that"
@@ -260,15 +285,15 @@ def test_percentiles_of_merged_histograms_are_those_of_all_replies(tmp_path):
 
 
 def test_cpu_parts_are_those_of_all_requests(whole):
-    trials, experiment = directory.load(str(whole))
-    more = details.read(str(whole), trials)
+    trials, experiment = run_files.load(str(whole))
+    more = chart_data.read(str(whole), trials)
     cell = study.analyse(trials, experiment).contexts[0].cells[0]
     own = [trial for trial in trials if trial.trial in cell.rows]
     parts = more.cpu(cell)
     assert parts["proxy", "kernel"] == pytest.approx(
         1e6 * sum(trial.proxy_kernel_s for trial in own) / sum(trial.requests for trial in own)
     )
-    assert set(parts) == {(role, mode) for role in details.ROLES for mode in details.MODES}
+    assert set(parts) == {(role, mode) for role in chart_data.ROLES for mode in chart_data.MODES}
 
 
 @pytest.mark.parametrize(("low", "high", "log"), [(0.36, 1.3, True), (0.9, 1.1, True), (1, 5000, True), (0, 17, False)])
@@ -289,10 +314,10 @@ def test_designs_are_told_apart_by_colour_and_shape(tmp_path):
 
 
 def test_a_wide_terminal_shows_plots(whole):
-    from harness.analysis import summary
+    from harness.analysis import show
 
-    found = study.analyse(*directory.load(str(whole)))
-    lines = dict(zip([cell.label for cell in found.contexts[2].cells], summary._plots(found.contexts[2]), strict=True))
+    found = study.analyse(*run_files.load(str(whole)))
+    lines = dict(zip([cell.label for cell in found.contexts[2].cells], show._plots(found.contexts[2]), strict=True))
     assert {len(line) for line in lines.values()} == {25}
     middle = {label: line.index("\u25cf") - 12 for label, line in lines.items()}
     assert middle["posix_shm"] == 0

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-import studies
+from support import studies
 from test_report import EVIL
 
 from harness import report
@@ -119,8 +119,10 @@ def test_axe_finds_nothing_serious(opened, pages, kind, scheme):
 
 
 def test_dark_is_dark(opened, whole):
-    colours = [opened(whole, 1280, scheme).evaluate("getComputedStyle(document.body).backgroundColor")
-               for scheme in ("light", "dark")]  # fmt: skip
+    colours = [
+        opened(whole, 1280, scheme).evaluate("getComputedStyle(document.body).backgroundColor")
+        for scheme in ("light", "dark")
+    ]
     assert colours == ["rgb(255, 255, 255)", "rgb(20, 23, 28)"]
 
 

@@ -9,11 +9,11 @@ import sys
 import time
 
 import pytest
-from conftest import eventually
+from support.programs import eventually
 
 from harness import rendezvous, results
-from harness.experiment import alone, plan
-from harness.roles.program import Failure
+from harness.console import Failure
+from harness.experiment import machine_lock, plan
 
 SMALL = """\
 question: Does it run?
@@ -37,8 +37,11 @@ def study(tmp_path):
 def start(*arguments, **options):
     return subprocess.Popen(
         [sys.executable, "-m", "harness", "run", "--quiet", "0", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def run(*arguments, timeout=110):
@@ -106,9 +109,12 @@ def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, stu
     facts = json.loads((out / "environment.json").read_text())
     before = (out / "trials.csv").read_bytes()
     for path, name in (
-        (("host",), "host"), (("kernel", "release"), "kernel"), (("software", "python"), "Python"),
-        (("software", "commit"), "commit"), (("cpu", "model"), "processor"),
-    ):  # fmt: skip
+        (("host",), "host"),
+        (("kernel", "release"), "kernel"),
+        (("software", "python"), "Python"),
+        (("software", "commit"), "commit"),
+        (("cpu", "model"), "processor"),
+    ):
         another = json.loads(json.dumps(facts))
         (another if len(path) == 1 else another[path[0]])[path[-1]] = "another"
         (out / "environment.json").write_text(json.dumps(another))
@@ -140,8 +146,9 @@ def test_one_cell_is_run_again_by_itself(base, study, tmp_path):
     code, _, errors = run(study, "--only", "data=fifo files=1KiB", "--repeat", 2, "-o", tmp_path / "out")
     assert code == 0, errors
     assert [(row.data, row.files, row.block) for row in rows_of(tmp_path / "out")] == [
-        ("fifo", "1024", 1), ("fifo", "1024", 2)
-    ]  # fmt: skip
+        ("fifo", "1024", 1),
+        ("fifo", "1024", 2),
+    ]
 
 
 def test_the_results_folder_describes_itself(base, study, tmp_path):
@@ -237,7 +244,7 @@ def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, st
 
 
 def test_a_second_study_waits_or_refuses_saying_who_measures(base, study, tmp_path):
-    with alone.alone(60, f"\0transport-harness-measures{os.environ['TRANSPORT_HARNESS_LOCK']}"):
+    with machine_lock.alone(60, f"\0transport-harness-measures{os.environ['TRANSPORT_HARNESS_LOCK']}"):
         code, _, errors = run(study, "-o", tmp_path / "out", "--patience", 0)
         assert code == 1
         assert f"pid {os.getpid()} of " in errors
@@ -253,11 +260,11 @@ def test_the_lock_goes_with_its_holder(tmp_path):
     program = f"from harness.experiment.alone import alone\nwith alone(0, {name!r}): print('held', flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(Failure, match=f"pid {holder.pid}"), alone.alone(0.1, name):
+    with pytest.raises(Failure, match=f"pid {holder.pid}"), machine_lock.alone(0.1, name):
         pass
     holder.kill()
     holder.communicate()
-    with alone.alone(1, name):
+    with machine_lock.alone(1, name):
         pass
 
 

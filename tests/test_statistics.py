@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from scipy import stats
 
 from harness import results
-from harness.analysis import answers, claims, compare, intervals, study, summary, verdicts
+from harness.analysis import claims, compare, intervals, judgements, show, study, verdicts
 from harness.analysis.claims import Claim
 
 BLOCK, OWN = 0.02, 0.035  # spread of blocks, which cells share, and of a trial by itself, as in kept results
@@ -29,12 +29,27 @@ def outliers(random, shape):
 def trial(block=1, speed=1000.0, **other):
     """A good trial of 1 KiB files."""
     size = int(other.get("files", "1024").split()[0])
-    return results.Trial(**{
-        "experiment": "study", "status": "ok", "block": block, "scope": "pipeline", "source": "cache",
-        "command": "posix_mq", "data": "posix_shm", "files": "1024", "file_size_bytes": size, "clients": 8,
-        "requests_per_s": speed, "content_bytes_per_s": speed * size, "cpu_us_per_request": 5e4 / speed,
-        "latency_p50_us": 2e5 / speed, "latency_p99_us": 9e5 / speed, "host": "here", **other,
-    })  # fmt: skip
+    return results.Trial(
+        **{
+            "experiment": "study",
+            "status": "ok",
+            "block": block,
+            "scope": "pipeline",
+            "source": "cache",
+            "command": "posix_mq",
+            "data": "posix_shm",
+            "files": "1024",
+            "file_size_bytes": size,
+            "clients": 8,
+            "requests_per_s": speed,
+            "content_bytes_per_s": speed * size,
+            "cpu_us_per_request": 5e4 / speed,
+            "latency_p50_us": 2e5 / speed,
+            "latency_p99_us": 9e5 / speed,
+            "host": "here",
+            **other,
+        }
+    )
 
 
 def trials(speeds, blocks=6, spread=0.02, seed=1, **other):
@@ -42,10 +57,16 @@ def trials(speeds, blocks=6, spread=0.02, seed=1, **other):
     random = np.random.default_rng(seed)
     noise = random.normal(0, spread, (blocks, len(speeds)))
     return [
-        trial(block + 1, speed * math.exp(noise[block, cell]), cell=cell + 1, trial=block * len(speeds) + cell + 1,
-              **{**other, **factors})
-        for block in range(blocks) for cell, (factors, speed) in enumerate(speeds)
-    ]  # fmt: skip
+        trial(
+            block + 1,
+            speed * math.exp(noise[block, cell]),
+            cell=cell + 1,
+            trial=block * len(speeds) + cell + 1,
+            **{**other, **factors},
+        )
+        for block in range(blocks)
+        for cell, (factors, speed) in enumerate(speeds)
+    ]
 
 
 TWO = [({"data": "a"}, 1000), ({"data": "b"}, 2000)]
@@ -235,13 +256,21 @@ def test_the_order_of_rows_changes_nothing(order):
 
 def test_cells_are_compared_within_a_file_size_and_cells_that_differ_in_any_factor_are_not_pooled():
     sizes = ("1024", "4096")
-    rows = trials([({"data": data, "files": size, "chunk_bytes": chunk}, speed)
-                   for size in sizes for data, speed in (("a", 1000), ("b", 1500)) for chunk in (0, 512)])  # fmt: skip
+    rows = trials(
+        [
+            ({"data": data, "files": size, "chunk_bytes": chunk}, speed)
+            for size in sizes
+            for data, speed in (("a", 1000), ("b", 1500))
+            for chunk in (0, 512)
+        ]
+    )
     one = study.analyse(rows, {})
     assert [context.label for context in one.contexts] == [
-        "1 KiB files, chunk 0", "1 KiB files, chunk 512 B",
-        "4 KiB files, chunk 0", "4 KiB files, chunk 512 B",
-    ]  # fmt: skip
+        "1 KiB files, chunk 0",
+        "1 KiB files, chunk 512 B",
+        "4 KiB files, chunk 0",
+        "4 KiB files, chunk 512 B",
+    ]
     for context in one.contexts:
         assert [(cell.label, cell.trials, cell.baseline) for cell in context.cells] == [("b", 6, False), ("a", 6, True)]
         assert verdict_of(context.cells[0]) == "faster"
@@ -251,8 +280,14 @@ def test_cells_are_compared_within_a_file_size_and_cells_that_differ_in_any_fact
 
 
 def test_a_ratio_is_the_geometric_mean_of_ratios_within_blocks_that_have_both():
-    rows = [trial(1, 100, data="a"), trial(1, 50, data="b"), trial(2, 10, data="a"), trial(2, 20, data="b"),
-            trial(3, 900, data="a"), trial(4, 7, data="b")]  # fmt: skip
+    rows = [
+        trial(1, 100, data="a"),
+        trial(1, 50, data="b"),
+        trial(2, 10, data="a"),
+        trial(2, 20, data="b"),
+        trial(3, 900, data="a"),
+        trial(4, 7, data="b"),
+    ]
     (context,) = study.analyse(rows, {"baseline": {"data": "a"}}).contexts
     ratio = ratio_of(by_label(context)["b"])
     assert (ratio.value, ratio.n) == (pytest.approx(1), 2)
@@ -277,8 +312,11 @@ def test_a_baseline_of_one_factor_compares_cells_that_are_equal_in_all_others():
 def test_the_floors_stand_beside_every_figure_last_without_a_verdict_and_lead_nothing():
     cells = []
     for clients in (1, 8):
-        cells += [({"command": command, "data": data, "clients": clients, "lanes": 4}, speed)
-                  for command in ("c", "d") for data, speed in (("null", 3000), ("a", 1000))]  # fmt: skip
+        cells += [
+            ({"command": command, "data": data, "clients": clients, "lanes": 4}, speed)
+            for command in ("c", "d")
+            for data, speed in (("null", 3000), ("a", 1000))
+        ]
         cells.append(({"source": "direct", "command": "", "data": "", "clients": clients}, 5000))
     rows = trials(cells)
     for experiment, contexts in (({}, 2), ({"baseline": {"data": "a"}}, 4)):
@@ -315,8 +353,9 @@ def test_trials_whose_http_origin_was_another_server_are_not_pooled_and_the_leve
     rows[0].status, rows[0].origin = "refused", ""
     one = study.analyse(rows, {})
     assert {context.label for context in one.contexts} == {
-        "1 KiB files, nginx/1.22.1", "1 KiB files, harness origin 0.1.0"
-    }  # fmt: skip
+        "1 KiB files, nginx/1.22.1",
+        "1 KiB files, harness origin 0.1.0",
+    }
     assert "HTTP origin: harness origin 0.1.0, nginx/1.22.1 (column `origin`)." in one.notes
     assert not any("not pooled" in note for note in one.notes)
     with pytest.raises(ValueError, match="the runs share no cell"):
@@ -330,8 +369,9 @@ def test_http_origins_can_be_compared_with_each_other():
     rows = trials([({**curl, "origin_server": name, "origin": was}, speed) for name, (was, speed) in servers.items()])
     (context,) = study.analyse(rows, {}).contexts
     assert [(cell.label, cell.baseline) for cell in context.cells] == [
-        ("origin_server nginx", False), ("origin_server own", True)
-    ]  # fmt: skip
+        ("origin_server nginx", False),
+        ("origin_server own", True),
+    ]
 
 
 def test_a_trial_that_never_ran_is_missed_in_its_context_whatever_it_says_of_its_machine():
@@ -346,8 +386,9 @@ def test_lanes_by_themselves_are_a_context_of_their_own():
     rows = trials([({"data": data, "congestion": "reno", **scope}, 1000) for scope in ({}, lane) for data in "ab"])
     one = study.analyse(rows, {})
     assert [(context.label, len(context.cells)) for context in one.contexts] == [
-        ("1 KiB files, pipeline", 2), ("1 KiB files, lane", 2)
-    ]  # fmt: skip
+        ("1 KiB files, pipeline", 2),
+        ("1 KiB files, lane", 2),
+    ]
 
 
 def test_what_is_left_out_is_counted_and_what_is_disturbed_is_flagged_and_kept():
@@ -368,8 +409,13 @@ def test_what_is_left_out_is_counted_and_what_is_disturbed_is_flagged_and_kept()
 
 
 def test_ways_of_waiting_are_not_compared_without_saying_so():
-    rows = trials([({"data": "a", "wait_effective": "spin"}, 1000), ({"data": "b", "wait_effective": "block"}, 1000),
-                   ({"data": "c"}, 1000)])  # fmt: skip
+    rows = trials(
+        [
+            ({"data": "a", "wait_effective": "spin"}, 1000),
+            ({"data": "b", "wait_effective": "block"}, 1000),
+            ({"data": "c"}, 1000),
+        ]
+    )
     told = [note for note in study.analyse(rows, {"baseline": {"data": "b"}}).notes if "waits" in note]
     assert told == ["* waits in another way than its baseline (spin against block): that is compared, too."]
 
@@ -388,10 +434,15 @@ def test_an_open_loop_is_about_latency_since_its_throughput_is_given():
 def test_the_words_of_a_verdict_say_which_way_is_better():
     more = intervals.Estimate(1.2, 1.1, 1.3, 5, 0.95)
     less = intervals.Estimate(0.8, 0.7, 0.9, 5, 0.95)
-    said = {metric: (verdicts.verdict(more, metric), verdicts.verdict(less, metric))
-            for metric in ("requests_per_s", "latency_p99_us", "cpu_us_per_request")}  # fmt: skip
-    assert said == {"requests_per_s": ("faster", "slower"), "latency_p99_us": ("slower", "faster"),
-                    "cpu_us_per_request": ("more", "less")}  # fmt: skip
+    said = {
+        metric: (verdicts.verdict(more, metric), verdicts.verdict(less, metric))
+        for metric in ("requests_per_s", "latency_p99_us", "cpu_us_per_request")
+    }
+    assert said == {
+        "requests_per_s": ("faster", "slower"),
+        "latency_p99_us": ("slower", "faster"),
+        "cpu_us_per_request": ("more", "less"),
+    }
 
 
 def test_a_study_without_a_good_trial_says_what_happened():
@@ -407,17 +458,26 @@ def test_a_study_without_a_good_trial_says_what_happened():
 
 def test_crossovers_name_the_fastest_transport_of_each_range_of_sizes_and_those_not_told_from_it():
     speeds = {"1024": (1000, 1000, 500), "4096": (1000, 1000, 700), "65536": (500, 600, 1000), "1024 65536": (9, 9, 9)}
-    rows = trials([({"data": data, "files": files}, speed) for files, some in speeds.items()
-                   for data, speed in zip("abc", some, strict=True)])  # fmt: skip
+    rows = trials(
+        [
+            ({"data": data, "files": files}, speed)
+            for files, some in speeds.items()
+            for data, speed in zip("abc", some, strict=True)
+        ]
+    )
     (one,) = study.analyse(rows, {}).crossovers
     assert [(segment.files, sorted(segment.designs)) for segment in one.segments] == [
-        (["1024"], ["a", "b"]), (["1024 65536"], ["a", "b", "c"]), (["4096"], ["a", "b"]), (["65536"], ["c"])
-    ]  # fmt: skip
+        (["1024"], ["a", "b"]),
+        (["1024 65536"], ["a", "b", "c"]),
+        (["4096"], ["a", "b"]),
+        (["65536"], ["c"]),
+    ]
     rows = [row for row in rows if " " not in row.files]
     (one,) = study.analyse(rows, {}).crossovers
     assert [(segment.files, sorted(segment.designs)) for segment in one.segments] == [
-        (["1024", "4096"], ["a", "b"]), (["65536"], ["c"])
-    ]  # fmt: skip
+        (["1024", "4096"], ["a", "b"]),
+        (["65536"], ["c"]),
+    ]
     assert one.line.startswith("up to 4 KiB: ")
     assert one.line.endswith(" (cannot be told apart); from 64 KiB on: c")
 
@@ -426,8 +486,9 @@ def test_there_is_advice_for_each_number_of_clients():
     speeds = {(1, "a"): 1, (1, "b"): 2, (64, "a"): 2, (64, "b"): 1}
     rows = trials([({"data": data, "clients": clients}, speed) for (clients, data), speed in speeds.items()])
     assert [(one.label, one.line) for one in study.analyse(rows, {}).crossovers] == [
-        ("1 client", "1 KiB: b"), ("64 clients", "1 KiB: a")
-    ]  # fmt: skip
+        ("1 client", "1 KiB: b"),
+        ("64 clients", "1 KiB: a"),
+    ]
 
 
 # The control
@@ -446,8 +507,17 @@ def test_a_control_that_is_on_is_no_cell_and_leaves_verdicts_alone():
 
 
 def test_a_control_that_is_off_withholds_every_verdict_and_says_why():
-    experiment = {"claims": [{"text": "t", "metric": "requests_per_s", "test": {"data": "b"}, "baseline": {"data": "a"},
-                              "expect": "higher"}]}  # fmt: skip
+    experiment = {
+        "claims": [
+            {
+                "text": "t",
+                "metric": "requests_per_s",
+                "test": {"data": "b"},
+                "baseline": {"data": "a"},
+                "expect": "higher",
+            }
+        ]
+    }
     one = study.analyse(controlled(1.2), experiment)
     assert {figure.verdict for figure in by_label(one.contexts[0])["b"].figures.values()} == {"withheld"}
     assert one.contexts[0].leaders == one.crossovers == []
@@ -471,8 +541,11 @@ def test_a_control_seldom_is_off_where_cells_are_equal():
 
 def test_a_run_may_stop_where_no_interval_reaches_further_than_asked_from_its_ratio():
     rows = trials([({"data": "a"}, 1000), ({"data": "b"}, 1200), ({"data": "c"}, 500)], blocks=10)
-    ends = [(ratio.low / ratio.value, ratio.high / ratio.value)
-            for cell in study.analyse(rows, {}).contexts[0].cells if (ratio := ratio_of(cell))]  # fmt: skip
+    ends = [
+        (ratio.low / ratio.value, ratio.high / ratio.value)
+        for cell in study.analyse(rows, {}).contexts[0].cells
+        if (ratio := ratio_of(cell))
+    ]
     furthest = max(max(1 - low, high - 1) for low, high in ends) * 100
     assert study.narrow_enough(rows, {}, furthest + 0.001)
     assert not study.narrow_enough(rows, {}, furthest - 0.001)
@@ -486,17 +559,28 @@ def test_a_run_may_stop_where_no_interval_reaches_further_than_asked_from_its_ra
 
 
 def claim(**other):
-    return {"text": "b is faster", "metric": "requests_per_s", "test": {"data": "b"}, "baseline": {"data": "a"},
-            "expect": "higher", **other}  # fmt: skip
+    return {
+        "text": "b is faster",
+        "metric": "requests_per_s",
+        "test": {"data": "b"},
+        "baseline": {"data": "a"},
+        "expect": "higher",
+        **other,
+    }
 
 
 @pytest.mark.parametrize(
     ("expect", "region"),
     [
-        ("higher", (1, math.inf)), ("lower", (0, 1)), ("> 1.05", (1.05, math.inf)), (">2", (2, math.inf)),
-        ("< 0.9", (0, 0.9)), ("within 5%", (1 / 1.05, 1.05)), ("within 12.5 %", (1 / 1.125, 1.125)),
+        ("higher", (1, math.inf)),
+        ("lower", (0, 1)),
+        ("> 1.05", (1.05, math.inf)),
+        (">2", (2, math.inf)),
+        ("< 0.9", (0, 0.9)),
+        ("within 5%", (1 / 1.05, 1.05)),
+        ("within 12.5 %", (1 / 1.125, 1.125)),
     ],
-)  # fmt: skip
+)
 def test_an_expectation_is_a_region_of_ratios(expect, region):
     assert claims.region(expect) == region
 
@@ -504,13 +588,21 @@ def test_an_expectation_is_a_region_of_ratios(expect, region):
 @pytest.mark.parametrize(
     ("expect", "low", "high", "outcome"),
     [
-        ("higher", 1.01, 1.5, "supported"), ("higher", 0.8, 0.99, "refuted"), ("higher", 0.9, 1.1, "undecided"),
-        ("lower", 0.8, 0.99, "supported"), ("lower", 1.01, 1.5, "refuted"), ("lower", 0.9, 1.1, "undecided"),
-        ("> 1.05", 1.06, 2, "supported"), ("> 1.05", 1.01, 1.04, "refuted"), ("> 1.05", 1.01, 1.06, "undecided"),
-        ("within 5%", 0.97, 1.03, "supported"), ("within 5%", 1.06, 1.2, "refuted"), ("within 5%", 1, 1.2, "undecided"),
+        ("higher", 1.01, 1.5, "supported"),
+        ("higher", 0.8, 0.99, "refuted"),
+        ("higher", 0.9, 1.1, "undecided"),
+        ("lower", 0.8, 0.99, "supported"),
+        ("lower", 1.01, 1.5, "refuted"),
+        ("lower", 0.9, 1.1, "undecided"),
+        ("> 1.05", 1.06, 2, "supported"),
+        ("> 1.05", 1.01, 1.04, "refuted"),
+        ("> 1.05", 1.01, 1.06, "undecided"),
+        ("within 5%", 0.97, 1.03, "supported"),
+        ("within 5%", 1.06, 1.2, "refuted"),
+        ("within 5%", 1, 1.2, "undecided"),
         *[(expect, 0, math.inf, "undecided") for expect in ("higher", "lower", "> 1.05", "< 0.9", "within 5%")],
     ],
-)  # fmt: skip
+)
 def test_an_interval_supports_or_refutes_or_straddles(expect, low, high, outcome):
     assert claims.outcome(expect, low, high) == outcome
 
@@ -534,7 +626,7 @@ def test_an_interval_supports_or_refutes_or_straddles(expect, low, high, outcome
         ({"where": [1]}, "where: write `name: value` lines"),
         ({"expects": "higher"}, "expects: no such key; did you mean expect?"),
     ],
-)  # fmt: skip
+)
 def test_a_claim_that_no_trials_could_answer_is_refused_in_one_line(change, message):
     with pytest.raises(ValueError, match=r"^[^\n]*$") as told:
         claims.read(claim(**change))
@@ -549,19 +641,25 @@ def test_a_claim_has_the_columns_and_values_of_the_csv_and_is_read_back_as_it_wa
 
 
 def answer(rows, **change):
-    return answers.judge(claims.read(claim(**change)), rows)
+    return judgements.judge(claims.read(claim(**change)), rows)
 
 
 def test_a_claim_is_supported_where_all_contexts_support_it_and_refuted_where_one_refutes_it():
     def rows(small, large):
-        return trials([({"data": data, "files": files}, speed) for files, some in (("1024", small), ("4096", large))
-                       for data, speed in zip("ab", some, strict=True)])  # fmt: skip
+        return trials(
+            [
+                ({"data": data, "files": files}, speed)
+                for files, some in (("1024", small), ("4096", large))
+                for data, speed in zip("ab", some, strict=True)
+            ]
+        )
 
     supported = answer(rows((1000, 2000), (1000, 1500)))
     assert (supported.outcome, supported.reason) == ("supported", "")
     assert [(one.label, one.outcome) for one in supported.findings] == [
-        ("1 KiB files", "supported"), ("4 KiB files", "supported")
-    ]  # fmt: skip
+        ("1 KiB files", "supported"),
+        ("4 KiB files", "supported"),
+    ]
     assert supported.findings[0].ratio.level == pytest.approx(0.975)
     assert answer(rows((1000, 2000), (1000, 500))).outcome == "refuted"
     half = answer(rows((1000, 2000), (1000, 1000)))
@@ -591,8 +689,13 @@ def test_a_claim_across_ways_of_waiting_is_decided_and_says_so():
 
 
 def test_a_claim_about_the_floor_without_a_cache_holds_in_each_context_of_the_others():
-    rows = trials([({"data": "a", "command": "c"}, 100), ({"data": "a", "command": "d"}, 100),
-                   ({"source": "direct", "data": "", "command": ""}, 300)])  # fmt: skip
+    rows = trials(
+        [
+            ({"data": "a", "command": "c"}, 100),
+            ({"data": "a", "command": "d"}, 100),
+            ({"source": "direct", "data": "", "command": ""}, 300),
+        ]
+    )
     found = answer(rows, test={"source": "direct"}, baseline={"source": "cache", "data": "a"})
     assert [one.label for one in found.findings] == ["1 KiB files, c", "1 KiB files, d"]
     assert found.outcome == "supported"
@@ -607,8 +710,12 @@ def test_intervals_of_claims_are_corrected_for_all_claims_of_the_experiment():
 
 
 def test_the_claims_need_no_library_to_be_checked():
-    command = [sys.executable, "-c", "import sys\nfrom harness.analysis import claims, summary\n"
-               "sys.exit(any(name in sys.modules for name in ('numpy', 'scipy')))"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        "import sys\nfrom harness.analysis import claims, show\n"
+        "sys.exit(any(name in sys.modules for name in ('numpy', 'scipy')))",
+    ]
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
 
 
@@ -630,7 +737,7 @@ def keep(directory, rows, experiment=None):
 )
 def test_the_exit_code_of_claims_is_that_of_the_worst_one(tmp_path, capsys, expects, code):
     directory = keep(tmp_path / "run", trials(TWO), {"claims": [claim(expect=expect) for expect in expects]})
-    assert answers.main([directory]) == code
+    assert judgements.main([directory]) == code
     told = capsys.readouterr().out.splitlines()
     assert told[0] == ("refuted" if expects[0] == "lower" else "supported") + ": b is faster"
     assert told[1] == f"  requests_per_s of b to a; expected: {expects[0]}"
@@ -647,25 +754,36 @@ def test_the_exit_code_of_claims_is_that_of_the_worst_one(tmp_path, capsys, expe
     ],
 )
 def test_claims_that_cannot_be_read_are_misuse(tmp_path, capsys, experiment, message):
-    assert answers.main([keep(tmp_path / "run", trials(TWO), experiment)]) == 2
+    assert judgements.main([keep(tmp_path / "run", trials(TWO), experiment)]) == 2
     assert message in capsys.readouterr().err
-    assert answers.main([str(tmp_path / "nowhere")]) == 2
+    assert judgements.main([str(tmp_path / "nowhere")]) == 2
 
 
 def test_show_prints_the_tables_from_the_files_in_120_columns(tmp_path, capsys):
-    cells = [({"command": command, "data": data, "files": files}, 10_000.0) for files in ("1024", "3145728")
-             for command in ("posix_mq", "fifo") for data in ("posix_shm", "sendfile", "null")]  # fmt: skip
+    cells = [
+        ({"command": command, "data": data, "files": files}, 10_000.0)
+        for files in ("1024", "3145728")
+        for command in ("posix_mq", "fifo")
+        for data in ("posix_shm", "sendfile", "null")
+    ]
     rows = trials(cells, wait_effective="block")
     rows[0].disturbed = "steal"
-    assert summary.main([keep(tmp_path / "run", rows, {"claims": [claim(test={"data": "sendfile"})]})]) == 0
+    assert show.main([keep(tmp_path / "run", rows, {"claims": [claim(test={"data": "sendfile"})]})]) == 0
     told = capsys.readouterr().out
     assert max(map(len, told.splitlines())) <= 120
     for text in (
-        "1 KiB files (6 trials a cell)", "3 MiB files", "baseline !1", "floor", "cannot tell", "A/A control: none",
-        "Claim undecided: b is faster", "Unbeaten: 1 KiB to 3 MiB: ", "1 of 72 trials were disturbed",
-    ):  # fmt: skip
+        "1 KiB files (6 trials a cell)",
+        "3 MiB files",
+        "baseline !1",
+        "floor",
+        "cannot tell",
+        "A/A control: none",
+        "Claim undecided: b is faster",
+        "Unbeaten: 1 KiB to 3 MiB: ",
+        "1 of 72 trials were disturbed",
+    ):
         assert text in told
-    assert summary.main([str(tmp_path / "nowhere")]) == 2
+    assert show.main([str(tmp_path / "nowhere")]) == 2
 
 
 def test_compare_finds_the_cells_that_became_slower(tmp_path, capsys):
@@ -725,5 +843,10 @@ def test_figures_without_spread_make_no_warning():
 
 def test_a_claim_is_a_plain_record():
     assert [field.name for field in dataclasses.fields(Claim)] == [
-        "text", "metric", "test", "baseline", "where", "expect"
-    ]  # fmt: skip
+        "text",
+        "metric",
+        "test",
+        "baseline",
+        "where",
+        "expect",
+    ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import posix_ipc
 import pytest
-from conftest import COMMAND, DATA
+from support.transports import COMMAND, DATA
 
 from harness import testkit
 from harness.api import HEAD_BYTES, FileSender, Scope

@@ -9,9 +9,10 @@ import threading
 import time
 
 import pytest
-from conftest import eventually
+from support.programs import eventually
 
-from harness import api, registry, transfer
+from harness import api, registry
+from harness.pipeline import transfer
 from harness.protocol import wire
 
 SIZES = [0, 1, 4031, 4032, 4033, 4096, 100_000, 3_000_001]
@@ -115,8 +116,14 @@ def test_what_a_memfd_holds_is_what_was_read_and_a_changed_file_is_read_again(ho
     ours, theirs = socket.socketpair()
     data = registry.data_transport("memfd")
     with ours, theirs:
-        served(data, home.scope("lane", TIMEOUT), tmp_path / "file", 1000, ours.fileno(),
-               lambda receiver: (tmp_path / "file").write_bytes(b"y" * 1000))  # fmt: skip
+        served(
+            data,
+            home.scope("lane", TIMEOUT),
+            tmp_path / "file",
+            1000,
+            ours.fileno(),
+            lambda receiver: (tmp_path / "file").write_bytes(b"y" * 1000),
+        )
         assert theirs.recv(2000) == b"x" * 1000
         served(data, home.scope("again", TIMEOUT), tmp_path / "file", 1000, ours.fileno())
         assert theirs.recv(2000) == b"y" * 1000
@@ -248,6 +255,8 @@ def test_queues_that_the_user_may_not_have_are_refused_with_the_sum(home):
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_MSGQUEUE, before)
+
+
 def test_a_sender_killed_at_any_point_costs_no_other_sender_a_command(command, home):
     scope = home.scope("commands", 5.0)
     got = collections.Counter()

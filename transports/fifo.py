@@ -32,7 +32,7 @@ from harness.api import (
     check_least,
     hookimpl,
 )
-from transports.pipe_end import PipeEnd, provisioned
+from transports.common.pipe_end import PipeEnd, provisioned
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from harness.api import HEAD_BYTES, DataTransport, FileSender, Receiver, Scope, check_least, hookimpl
-from transports.posix_end import MemoryEnd, wait
-from transports.posix_memory import provisioned
+from transports.common.posix_end import MemoryEnd, wait
+from transports.common.posix_memory import provisioned
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 from harness.api import COMMAND_BYTES, CommandReceiver, CommandSender, CommandTransport, Scope, check_least, hookimpl
-from transports.posix_end import MemoryEnd, wait
-from transports.posix_memory import provisioned
+from transports.common.posix_end import MemoryEnd, wait
+from transports.common.posix_memory import provisioned
 
 _LOOK_AGAIN = 200e-6
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock, fcntl(2): type, whence, start, length, pid

@@ -33,7 +33,7 @@ from harness.api import (
     check_least,
     hookimpl,
 )
-from transports.messages import MessageReceiver, MessageSender, check_limit
+from transports.common.messages import MessageReceiver, MessageSender, check_limit
 
 _LIMITS = "/proc/sys/fs/mqueue"
 _OVERHEAD = 96  # bytes a message that count as well: a msg_msg and a posix_msg_tree_node, mq_overview(7)

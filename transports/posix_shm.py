@@ -23,10 +23,10 @@ from dataclasses import dataclass
 import posix_ipc
 
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
-from transports.doorbell import Bell, BellReceiver, bell
-from transports.pipe_end import provisioned as fifos
-from transports.posix_memory import provisioned
-from transports.ring import Parts, Ring, RingReceiver, RingSender, late
+from transports.common.doorbell import Bell, BellReceiver, bell
+from transports.common.pipe_end import provisioned as fifos
+from transports.common.posix_memory import provisioned
+from transports.common.ring import Parts, Ring, RingReceiver, RingSender, late
 
 _SPIN_SECONDS = 100e-6  # of spin-then-block: about twice what it takes to be woken on another core
 

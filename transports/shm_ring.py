@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import posix_ipc
 
 from harness.api import COMMAND_BYTES, CommandReceiver, CommandSender, CommandTransport, Scope, check_least, hookimpl
-from transports.posix_end import MemoryEnd, wait
-from transports.posix_memory import provisioned
+from transports.common.posix_end import MemoryEnd, wait
+from transports.common.posix_memory import provisioned
 
 PUBLISHED, TAKEN, WORDS = 0, 8, 64  # 64-bit words at the front of the memory, each position on a cache line of its own
 _RETRY = 20e-6

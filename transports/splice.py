@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from harness.api import HEAD_BYTES, DataTransport, FileSender, Scope, SocketReceiver, await_room, check_least, hookimpl
-from transports.pipe_end import PipeEnd, provisioned
+from transports.common.pipe_end import PipeEnd, provisioned
 
 _DROP_LIMIT = 64 << 20  # bytes of a reply that nobody wants; beyond it a new lane is cheaper
 _COUNT = struct.Struct("<Q")  # of content; follows the head, so that a reply can be dropped

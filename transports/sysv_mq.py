@@ -36,8 +36,8 @@ from harness.api import (
     check_least,
     hookimpl,
 )
-from transports.messages import MessageReceiver, MessageSender, check_limit
-from transports.sysv_waits import Waiter, raise_unless_interrupted, remove
+from transports.common.messages import MessageReceiver, MessageSender, check_limit
+from transports.common.sysv_waits import Waiter, raise_unless_interrupted, remove
 
 MESSAGE, WAKE = 1, 2  # message types; a receiver takes any, in order
 _LOOK_AGAIN = 0.001

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import sysv_ipc
 
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
-from transports.ring import Parts, Ring, RingReceiver, RingSender, late
-from transports.sysv_waits import Waiter, raise_unless_interrupted, remove
+from transports.common.ring import Parts, Ring, RingReceiver, RingSender, late
+from transports.common.sysv_waits import Waiter, raise_unless_interrupted, remove
 
 # How semget(2) and shmget(2) say that one of the kernel's limits is met.
 _LIMITS = {("sem", OSError): "sem", ("shm", ValueError): "shmmax", ("shm", OSError): "shmall and shmmni"}

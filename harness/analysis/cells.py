@@ -14,8 +14,8 @@ from functools import cache
 from operator import attrgetter
 from typing import Any
 
+from harness.factors import idle
 from harness.results import COLUMN_OF, FACTORS, Trial
-from harness.spec import idle
 
 ORIGIN = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit")
 THROUGHPUT, MEDIAN_LATENCY = "requests_per_s", "latency_p50_us"
@@ -23,9 +23,20 @@ THROUGHPUT, MEDIAN_LATENCY = "requests_per_s", "latency_p50_us"
 _TRANSPORTS = ("source", "command", "data")
 # What is asked of the system under test, as opposed to what it is.
 _WORKLOAD = {
-    "scope", "files", "copies", "clients", "client_processes", "sink", "rate_per_s", "arrivals", "page_cache",
-    "timeout_s", "warmup_s", "load_s", "requests_asked",
-}  # fmt: skip
+    "scope",
+    "files",
+    "copies",
+    "clients",
+    "client_processes",
+    "sink",
+    "rate_per_s",
+    "arrivals",
+    "page_cache",
+    "timeout_s",
+    "warmup_s",
+    "load_s",
+    "requests_asked",
+}
 # `control` tells no cells apart: it marks the second copy of one.
 _APART = ("files", *(name for name in FACTORS if name not in ("files", "control")), "origin", *ORIGIN)
 

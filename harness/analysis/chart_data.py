@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from harness import results
-from harness.analysis import wording
+from harness.analysis import naming
 from harness.analysis.cells import THROUGHPUT
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context
@@ -150,6 +150,6 @@ def floors(contexts: Iterable[Context]) -> list[Floor]:
             if context.metric == THROUGHPUT:
                 high = 1 / ratio.low if ratio.low else float("inf")
                 ratio = Estimate(1 / ratio.value, 1 / ratio.high, high, ratio.n, ratio.level)
-            label = context.label or wording.label(context.levels)
+            label = context.label or naming.label(context.levels)
             found.append(Floor(label, cell.label, context.baseline.label, ratio))
     return found

@@ -19,8 +19,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
+from harness.factors import OF_THE_CACHE
 from harness.results import COLUMN_OF, FACTORS, Trial
-from harness.spec import OF_THE_CACHE
 
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 

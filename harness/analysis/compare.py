@@ -12,7 +12,7 @@ from typing import Any
 from rich import box
 from rich.table import Table as Grid
 
-from harness.analysis import claims, directory, summary, wording
+from harness.analysis import claims, naming, run_files, show
 from harness.analysis.cells import Levels, Run, Table, applies
 from harness.analysis.intervals import LEAST, Estimate, corrected, interval, means, unpaired
 from harness.analysis.verdicts import MORE, SLOWER, WITHHELD, controls, verdict
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     def body() -> int:
-        first, second = (directory.load(one)[0] for one in (args.first, args.second))
+        first, second = (run_files.load(one)[0] for one in (args.first, args.second))
         found = compare(first, second, args.metric)
         if found.unlike and not args.force:
             raise ValueError(f"the runs are not alike: {'; '.join(found.unlike)}; --force compares them all the same")
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
             return 1
         return 3 if found.withheld else 0
 
-    return directory.main("compare", body)
+    return run_files.main("compare", body)
 
 
 def compare(first: Iterable[Trial], second: Iterable[Trial], metric: str = "requests_per_s") -> Comparison:
@@ -137,7 +137,7 @@ def _seen(trials: list[Trial], name: str) -> str:
 
 
 def _show(found: Comparison) -> None:
-    screen = summary.console()
+    screen = show.console()
     grid = Grid(title=found.metric, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     names = list(found.pairs[0].levels) if found.pairs else []
     for name in names:
@@ -146,10 +146,10 @@ def _show(found: Comparison) -> None:
         grid.add_column(head, justify="right", no_wrap=True)
     grid.add_column("verdict", no_wrap=True)
     for pair in found.pairs:
-        levels = ("-" if given in ("", None) else wording.value(name, given) for name, given in pair.levels.items())
+        levels = ("-" if given in ("", None) else naming.value(name, given) for name, given in pair.levels.items())
         figures = (f"{one.value:,.5g}" for one in (pair.first, pair.second))
         grid.add_row(*levels, *figures, f"{pair.ratio.value:.3f}", interval(pair.ratio), pair.verdict)
     screen.print(grid)
-    summary.tell(screen, found.notes)
+    show.tell(screen, found.notes)
     if found.unlike:
-        summary.tell(screen, [f"The machines differ, and the ratios are of them, too: {'; '.join(found.unlike)}."])
+        show.tell(screen, [f"The machines differ, and the ratios are of them, too: {'; '.join(found.unlike)}."])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis import claims, directory, wording
+from harness.analysis import claims, naming, run_files
 from harness.analysis.cells import Levels, Run, Table
 from harness.analysis.claims import REFUTED, SUPPORTED, UNDECIDED, Claim
 from harness.analysis.intervals import LEAST, Estimate, corrected, interval, means
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
     args = parser.parse_args(argv)
-    return directory.main("claims", lambda: _show(*directory.load(args.directory)))
+    return run_files.main("claims", lambda: _show(*run_files.load(args.directory)))
 
 
 def _show(trials: list[Trial], experiment: Mapping[str, Any]) -> int:
@@ -68,7 +68,7 @@ def lines(answer: Answer) -> Iterable[str]:
     """A claim and its findings for people."""
     claim = answer.claim
     yield f"{answer.outcome}: {claim.text}"
-    sides = f"{wording.design(claim.test)} to {wording.design(claim.baseline)}"
+    sides = f"{naming.design(claim.test)} to {naming.design(claim.baseline)}"
     yield f"  {claim.metric} of {sides}; expected: {claim.expect}"
     for finding in answer.findings:
         told = [finding.outcome]
@@ -140,7 +140,7 @@ def _finding(
             reasons.append("the interval straddles the bound")
     if test and base and test.trials and base.trials and test.wait != base.wait:
         reasons.append(f"waiting differs: {test.wait} against {base.wait}")
-    return Finding(levels, wording.label(levels), ratio, outcome, "; ".join(reasons))
+    return Finding(levels, naming.label(levels), ratio, outcome, "; ".join(reasons))
 
 
 def _answer(claim: Claim, findings: list[Finding]) -> Answer:

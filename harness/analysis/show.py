@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis import directory, wording
+from harness.analysis import naming, run_files
 from harness.results import Trial
 
 if TYPE_CHECKING:  # numpy and scipy are only loaded where something is analysed
@@ -35,10 +35,10 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     def body() -> int:
-        show(*directory.load(args.directory))
+        show(*run_files.load(args.directory))
         return 0
 
-    return directory.main("show", body)
+    return run_files.main("show", body)
 
 
 def show(trials: Iterable[Trial], experiment: Mapping[str, Any] | None = None) -> None:
@@ -80,9 +80,12 @@ def _table(study: "Study", context: "Context", plots: bool = False) -> Table:
     counts = sorted({cell.trials for cell in context.cells})
     trials = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     table = Table(
-        title=f"{context.label} ({trials} {'trials' if counts[-1] > 1 else 'trial'} a cell)", title_justify="left",
-        title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+        title=f"{context.label} ({trials} {'trials' if counts[-1] > 1 else 'trial'} a cell)",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     rivals = [cell for cell in context.cells if not cell.floor] or context.cells
     names = [name for name in study.compared if len({cell.design[name] for cell in rivals}) > 1]
     names = names or [name for name in study.compared if name != "source"] or list(study.compared)
@@ -102,7 +105,7 @@ def _table(study: "Study", context: "Context", plots: bool = False) -> Table:
 
 
 def _design(cell: "Cell", names: Sequence[str]) -> list[str]:
-    levels = [wording.value(name, cell.design[name]) or "-" for name in names]
+    levels = [naming.value(name, cell.design[name]) or "-" for name in names]
     if cell.design.get("source") == "direct" and "source" not in names:
         levels[0] = "direct"
     return levels
@@ -145,8 +148,10 @@ def _figures(context: "Context", cell: "Cell", plots: Iterable[str]) -> Iterable
     flags = f" {'*' if other else ''}{f'!{cell.disturbed}' if cell.disturbed else ''}".rstrip()
     yield Text(said + flags)
     for column, scale, places in (
-        ("content_bytes_per_s", 1e6, 0), ("cpu_us_per_request", 1, 1),
-        ("latency_p50_us", 1, 0), ("latency_p99_us", 1, 0),
-    ):  # fmt: skip
+        ("content_bytes_per_s", 1e6, 0),
+        ("cpu_us_per_request", 1, 1),
+        ("latency_p50_us", 1, 0),
+        ("latency_p99_us", 1, 0),
+    ):
         figure = cell.figures.get(column)
         yield f"{figure.value.value / scale:,.{places}f}" if figure else "-"

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis import claims, wording
-from harness.analysis.answers import Answer, judge_all
+from harness.analysis import claims, naming
 from harness.analysis.cells import ORIGIN, THROUGHPUT, Group, Levels, Run, Table
 from harness.analysis.intervals import CONFIDENCE, LEAST, Estimate, corrected, means
+from harness.analysis.judgements import Answer, judge_all
 from harness.analysis.verdicts import METRICS, MORE_IS_BETTER, WITHHELD, Control, controls, verdict
 from harness.results import Trial
 
@@ -105,7 +105,7 @@ class Crossover:
         """In a sentence: `up to 64 KiB: fifo or unix; from 1 MiB on: sendfile`."""
         parts = []
         for number, segment in enumerate(self.segments):
-            first, last = (wording.value("files", segment.files[end]) for end in (0, -1))
+            first, last = (naming.value("files", segment.files[end]) for end in (0, -1))
             where = first if first == last else f"{first} to {last}"
             if len(self.segments) > 1 and segment.files[0].isdecimal():
                 where = f"up to {last}" if number == 0 else where
@@ -176,9 +176,15 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
         if cells:
             ranked = sorted(cells.values(), key=_best_first(group.metric))
             contexts.append(
-                Context(group.levels, wording.label(group.levels), group.one.file_size_bytes, group.metric, ranked,
-                        [cells[run] for run in leading])
-            )  # fmt: skip
+                Context(
+                    group.levels,
+                    naming.label(group.levels),
+                    group.one.file_size_bytes,
+                    group.metric,
+                    ranked,
+                    [cells[run] for run in leading],
+                )
+            )
     counts = _counts(trials)
     machines = {tuple(getattr(trial, name) for name in ORIGIN) for trial in trials}
     origins = sorted({trial.origin for trial in trials if trial.origin})
@@ -225,7 +231,7 @@ def _cell(run: Run, baseline: bool, figures: Mapping[str, Figure]) -> Cell:
     return Cell(
         number=run.number[0],
         design=run.design,
-        label=wording.design(run.design),
+        label=naming.design(run.design),
         trials=len(run.trials),
         disturbed=sum(bool(trial.disturbed) for trial in run.trials),
         floor=run.floor,
@@ -269,8 +275,10 @@ def _leaders(groups: list[Group]) -> list[list[Run]]:
         group, _, run = rest[index]
         if ratio.high < 1 if group.metric in MORE_IS_BETTER else ratio.low > 1:
             worse.add((id(group), run))
-    return [[run for run in rivals if (id(group), run) not in worse]
-            for group, rivals in zip(groups, best_first, strict=True)]  # fmt: skip
+    return [
+        [run for run in rivals if (id(group), run) not in worse]
+        for group, rivals in zip(groups, best_first, strict=True)
+    ]
 
 
 def _goodness(run: Run, metric: str) -> float:
@@ -307,7 +315,7 @@ def _crossovers(contexts: list[Context]) -> list[Crossover]:
                     segments[-1] = Segment([*last.files, files], common)
                     continue
             segments.append(Segment([files], leading))
-        crossovers.append(Crossover(dict(levels), wording.label(dict(levels)), segments))
+        crossovers.append(Crossover(dict(levels), naming.label(dict(levels)), segments))
     return crossovers
 
 
@@ -325,7 +333,7 @@ def _counts(trials: list[Trial]) -> Counts:
 
 def _missing(groups: list[Group]) -> list[tuple[str, str]]:
     return [
-        (f"{wording.design(run.design)}, {wording.label(group.levels)}", f"{run.bad[-1].status}: {run.bad[-1].reason}")
+        (f"{naming.design(run.design)}, {naming.label(group.levels)}", f"{run.bad[-1].status}: {run.bad[-1].reason}")
         for group in groups
         for run in group.runs
         if not run.trials

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from harness.analysis import wording
+from harness.analysis import naming
 from harness.analysis.cells import MEDIAN_LATENCY, THROUGHPUT, Table
 from harness.analysis.intervals import LEAST, Estimate, corrected, interval, means
 
@@ -61,7 +61,7 @@ def controls(table: Table) -> tuple[Control, Callable[[str], str]]:
         checks, off = [], []
         for index, ratio in zip(there, ratios, strict=True):
             group, run, _ = pairs[index]
-            label = f"{wording.design(run.design)}, {wording.label(group.levels)}"
+            label = f"{naming.design(run.design)}, {naming.label(group.levels)}"
             checks.append((label, ratio))
             if verdict(ratio, metrics[index]) != CANNOT_TELL:
                 told = f"ratio {ratio.value:.3f}, interval {interval(ratio)}"

@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from harness import registry
+from harness import console, registry
 from harness.experiment import plan
-from harness.experiment.preflight import refusals
-from harness.roles import program
+from harness.measure.feasible import refusals
 
 
 def main(argv: Sequence[str]) -> int:
@@ -14,13 +13,14 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="harness experiment", description="Work on experiment files.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
-        "check", help="say what a file would run",
+        "check",
+        help="say what a file would run",
         description="Say what a file would run, and what of it cannot run here, without running it.",
         epilog="Exit codes: 0 right, 1 some cells cannot run here, 2 the file is wrong: each mistake has a line.",
-    )  # fmt: skip
+    )
     check.add_argument("experiment", metavar="FILE")
     args = parser.parse_args(argv)
-    return program.main("experiment", lambda: _check(args.experiment))
+    return console.main("experiment", lambda: _check(args.experiment))
 
 
 def _check(path: str) -> int:
@@ -38,8 +38,10 @@ def _check(path: str) -> int:
             print(f"probe {name} cannot work here: {reason}")
     blocks = f"{study.least} to {study.repeats}" if study.within else f"{study.repeats}"
     probing = f" and {len(study.probing())} for probes" if study.probes else ""
-    print(f"{len(study.cells)} cells, {blocks} blocks: {len(study.cells) * study.repeats} trials{probing}, "
-          f"about {_time(study.seconds())}")  # fmt: skip
+    print(
+        f"{len(study.cells)} cells, {blocks} blocks: {len(study.cells) * study.repeats} trials{probing}, "
+        f"about {_time(study.seconds())}"
+    )
     if study.baseline:
         print("baseline: " + " ".join(f"{name}={level}" for name, level in study.baseline.items()))
     for claim in study.claims:

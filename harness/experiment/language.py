@@ -47,7 +47,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from harness import registry
 from harness.api import HEAD_BYTES
-from harness.spec import CLASSIC, DIRECTORY, Spec
+from harness.factors import CLASSIC, DIRECTORY, Spec
 
 Path = tuple[str | int, ...]
 _ROLES = ("client", "proxy", "cache")
@@ -69,8 +69,10 @@ def _transport(kind: Callable[[str], Any]) -> Callable[[Any, str], str]:
         if isinstance(value, Mapping):
             if len(value) != 1 or not isinstance(options := next(iter(value.values())), Mapping):
                 raise ValueError("write `name`, `name:option=value`, or {name: {option: value}}")
-            pairs = ",".join(f"{option}={str(given).lower() if isinstance(given, bool) else given}"
-                             for option, given in options.items())  # fmt: skip
+            pairs = ",".join(
+                f"{option}={str(given).lower() if isinstance(given, bool) else given}"
+                for option, given in options.items()
+            )
             text = f"{next(iter(value))}:{pairs}" if pairs else str(next(iter(value)))
         else:
             # YAML reads an unquoted null as nothing; here it can only be the transport of that name.

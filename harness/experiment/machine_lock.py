@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.roles.program import Failure, say
+from harness.console import Failure, say
 
 # Tests that run while a study does have a lock of their own, by this variable.
 _NAME = "\0transport-harness-measures" + os.environ.get("TRANSPORT_HARNESS_LOCK", "")

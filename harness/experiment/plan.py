@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from harness import registry, trial
+from harness import registry
 from harness.analysis import claims
 from harness.experiment.language import CONVERT, Document, Mistakes, Path, Source, given, read, unknown
-from harness.spec import Spec, idle
+from harness.factors import Spec, idle
+from harness.measure import apart
 
 __all__ = ["Mistakes", "Plan", "Slot", "load"]
 
@@ -85,9 +86,11 @@ class Plan:
     def scaled(self, scale: float) -> "Plan":
         """The same plan with `scale` times the load in each trial."""
         cells = (
-            replace(cell, requests=max(1, round(cell.requests * scale))) if cell.requests
-            else replace(cell, seconds=max(_LEAST_SECONDS, cell.seconds * scale)) for cell in self.cells
-        )  # fmt: skip
+            replace(cell, requests=max(1, round(cell.requests * scale)))
+            if cell.requests
+            else replace(cell, seconds=max(_LEAST_SECONDS, cell.seconds * scale))
+            for cell in self.cells
+        )
         return replace(self, cells=tuple(cells))
 
     def repeated(self, blocks: int) -> "Plan":
@@ -103,14 +106,16 @@ class Plan:
     def text(self) -> str:
         """The plan as an experiment file: load() makes the same plan of it."""
         document: dict[str, Any] = {
-            "question": self.question, "cells": [dataclasses.asdict(cell) for cell in self.cells],
-            "baseline": dict(self.baseline), "claims": [dict(claim) for claim in self.claims],
-            "probes": list(self.probes), "seed": self.seed, "live": self.live,
-        }  # fmt: skip
+            "question": self.question,
+            "cells": [dataclasses.asdict(cell) for cell in self.cells],
+            "baseline": dict(self.baseline),
+            "claims": [dict(claim) for claim in self.claims],
+            "probes": list(self.probes),
+            "seed": self.seed,
+            "live": self.live,
+        }
         if self.within:
-            document["until"] = {
-                "within": f"{self.within * 100:g}%", "at_least": self.least, "at_most": self.repeats
-            }  # fmt: skip
+            document["until"] = {"within": f"{self.within * 100:g}%", "at_least": self.least, "at_most": self.repeats}
         else:
             document["repeats"] = self.repeats
         text = io.StringIO()
@@ -125,9 +130,10 @@ class Plan:
 
 def varying(cells: tuple[Spec, ...]) -> list[str]:
     return [
-        factor.name for factor in dataclasses.fields(Spec)
+        factor.name
+        for factor in dataclasses.fields(Spec)
         if factor.name != "control" and len({getattr(cell, factor.name) for cell in cells}) > 1
-    ]  # fmt: skip
+    ]
 
 
 def matches(cell: Spec, levels: Mapping[str, Any]) -> bool:
@@ -201,10 +207,18 @@ class _Planner:
             raise self._source.mistakes(self._mistakes)
         until = document.until
         return Plan(
-            name, document.question, tuple(cells), document.repeats or (until.at_most if until else 3),
-            document.seed, until.at_least if until else 0, until.within if until else 0.0, baseline, tuple(expected),
-            tuple(document.probes), document.live,
-        )  # fmt: skip
+            name,
+            document.question,
+            tuple(cells),
+            document.repeats or (until.at_most if until else 3),
+            document.seed,
+            until.at_least if until else 0,
+            until.within if until else 0.0,
+            baseline,
+            tuple(expected),
+            tuple(document.probes),
+            document.live,
+        )
 
     def _mistake(self, path: Path, text: str) -> None:
         self._mistakes.append((path, text))
@@ -311,7 +325,7 @@ def _unfit(cell: Spec) -> tuple[tuple[str, ...], str] | None:
     workers = cell.proxy_processes * cell.proxy_threads
     if cell.source == "cache":
         try:
-            trial.data_transport(cell)
+            apart.data_transport(cell)
         except ValueError as error:
             text = str(error)
             return (*sorted(("chunk", "depth", "wait"), key=lambda name: f"{name}=" not in text), "data"), text

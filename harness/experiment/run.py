@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import FrameType
 
-from harness import machine, registry, rendezvous, report, results, trial
-from harness.analysis import directory as directories
-from harness.analysis import summary
+from harness import console, machine, registry, rendezvous, report, results
+from harness.analysis import run_files as directories
+from harness.analysis import show
 from harness.analysis.study import narrow_enough
 from harness.api import Probe
 from harness.experiment import plan
-from harness.experiment.alone import alone
+from harness.experiment.machine_lock import alone
 from harness.experiment.plan import Plan, Slot
-from harness.experiment.preflight import refusals
-from harness.experiment.store import Store
-from harness.probing import Seen
-from harness.roles import program
-from harness.spec import Spec
+from harness.experiment.run_directory import Store
+from harness.factors import Spec
+from harness.measure import apart
+from harness.measure.feasible import refusals
+from harness.measure.probing import Seen
 
 _ATTEMPTS = 2  # a trial that fails is tried once more
 _QUIET = 0.25  # share of the CPUs that others may use when a trial begins
@@ -43,12 +43,22 @@ def arguments() -> argparse.ArgumentParser:
     add("-o", dest="output", metavar="DIR", help="where results go (default: results/<name>-<UTC time>)")
     add("--resume", metavar="DIR", help="go on with a run that ended early, where nothing has changed since")
     add("--only", metavar="CELL", help="one cell: its number, or what tells it apart, 'data=fifo files=1KiB'")
-    add("--repeat", type=program.positive, metavar="N", help="blocks, instead of the file's")
-    add("--scale", type=program.seconds, metavar="X", help="X times the load in each trial, such as 0.01")
-    add("--patience", type=float, default=3600.0, metavar="SECONDS",
-        help="how long to wait for another study on this machine to end; 0 refuses at once (%(default)g)")
-    add("--quiet", type=float, default=_PATIENCE, metavar="SECONDS",
-        help="how long each trial waits, at most, for others to leave the CPUs alone; 0 does not wait (%(default)g)")
+    add("--repeat", type=console.positive, metavar="N", help="blocks, instead of the file's")
+    add("--scale", type=console.seconds, metavar="X", help="X times the load in each trial, such as 0.01")
+    add(
+        "--patience",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="how long to wait for another study on this machine to end; 0 refuses at once (%(default)g)",
+    )
+    add(
+        "--quiet",
+        type=float,
+        default=_PATIENCE,
+        metavar="SECONDS",
+        help="how long each trial waits, at most, for others to leave the CPUs alone; 0 does not wait (%(default)g)",
+    )
     return parser
 
 
@@ -60,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error("name an experiment FILE, or --resume DIR")
     if args.resume and (args.output or args.only or args.repeat or args.scale):
         parser.error("--resume goes on with a run as it was begun: no -o, --only, --repeat or --scale")
-    return program.main("run", lambda: _run(args, list(argv)), stopped=130)
+    return console.main("run", lambda: _run(args, list(argv)), stopped=130)
 
 
 def _run(args: argparse.Namespace, argv: list[str]) -> int:
@@ -77,12 +87,12 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
             directory = args.output or f"results/{study.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
             store = Store.create(directory, study, args.experiment, argv)
         for reason, count in Counter(refused.values()).items():
-            program.say(f"{count} of {len(study.cells)} cells cannot run here: {reason}")
+            console.say(f"{count} of {len(study.cells)} cells cannot run here: {reason}")
         interrupted = _Run(study, store, refused, args.quiet).all()
     store.describe()
     rows = store.rows()
     if rows:
-        summary.show(*directories.load(store.directory))
+        show.show(*directories.load(store.directory))
         print(f"\n{store.trials}\n{report.write(store.directory)}")
     if interrupted:
         return 130
@@ -147,7 +157,7 @@ class _Run:
         if self._stop:
             signal.default_int_handler(number, frame)
         self._stop = True
-        program.say("ending after this trial; once more ends it at once")
+        console.say("ending after this trial; once more ends it at once")
 
     def _usable_probes(self) -> dict[str, type[Probe]]:
         """The probes that the plan asks for; of those that cannot work here it is told, and noted, why."""
@@ -155,7 +165,7 @@ class _Run:
         reasons = {name: known[name]().unusable() for name in self._study.probes}
         for name, reason in reasons.items():
             if reason:
-                program.say(f"going on without probe {name}: {reason}")
+                console.say(f"going on without probe {name}: {reason}")
         self._store.note("unusable_probes", {name: reason for name, reason in reasons.items() if reason})
         return {name: known[name] for name, reason in reasons.items() if not reason}
 
@@ -172,20 +182,25 @@ class _Run:
                 return
             told.begin(slot.number, what := plan.label(cell, self._varying))
             row = results.Trial(
-                experiment=self._study.name, trial=slot.number, block=slot.block, cell=slot.cell,
-                seed=self._study.seed, attempt=attempt, probe=slot.probe,
-            )  # fmt: skip
+                experiment=self._study.name,
+                trial=slot.number,
+                block=slot.block,
+                cell=slot.cell,
+                seed=self._study.seed,
+                attempt=attempt,
+                probe=slot.probe,
+            )
             if cell in self._refused:
-                trial.refuse(cell, row, self._refused[cell])
+                apart.refuse(cell, row, self._refused[cell])
             else:
                 row.quiet_wait_s = machine.quiet(_QUIET, self._patience)
                 self._measure(cell, row, slot)
             results.append(self._store.trials, row)
             self._rows.append(row)
             if row.reason:
-                program.say(f"{what}: {row.reason}")
+                console.say(f"{what}: {row.reason}")
             if row.swept:
-                program.say(f"{what}: {row.swept} objects had to be swept")
+                console.say(f"{what}: {row.swept} objects had to be swept")
             if row.status != "failed":
                 return
 
@@ -193,7 +208,7 @@ class _Run:
         """Run the trial, and keep all that it leaves but its row, which comes last."""
         probes = [kind() for name, kind in self._probes.items() if not kind.costly or name == slot.probe]
         seen: Seen = {}
-        trial.run(cell, row, probes, seen, self._store.logs, self._live if self._study.live else None)
+        apart.run(cell, row, probes, seen, self._store.logs, self._live if self._study.live else None)
         if row.status != "ok":
             return
         if self._study.live:
@@ -237,9 +252,12 @@ class _Bar(_Progress):
 
         super().__init__(total)
         self.bar = Progress(
-            TextColumn("{task.description:60}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"), auto_refresh=False,
-        )  # fmt: skip
+            TextColumn("{task.description:60}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            auto_refresh=False,
+        )
         self.task = self.bar.add_task("", total=total, left="")
 
     def _show(self, number: int, what: str, left: float) -> None:

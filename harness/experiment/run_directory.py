@@ -1,12 +1,12 @@
 """The results directory of a run: what is in it, and how a run that was killed is taken up again.
 
-    trials.csv        one row a trial; the row comes last of all that a trial leaves, so what has one is complete
-    latency.csv       the latency histogram of each trial
-    probes.csv ...    what probes saw
-    environment.json  the machine, the versions, and the command, as the run began
-    experiment.yaml   the plan, every value spelled out
-    datapackage.json  the columns of the files, with types and units
-    logs/             what the programs of failed trials said
+trials.csv        one row a trial; the row comes last of all that a trial leaves, so what has one is complete
+latency.csv       the latency histogram of each trial
+probes.csv ...    what probes saw
+environment.json  the machine, the versions, and the command, as the run began
+experiment.yaml   the plan, every value spelled out
+datapackage.json  the columns of the files, with types and units
+logs/             what the programs of failed trials said
 """
 
 import json
@@ -23,9 +23,13 @@ ENVIRONMENT = "environment.json"
 LOGS = "logs"
 # What must be the same for two halves of a run to be one.
 _ALIKE = {
-    "host": ("host",), "processor": ("cpu", "model"), "kernel": ("kernel", "release"), "Python": ("software", "python"),
-    "harness": ("software", "harness"), "commit": ("software", "commit"),
-}  # fmt: skip
+    "host": ("host",),
+    "processor": ("cpu", "model"),
+    "kernel": ("kernel", "release"),
+    "Python": ("software", "python"),
+    "harness": ("software", "harness"),
+    "commit": ("software", "commit"),
+}
 
 
 class Store:

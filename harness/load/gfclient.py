@@ -13,11 +13,12 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from harness.histogram import bucket, upper_bound
+from harness import console
+from harness.load import load_processes, loader
+from harness.load.histogram import bucket, upper_bound
+from harness.load.loader import BYTES, COUNT, END, EXACT, FIRSTS, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
 from harness.protocol import getfile
 from harness.protocol.dialects import DIALECTS, Dialect
-from harness.roles import crew, load, program
-from harness.roles.load import BYTES, COUNT, END, EXACT, FIRSTS, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
 
 PERCENTILES = (50, 90, 99, 99.9, 99.99)
 POISSON, FIXED = "poisson", "fixed"
@@ -32,18 +33,31 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-s", dest="host", default="127.0.0.1", help="server (%(default)s)")
-    add("-p", dest="port", type=program.port, default=25496, help="port (%(default)s)")
-    add("-t", dest="threads", type=program.positive, default=4, help="requests under way at a time (%(default)s)")
-    add("--processes", type=program.positive, default=None, help="processes to drive them (default: one a CPU)")
-    add("--timeout", type=program.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
+    add("-p", dest="port", type=console.port, default=25496, help="port (%(default)s)")
+    add("-t", dest="threads", type=console.positive, default=4, help="requests under way at a time (%(default)s)")
+    add("--processes", type=console.positive, default=None, help="processes to drive them (default: one a CPU)")
+    add("--timeout", type=console.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
     add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE (%(default)s)")
-    add("--verify", default=None, metavar="DIR",
-        help="compare content with the files below DIR (with --discard: in the warm-up only)")
-    add("--rate", type=program.rate, default=None, metavar="REQUESTS_PER_S",
-        help="ask this often whatever comes back, an open loop; -t bounds how many are under way: others wait")
-    add("--arrivals", choices=(POISSON, FIXED), default=POISSON,
-        help="with --rate: at random times, or at equal distances (%(default)s)")
-    add("--seed", type=program.count, default=1, help="of the random times (%(default)s)")
+    add(
+        "--verify",
+        default=None,
+        metavar="DIR",
+        help="compare content with the files below DIR (with --discard: in the warm-up only)",
+    )
+    add(
+        "--rate",
+        type=console.rate,
+        default=None,
+        metavar="REQUESTS_PER_S",
+        help="ask this often whatever comes back, an open loop; -t bounds how many are under way: others wait",
+    )
+    add(
+        "--arrivals",
+        choices=(POISSON, FIXED),
+        default=POISSON,
+        help="with --rate: at random times, or at equal distances (%(default)s)",
+    )
+    add("--seed", type=console.count, default=1, help="of the random times (%(default)s)")
     add_common(parser)
     sink = parser.add_mutually_exclusive_group()
     sink.add_argument("-o", dest="output", default=None, metavar="DIR", help="keep the files below DIR")
@@ -57,18 +71,29 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """The options of every program that asks and counts."""
     add = parser.add_argument
     add("-w", dest="workload", required=True, metavar="WORKLOAD", help="a file with a path a line")
-    add("--warmup", type=program.seconds, default=None, metavar="SECONDS",
-        help="requests before those that count; all must be OK")
-    add("--apart", action="store_true",
-        help="never ask for a file that is on its way: each that asks has a part of WORKLOAD for itself")
+    add(
+        "--warmup",
+        type=console.seconds,
+        default=None,
+        metavar="SECONDS",
+        help="requests before those that count; all must be OK",
+    )
+    add(
+        "--apart",
+        action="store_true",
+        help="never ask for a file that is on its way: each that asks has a part of WORKLOAD for itself",
+    )
     add("--json", action="store_true", help="print the result as one line of JSON")
-    add("--gate", action="store_true",
+    add(
+        "--gate",
+        action="store_true",
         help="print `warm` after the warm-up, and wait for a line on standard input; print `done` when the requests "
-        "have ended, and wait for another; end early where standard input does")
+        "have ended, and wait for another; end early where standard input does",
+    )
     add("--live", action="store_true", help="with --gate: print `tick` and JSON each second, what came until then")
     amount = parser.add_mutually_exclusive_group(required=True)
-    amount.add_argument("-r", dest="requests", type=program.positive, help="requests in all")
-    amount.add_argument("--seconds", type=program.seconds, help="ask for this long instead")
+    amount.add_argument("-r", dest="requests", type=console.positive, help="requests in all")
+    amount.add_argument("--seconds", type=console.seconds, help="ask for this long instead")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -80,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
     if args.checksum and not args.verify:
         parser.error("--checksum needs files to compare with: --verify DIR")
     check_common(parser, args)
-    return program.main("gfclient", lambda: _run(args), stopped=130)
+    return console.main("gfclient", lambda: _run(args), stopped=130)
 
 
 def check_common(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -117,11 +142,11 @@ def _run(args: argparse.Namespace) -> int:
     processes = min(args.processes or os.cpu_count() or 1, args.threads)
     if args.requests is not None:
         processes = min(processes, args.requests)
-    target = load.find_target(args.host, args.port, args.timeout, dialect)
-    tallies = load.tallies(processes, args.requests)
-    sums = load.checksums(args.verify, paths) if args.checksum else {}
+    target = loader.find_target(args.host, args.port, args.timeout, dialect)
+    tallies = loader.tallies(processes, args.requests)
+    sums = loader.checksums(args.verify, paths) if args.checksum else {}
     work = partial(_ask, args, target, paths, sums, tallies)
-    begun = crew.drive(processes, work, args.gate, partial(tick, tallies) if args.live else None)
+    begun = load_processes.drive(processes, work, args.gate, partial(tick, tallies) if args.live else None)
     return report(summarise(tallies, begun), args.json)
 
 
@@ -142,28 +167,28 @@ def check_below(directory: str, paths: list[str], wanted: str) -> None:
 
 def _ask(
     args: argparse.Namespace,
-    target: load.Target,
+    target: loader.Target,
     paths: list[str],
     sums: dict[str, int],
     tallies: list[Tally],
     index: int,
     abandoned: Callable[[], bool],
 ) -> Generator[None]:
-    """One process: see crew.Work."""
+    """One process: see load_processes.Work."""
     processes = len(tallies)
     slots = [f"{os.getpid()}-{slot}" for slot in range(index, args.threads, processes)]
-    own = [load.part(len(paths), slot, args.threads) for slot in range(index, args.threads, processes) if args.apart]
-    loader = load.Loader(target, paths, tallies[index], abandoned)
+    own = [loader.part(len(paths), slot, args.threads) for slot in range(index, args.threads, processes) if args.apart]
+    asker = loader.Loader(target, paths, tallies[index], abandoned)
     if args.warmup:
-        sinks = [_compare(args, load.Sink()) for _ in slots]
-        loader.run(sinks, load.share(None, len(paths), index, processes), after(args.warmup), own=own)
-        load.check_warm([tallies[index]])
+        sinks = [_compare(args, loader.Sink()) for _ in slots]
+        asker.run(sinks, loader.share(None, len(paths), index, processes), after(args.warmup), own=own)
+        loader.check_warm([tallies[index]])
     sinks = [_sink(args, slot, sums) for slot in slots]
-    requests = load.share(args.requests, len(paths), index, processes)
+    requests = loader.share(args.requests, len(paths), index, processes)
     with suppress(OSError), open("/proc/self/timerslack_ns", "w") as slack:
         slack.write("1")  # else the kernel wakes it up to 50 us after a request is due, proc(5)
     yield
-    loader.run(sinks, requests, after(args.seconds), _dues(args, index, processes), own)
+    asker.run(sinks, requests, after(args.seconds), _dues(args, index, processes), own)
 
 
 def _dues(args: argparse.Namespace, index: int, processes: int) -> Iterator[int] | None:
@@ -171,7 +196,7 @@ def _dues(args: argparse.Namespace, index: int, processes: int) -> Iterator[int]
     if args.rate is None:
         return None
     begun = time.monotonic_ns()
-    return (begun + due for due in load.arrivals(args.rate, args.arrivals == FIXED, args.seed, index, processes))
+    return (begun + due for due in loader.arrivals(args.rate, args.arrivals == FIXED, args.seed, index, processes))
 
 
 def after(seconds: float | None) -> int:
@@ -179,16 +204,16 @@ def after(seconds: float | None) -> int:
     return sys.maxsize if seconds is None else time.monotonic_ns() + int(seconds * 1e9)
 
 
-def _sink(args: argparse.Namespace, slot: str, sums: dict[str, int]) -> load.Sink:
+def _sink(args: argparse.Namespace, slot: str, sums: dict[str, int]) -> loader.Sink:
     if args.discard or args.copy:
-        return load.Discard() if args.discard else load.Sink()
+        return loader.Discard() if args.discard else loader.Sink()
     if args.checksum:
-        return load.Checksum(sums)
-    return _compare(args, load.Save(args.output, slot) if args.output is not None else load.Sink())
+        return loader.Checksum(sums)
+    return _compare(args, loader.Save(args.output, slot) if args.output is not None else loader.Sink())
 
 
-def _compare(args: argparse.Namespace, behind: load.Sink) -> load.Sink:
-    return behind if args.verify is None else load.Compare(args.verify, behind)
+def _compare(args: argparse.Namespace, behind: loader.Sink) -> loader.Sink:
+    return behind if args.verify is None else loader.Compare(args.verify, behind)
 
 
 def tick(tallies: list[Tally], begun: int) -> None:

@@ -2,7 +2,7 @@
 
 No client, no TCP. A worker sends a command, receives the reply over a lane of its own, and sends the next command.
 Latency counts from before the command is made to when the content is where `--sink` wants it. A lane whose end needs
-a client's socket gets the one of a drain (harness/roles/drain.py), whose reading is not waited for: latency then
+a client's socket gets the one of a drain (harness/load/socket_reader.py), whose reading is not waited for: latency then
 counts to when the last byte is in the socket. The CPU time and the memory of the result are those of the drains.
 """
 
@@ -16,23 +16,32 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from harness import registry, rendezvous, transfer
+from harness import console, registry, rendezvous, supervisor
 from harness.api import DataTransport
+from harness.load import gfclient, load_processes, loader
+from harness.load.socket_reader import Drain
+from harness.pipeline import transfer
+from harness.pipeline.from_cache import (
+    CacheLink,
+    Commands,
+    Lane,
+    NoCache,
+    open_proxy_home,
+    provision_lanes,
+    wait_for_cache,
+)
+from harness.pipeline.webproxy import add_lanes
 from harness.protocol import wire
-from harness.roles import crew, gfclient, load, program
-from harness.roles.drain import Drain
-from harness.roles.lanes import CacheLink, Commands, Lane, NoCache, open_proxy_home, provision_lanes, wait_for_cache
-from harness.roles.webproxy import add_lanes
 
 SINKS = ("discard", "copy", "checksum")
 
 _WARM, _COUNTS = range(2)  # the phases
 _LOOK = 0.25  # seconds between looks whether to stop, and between tellings of what has come
-_OUTCOME = {wire.STATUS_NOT_FOUND: load.NOT_FOUND, wire.STATUS_ERROR: load.ERROR}
+_OUTCOME = {wire.STATUS_NOT_FOUND: loader.NOT_FOUND, wire.STATUS_ERROR: loader.ERROR}
 _COPY = 1 << 20
 
 
-class Copy(load.Sink):
+class Copy(loader.Sink):
     """Copies content to memory of its own, one part over the other."""
 
     def __init__(self) -> None:
@@ -59,17 +68,17 @@ class Worker:
         lane: Lane,
         commands: Commands,
         paths: Sequence[str],
-        sinks: Sequence[load.Sink | None],
+        sinks: Sequence[loader.Sink | None],
         drain: Drain | None,
     ) -> None:
         self._lane, self._commands, self._drain = lane, commands, drain
         self._paths = [(path, os.fsencode(path)) for path in paths]
         self._sinks = sinks
-        self._sink: load.Sink | None = None  # of the phase
+        self._sink: loader.Sink | None = None  # of the phase
         self._content = 0  # of the latest request
         self.stopping = False
 
-    def run(self, phase: int, indices: range, until: int, tally: load.Tally) -> None:
+    def run(self, phase: int, indices: range, until: int, tally: loader.Tally) -> None:
         """Ask for the paths of `indices` (modulo their number) until they or the time end, ns of time.monotonic_ns().
 
         Raises OSError where the drain fails.
@@ -92,8 +101,8 @@ class Worker:
                 tally.tell(end)
         if drain is not None:
             wrong = drain.end()
-            tally.counts[load.OK] -= wrong
-            tally.counts[load.WRONG] += wrong
+            tally.counts[loader.OK] -= wrong
+            tally.counts[loader.WRONG] += wrong
         tally.end(end, (0, 0, 0, 0) if drain is None else drain.used)
 
     def _ask(self, index: int) -> int:
@@ -131,7 +140,7 @@ class Worker:
             self._content = length
             if status:
                 return _OUTCOME[status]
-            return load.OK if right else load.WRONG
+            return loader.OK if right else loader.WRONG
         except transfer.ClientGone as error:
             raise OSError(f"the drain has gone: {error}") from None
         except NoCache as error:
@@ -139,13 +148,13 @@ class Worker:
             wrong = str(error)
         except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
             wrong = f"{path}: {type(error).__name__}: {error}"
-        program.say(wrong)
+        console.say(wrong)
         if not sent:
             self._commands.forget()
         lane.give_up(-1 if drain is None else drain.sink, given, sent)
         if drain is not None and (given or sent):
             drain.renew()
-        return load.ERROR
+        return loader.ERROR
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -157,16 +166,24 @@ def arguments() -> argparse.ArgumentParser:
         "result are those of the processes that read from sockets, where lanes need such.",
     )
     add = parser.add_argument
-    add("-t", dest="threads", type=program.positive, default=1, help="worker threads a process (%(default)s)")
-    add("--processes", type=program.positive, default=1, help="worker processes (%(default)s)")
-    add("--sink", choices=SINKS, default=SINKS[0],
+    add("-t", dest="threads", type=console.positive, default=1, help="worker threads a process (%(default)s)")
+    add("--processes", type=console.positive, default=1, help="worker processes (%(default)s)")
+    add(
+        "--sink",
+        choices=SINKS,
+        default=SINKS[0],
         help="what becomes of content: nobody looks at it, it is copied to private memory, or its CRC-32 is compared "
-        "with that of the files (%(default)s)")
-    add("--verify", default=None, metavar="DIR",
-        help="compare content with the files below DIR: all of it in the warm-up")
+        "with that of the files (%(default)s)",
+    )
+    add(
+        "--verify",
+        default=None,
+        metavar="DIR",
+        help="compare content with the files below DIR: all of it in the warm-up",
+    )
     gfclient.add_common(parser)
     add_lanes(parser)
-    program.add_rendezvous(parser)
+    console.add_rendezvous(parser)
     return parser
 
 
@@ -179,7 +196,7 @@ def main(argv: Sequence[str]) -> int:
     if args.verify and args.sink != "checksum" and not args.warmup:
         parser.error(f"--verify needs content that --sink {args.sink} loses, unless there is a --warmup to do it in")
     gfclient.check_common(parser, args)
-    return program.main("lane", lambda: _run(args), stopped=130)
+    return console.main("lane", lambda: _run(args), stopped=130)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -193,13 +210,15 @@ def _run(args: argparse.Namespace) -> int:
     gfclient.check_apart(args, paths, workers)
     if args.verify:
         gfclient.check_below(args.verify, paths, "compare")
-    sums = load.checksums(args.verify, paths) if args.sink == "checksum" else {}
-    tallies = load.tallies(workers, args.requests)
+    sums = loader.checksums(args.verify, paths) if args.sink == "checksum" else {}
+    tallies = loader.tallies(workers, args.requests)
     with ExitStack() as undo:
         home = open_proxy_home(undo, args.name)
         wait_for_cache(args.name, args.wait, command)
         work = partial(_ask, args, home, data, paths, sums, tallies)
-        begun = crew.drive(args.processes, work, args.gate, partial(gfclient.tick, tallies) if args.live else None)
+        begun = load_processes.drive(
+            args.processes, work, args.gate, partial(gfclient.tick, tallies) if args.live else None
+        )
     return gfclient.report(gfclient.summarise(tallies, begun), args.json)
 
 
@@ -209,14 +228,14 @@ def _ask(
     data: DataTransport,
     paths: list[str],
     sums: dict[str, int],
-    tallies: list[load.Tally],
+    tallies: list[loader.Tally],
     process: int,
     abandoned: Callable[[], bool],
 ) -> Generator[None]:
-    """One process: see crew.Work."""
-    sys.setswitchinterval(program.SWITCH_INTERVAL)  # its threads are those of a proxy without clients
+    """One process: see load_processes.Work."""
+    sys.setswitchinterval(supervisor.SWITCH_INTERVAL)  # its threads are those of a proxy without clients
     numbers = range(process, len(tallies), args.processes)  # of its workers, among all
-    parts = [load.part(len(paths), number, len(tallies)) for number in numbers]
+    parts = [loader.part(len(paths), number, len(tallies)) for number in numbers]
     asked = [paths[part.start : part.stop] if args.apart else paths for part in parts]
     sinks = [_sinks(args, sums) for _ in numbers]
     with ExitStack() as undo:
@@ -235,7 +254,7 @@ def _ask(
         threads = _Threads(len(workers))
 
         def run(phase: int, until: int, requests: int | None) -> None:
-            shares = [load.share(requests, len(paths), number, len(tallies)) for number in numbers]
+            shares = [loader.share(requests, len(paths), number, len(tallies)) for number in numbers]
             tasks = [
                 partial(worker.run, phase, some, until, tallies[number])
                 for number, worker, some in zip(numbers, workers, shares, strict=True)
@@ -249,16 +268,16 @@ def _ask(
 
         if args.warmup:
             run(_WARM, gfclient.after(args.warmup), None)
-            load.check_warm([tallies[number] for number in numbers])
+            loader.check_warm([tallies[number] for number in numbers])
         yield
         run(_COUNTS, gfclient.after(args.seconds), args.requests)
         yield
 
 
-def _sinks(args: argparse.Namespace, sums: dict[str, int]) -> tuple[load.Sink | None, load.Sink | None]:
+def _sinks(args: argparse.Namespace, sums: dict[str, int]) -> tuple[loader.Sink | None, loader.Sink | None]:
     """What becomes of content, in each phase."""
-    measured = {"discard": None, "copy": Copy(), "checksum": load.Checksum(sums)}[args.sink]
-    return load.Compare(args.verify, load.Sink()) if args.verify else measured, measured
+    measured = {"discard": None, "copy": Copy(), "checksum": loader.Checksum(sums)}[args.sink]
+    return loader.Compare(args.verify, loader.Sink()) if args.verify else measured, measured
 
 
 class _Threads:

@@ -15,7 +15,7 @@ from contextlib import closing
 from functools import partial
 from typing import NoReturn
 
-from harness.roles import program
+from harness import console, supervisor
 
 # What a process does, given its number and a function that says whether to stop at once: a generator that prepares,
 # warms up, and yields; makes the requests that count, and yields again; cleans up. It is closed in any case, so `with`
@@ -41,7 +41,7 @@ def drive(processes: int, work: Work, gate: bool, tick: Callable[[int], None] | 
         if gate:
             print("warm", flush=True)
             if not sys.stdin.readline():
-                raise program.Failure("standard input ended before the go-ahead")
+                raise console.Failure("standard input ended before the go-ahead")
         begun = time.monotonic_ns()
         crew.go()
         crew.expect("finish", partial(tick, begun) if tick else None)
@@ -87,10 +87,10 @@ class _Crew:
                     each_second()
                 due += 1
             if report not in ended:
-                raise program.Failure(f"standard input ended before all processes could {what}")
+                raise console.Failure(f"standard input ended before all processes could {what}")
             self._poll.unregister(report)
             if not os.read(report, 1):
-                raise program.Failure(f"a process ended before it could {what}")
+                raise console.Failure(f"a process ended before it could {what}")
 
     def go(self) -> None:
         os.write(self._gate, b"+" * len(self._children))
@@ -98,7 +98,7 @@ class _Crew:
     def end(self) -> None:
         for fd in (self._gate, *self._reports):
             os.close(fd)
-        program.end(self._children)
+        supervisor.end(self._children)
 
 
 def _serve(index: int, work: Work, tell: int, gate: int) -> NoReturn:
@@ -121,7 +121,7 @@ def _serve(index: int, work: Work, tell: int, gate: int) -> NoReturn:
     except KeyboardInterrupt:
         pass  # abandoned
     except OSError as error:
-        program.say(str(error))
+        console.say(str(error))
     except BaseException:  # noqa: BLE001  a defect of ours, told in full
         traceback.print_exc()
     finally:

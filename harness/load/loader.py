@@ -22,7 +22,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from harness.histogram import BUCKETS, bucket
+from harness.load.histogram import BUCKETS, bucket
 from harness.protocol import getfile
 from harness.protocol.dialects import Dialect
 
@@ -45,7 +45,8 @@ class Tally:
 
     words: a count for each of OUTCOMES, then those named above; those up to END are of that time, which is a moment
     ago while requests are made. latencies: ns, in the order of the requests' ends, as far as there is room; histogram:
-    how many of the others are in each of harness.histogram's buckets. So hours of requests have room. firsts: ns to the
+    how many of the others are in each bucket of
+    histogram.py. So hours of requests have room. firsts: ns to the
     first bytes of replies.
     """
 
@@ -275,8 +276,10 @@ def find_target(host: str, port: int, timeout: float, dialect: Dialect) -> Targe
 
     Raises OSError where nobody knows the host.
     """
-    found = [Target(family, address[:2], timeout, dialect)  # type: ignore[arg-type]
-             for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]  # fmt: skip
+    found = [
+        Target(family, address[:2], timeout, dialect)  # type: ignore[arg-type]
+        for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ]
     return found[0] if len(found) == 1 else next(filter(_answers, found), found[0])
 
 

@@ -17,22 +17,25 @@ import struct
 from collections.abc import Sequence
 from typing import NoReturn
 
+from harness import console
 from harness.api import DescriptorSocket, limit_waits
-from harness.roles import load, program
+from harness.load import loader
 
 _READ = 1 << 20
 _LOOK = 0.25  # seconds between looks for the parent
-_RESULT = struct.Struct("@6Q")  # bytes that came, replies that were wrong, and the words of load.used_since
+_RESULT = struct.Struct("@6Q")  # bytes that came, replies that were wrong, and the words of loader.used_since
 
 
 class Drain:
     """From construction to close(); it has one connection at a time, from begin() to end(), and one thread uses it.
 
     sink: the descriptor to deliver to. delivered: bytes, counted by whoever delivers them.
-    used: what the process has used since begin(), in the words of load.used_since.
+    used: what the process has used since begin(), in the words of loader.used_since.
     """
 
-    def __init__(self, paths: Sequence[str], sinks: Sequence[load.Sink | None], hand_off: bool, timeout: float) -> None:
+    def __init__(
+        self, paths: Sequence[str], sinks: Sequence[loader.Sink | None], hand_off: bool, timeout: float
+    ) -> None:
         """sinks: what becomes of content, for each phase; None: nobody looks at it."""
         self._sinks, self._timeout = sinks, timeout
         self._bare = b"%d\n" if hand_off else b""
@@ -100,7 +103,9 @@ class Drain:
         os.waitpid(self._pid, 0)
 
 
-def _read(control: DescriptorSocket, parent: int, paths: Sequence[str], sinks: Sequence[load.Sink | None]) -> NoReturn:
+def _read(
+    control: DescriptorSocket, parent: int, paths: Sequence[str], sinks: Sequence[loader.Sink | None]
+) -> NoReturn:
     """The process: reads one connection after the other, and says what came."""
     buffer = memoryview(bytearray(_READ))
     try:
@@ -115,10 +120,10 @@ def _read(control: DescriptorSocket, parent: int, paths: Sequence[str], sinks: S
                 wrong = _look(replies, paths, sink)
             while replies.readinto(buffer):
                 pass
-            control.send(_RESULT.pack(replies.received, wrong, *load.used_since(before)))
+            control.send(_RESULT.pack(replies.received, wrong, *loader.used_since(before)))
             replies.close()
     except (OSError, ValueError) as error:
-        program.say(f"drain: {error}")
+        console.say(f"drain: {error}")
     finally:
         os._exit(1)
 
@@ -148,7 +153,7 @@ class _Replies(io.RawIOBase):
         super().close()
 
 
-def _look(replies: _Replies, paths: Sequence[str], sink: load.Sink) -> int:
+def _look(replies: _Replies, paths: Sequence[str], sink: loader.Sink) -> int:
     """How many of the replies that are complete are not what the sink expects."""
     wrong = 0
     pieces = io.BufferedReader(replies, _READ)

@@ -23,16 +23,17 @@ from mmap import PAGESIZE
 from typing import IO, Any
 
 import harness
-from harness import machine, registry, rendezvous, workload
+from harness import machine, registry, rendezvous
 from harness.api import DataTransport, Probe
-from harness.probes.proc import Cpu, read_from_disks, resident
-from harness.probing import ProbeFailed, Probing, Seen, disturbance
+from harness.factors import DIRECTORY, Spec, idle
+from harness.load.loader import OUTCOMES
+from harness.measure import file_sets
+from harness.measure.file_sets import Workload
+from harness.measure.probes.proc import Cpu, read_from_disks, resident
+from harness.measure.probing import ProbeFailed, Probing, Seen, disturbance
+from harness.origin import nginx
+from harness.pipeline.gfserver import SYSTEM
 from harness.results import COLUMN_OF, Bucket, Trial
-from harness.roles import nginx
-from harness.roles.gfserver import SYSTEM
-from harness.roles.load import OUTCOMES
-from harness.spec import DIRECTORY, Spec, idle
-from harness.workload import Workload
 
 _START = 30.0  # seconds for the programs to be ready
 _END = 4.0  # seconds for a program to end after SIGTERM
@@ -127,7 +128,7 @@ def impossible(spec: Spec) -> str:
     if spec.files.startswith(DIRECTORY) and kind == _NULL:
         return f"files {spec.files}: the null transport serves zeros; take a file set of sizes"
     if spec.page_cache == "cold":
-        files = len(workload.describe(spec.files, spec.copies, "").paths)
+        files = len(file_sets.describe(spec.files, spec.copies, "").paths)
         at_once = spec.clients if spec.scope == "pipeline" else spec.proxy_threads * spec.proxy_processes
         if files < at_once * _APART:
             return (
@@ -182,25 +183,54 @@ def _measure(
         backend = ["--direct", files.directory, *cold]
     elif spec.source == "curl":
         servers["origin"] = start(
-            "origin", "origin", "-c", files.directory, "-p", "0", "--latency", str(round(spec.origin_latency * 1e6)),
+            "origin",
+            "origin",
+            "-c",
+            files.directory,
+            "-p",
+            "0",
+            "--latency",
+            str(round(spec.origin_latency * 1e6)),
             *(["--bandwidth", str(spec.origin_bandwidth)] if spec.origin_bandwidth else []),
-            "--server", spec.origin_server, "--name", name, "--until-eof",
-        )  # fmt: skip
+            "--server",
+            spec.origin_server,
+            "--name",
+            name,
+            "--until-eof",
+        )
         told, _, trial.origin = servers["origin"].expect("origin: listening on", _START).rpartition(" by ")
         url = told.split()[3].rstrip(",")
         backend = ["-s", url, "--strategy", spec.strategy, "--reuse" if spec.reuse else "--no-reuse"]
     else:
         backend = ["-n", str(spec.lanes), "--data", registry.describe(data_transport(spec))]
         servers["cache"] = start(
-            "cache", "simplecached", "-c", files.directory, "-t", str(spec.cache_threads), "--processes",
-            str(spec.cache_processes), "--command", spec.command, *cold, *common,
-        )  # fmt: skip
+            "cache",
+            "simplecached",
+            "-c",
+            files.directory,
+            "-t",
+            str(spec.cache_threads),
+            "--processes",
+            str(spec.cache_processes),
+            "--command",
+            spec.command,
+            *cold,
+            *common,
+        )
     workers = ["-t", str(spec.proxy_threads), "--processes", str(spec.proxy_processes)]
     load = [
-        "-w", f"{directory}/workload.txt", "--warmup", str(spec.warmup), "--verify", files.directory, "--gate",
-        "--json", *(["-r", str(spec.requests)] if spec.requests else ["--seconds", str(spec.seconds)]),
-        *(["--live"] if live else []), *(["--apart"] if cold else []),
-    ]  # fmt: skip
+        "-w",
+        f"{directory}/file_sets.txt",
+        "--warmup",
+        str(spec.warmup),
+        "--verify",
+        files.directory,
+        "--gate",
+        "--json",
+        *(["-r", str(spec.requests)] if spec.requests else ["--seconds", str(spec.seconds)]),
+        *(["--live"] if live else []),
+        *(["--apart"] if cold else []),
+    ]
     if spec.scope == "lane":
         servers["cache"].expect("simplecached: ready", _START)
         client = servers["proxy"] = start("proxy", "lane", *workers, "--sink", spec.sink, *backend, *where, *load)
@@ -215,9 +245,19 @@ def _measure(
             load += ["--rate", str(spec.rate), "--arrivals", spec.arrivals]
             load += ["--seed", str(trial.seed + trial.block)]  # requests come to all cells of a block alike
         client = start(
-            "client", "gfclient", "-p", port, "-t", str(spec.clients), "--processes", str(spec.client_processes),
-            "--timeout", str(_REQUEST), f"--{spec.sink}", *load,
-        )  # fmt: skip
+            "client",
+            "gfclient",
+            "-p",
+            port,
+            "-t",
+            str(spec.clients),
+            "--processes",
+            str(spec.client_processes),
+            "--timeout",
+            str(_REQUEST),
+            f"--{spec.sink}",
+            *load,
+        )
     client.expect("warm", _START + spec.warmup)
     processes = {"client": client.pids(), **{role: program.pids() for role, program in servers.items()}}
     if "origin" in servers:  # it may be an nginx, which has workers of its own
@@ -391,10 +431,10 @@ def _text(cpus: set[int]) -> str:
 
 def _make_files(spec: Spec, directory: str) -> Workload:
     """The files to be asked for, and the list of them. Random bytes, but zeros where the transport invents zeros."""
-    files = workload.describe(spec.files, spec.copies, f"{directory}/files")
+    files = file_sets.describe(spec.files, spec.copies, f"{directory}/files")
     if files.directory == f"{directory}/files":
-        workload.make(files, _serves_zeros(spec), durable=spec.page_cache == "cold")
-    with open(f"{directory}/workload.txt", "w", encoding="utf-8", errors="surrogateescape") as lines:
+        file_sets.make(files, _serves_zeros(spec), durable=spec.page_cache == "cold")
+    with open(f"{directory}/file_sets.txt", "w", encoding="utf-8", errors="surrogateescape") as lines:
         lines.writelines(f"{path}\n" for path in files.paths)
     return files
 

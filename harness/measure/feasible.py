@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from harness import plugins, registry, trial
-from harness.spec import Spec
+from harness import plugins, registry
+from harness.factors import Spec
+from harness.measure import apart
 
 
 def refusals(cells: Iterable[Spec]) -> dict[Spec, str]:
@@ -16,12 +17,12 @@ def refusals(cells: Iterable[Spec]) -> dict[Spec, str]:
     found = {}
     tried: dict[tuple[Any, ...], str] = {}
     for cell in cells:
-        if reason := trial.impossible(cell):
+        if reason := apart.impossible(cell):
             found[cell] = reason
             continue
         if cell.source != "cache":
             continue
-        data = trial.data_transport(cell)
+        data = apart.data_transport(cell)
         key = cell.command, data, cell.lanes
         if key not in tried:
             tried[key] = plugins.unusable(registry.command_transport(cell.command), *[data] * cell.lanes)

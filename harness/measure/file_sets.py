@@ -4,8 +4,8 @@ import os
 import shutil
 from typing import NamedTuple
 
+from harness.factors import CLASSIC, DIRECTORY
 from harness.protocol import getfile
-from harness.spec import CLASSIC, DIRECTORY
 
 # The ten files of the course that this project began as: from nothing to 16 MiB, 3.07 MB on average.
 _KIB, _MIB = 1 << 10, 1 << 20

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness.api import Probe
-from harness.probes import proc
+from harness.measure.probes import proc
 from harness.results import PROBED, Bucket, Observation, Trial
 
 # From this share of the CPU time on, foreign load or steal disturbs a trial: what is to be told apart are differences

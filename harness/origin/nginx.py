@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import cache
 
 from harness import rendezvous
-from harness.roles.program import Failure
+from harness.console import Failure
 
 _START = 10.0  # seconds until it answers
 _END = 1.5  # seconds to end after SIGTERM
@@ -101,18 +101,32 @@ def serve(
     with open(f"{place}/nginx.conf", "w") as configuration:
         configuration.write(
             _CONFIGURATION.format(
-                home=place, processes=processes, user="user root;" * (not os.getuid()), makes="\n    ".join(makes),
-                address="{}:{}".format(*listener.getsockname()), root=os.path.abspath(root),
+                home=place,
+                processes=processes,
+                user="user root;" * (not os.getuid()),
+                makes="\n    ".join(makes),
+                address="{}:{}".format(*listener.getsockname()),
+                root=os.path.abspath(root),
             )
-        )  # fmt: skip
+        )
     master = subprocess.Popen(
-        [_find("setpriv") or "setpriv", "--pdeathsig", "TERM", _find("nginx") or "nginx",
-         "-p", place, "-e", f"{place}/start.log", "-c", f"{place}/nginx.conf"],
+        [
+            _find("setpriv") or "setpriv",
+            "--pdeathsig",
+            "TERM",
+            _find("nginx") or "nginx",
+            "-p",
+            place,
+            "-e",
+            f"{place}/start.log",
+            "-c",
+            f"{place}/nginx.conf",
+        ],
         env={**os.environ, "NGINX": f"{listener.fileno()};"},
         pass_fds=[listener.fileno(), home.lock],
         stdin=subprocess.DEVNULL,
         process_group=0,
-    )  # fmt: skip
+    )
     ended = os.pidfd_open(master.pid)
     try:
         with socket.create_connection(listener.getsockname(), _START) as client:

@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from urllib.parse import unquote_to_bytes
 
-from harness import rendezvous
-from harness.roles import nginx, program
-from harness.roles.catalogue import open_source
-from harness.roles.gfserver import CONGESTION, listen
+from harness import console, rendezvous, supervisor
+from harness.origin import nginx
+from harness.pipeline.catalogue import open_source
+from harness.pipeline.gfserver import CONGESTION, listen
 
 Find = Callable[[bytes], int | None]
 
@@ -179,17 +179,30 @@ def arguments() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused, 3 nginx is not able to.",
     )
     add = parser.add_argument
-    add("-c", dest="source", required=True, metavar="SOURCE",
-        help="a directory, or a file of lines `/key path` (paths from the working directory)")
-    add("-p", dest="port", type=program.port, default=8080, help="port; 0 picks one (%(default)s)")
+    add(
+        "-c",
+        dest="source",
+        required=True,
+        metavar="SOURCE",
+        help="a directory, or a file of lines `/key path` (paths from the working directory)",
+    )
+    add("-p", dest="port", type=console.port, default=8080, help="port; 0 picks one (%(default)s)")
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    add("--processes", type=program.positive, default=os.cpu_count(), help="worker processes (one a CPU)")
-    add("--latency", type=program.count, default=0, metavar="MICROSECONDS", help="that each response waits (none)")
-    add("--bandwidth", type=program.size, default=None, metavar="BYTES", help="a second for each connection (no limit)")
-    add("--server", choices=SERVERS, default="own",
-        help="who serves: this program, nginx, or `auto`: nginx where that is installed and able to (%(default)s)")
-    add("--name", default=rendezvous.DEFAULT, metavar="RENDEZVOUS",
-        help="with nginx: where its configuration is kept while it runs (%(default)s)")
+    add("--processes", type=console.positive, default=os.cpu_count(), help="worker processes (one a CPU)")
+    add("--latency", type=console.count, default=0, metavar="MICROSECONDS", help="that each response waits (none)")
+    add("--bandwidth", type=console.size, default=None, metavar="BYTES", help="a second for each connection (no limit)")
+    add(
+        "--server",
+        choices=SERVERS,
+        default="own",
+        help="who serves: this program, nginx, or `auto`: nginx where that is installed and able to (%(default)s)",
+    )
+    add(
+        "--name",
+        default=rendezvous.DEFAULT,
+        metavar="RENDEZVOUS",
+        help="with nginx: where its configuration is kept while it runs (%(default)s)",
+    )
     add("--until-eof", action="store_true", help="end when standard input does: for programs that start this one")
     return parser
 
@@ -197,14 +210,14 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """`harness origin`: run until a signal asks to end. Returns the exit code."""
     args = arguments().parse_args(argv)
-    return program.main("origin", lambda: _run(args))
+    return console.main("origin", lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
     find = open_source(args.source).find
     unable = "" if args.server == "own" else nginx.unable(args.source, bool(args.latency or args.bandwidth))
     if args.server == "nginx" and unable:
-        raise program.Refused(unable)
+        raise console.Refused(unable)
     with listen(args.host, args.port, 1.0, CONGESTION, cork=False) as listener:
         listener.setblocking(False)
         host, port = listener.getsockname()[:2]
@@ -214,12 +227,12 @@ def _run(args: argparse.Namespace) -> None:
 
         if args.server != "own" and not unable:
             with ExitStack() as undo:
-                home = program.open_home(undo, args.name, f"origin-{os.getpid()}-{os.urandom(3).hex()}")
+                home = supervisor.open_home(undo, args.name, f"origin-{os.getpid()}-{os.urandom(3).hex()}")
                 nginx.serve(listener, args.source, args.processes, home, ready, args.until_eof)
             return
         if args.bandwidth is not None:
             listener.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, args.bandwidth)
-        program.run(
+        supervisor.run(
             args.processes,
             lambda _: Server(listener, find, args.latency / 1e6),
             lambda: ready("harness origin"),

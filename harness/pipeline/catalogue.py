@@ -9,7 +9,7 @@ import os
 import re
 import stat
 
-from harness.roles.program import Refused
+from harness.console import Refused
 
 COLD = "drop each file from the page cache when it is asked for"  # what the programs' option does
 _DETOUR = re.compile(rb"/\.{0,2}(?:/|$)")

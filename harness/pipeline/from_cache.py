@@ -17,12 +17,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import NamedTuple
 
-from harness import registry, rendezvous, transfer
+from harness import registry, rendezvous
 from harness.api import CommandSender, CommandTransport, DataTransport, Scope
+from harness.console import Failure, pause, say
+from harness.pipeline import transfer
+from harness.pipeline.gfserver import Handler
 from harness.protocol import getfile, wire
 from harness.protocol.dialects import Dialect
-from harness.roles.gfserver import Handler
-from harness.roles.program import Failure, open_home, pause, say
+from harness.supervisor import open_home
 
 CACHE = "cache"
 CHANNEL = "channel"

@@ -25,10 +25,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from harness import __version__
 from harness.api import send_file
+from harness.console import Failure, say
+from harness.pipeline.gfserver import Handler, push, readable
 from harness.protocol import getfile
 from harness.protocol.dialects import Dialect
-from harness.roles.gfserver import Handler, push, readable
-from harness.roles.program import Failure, say
 
 try:
     import pycurl

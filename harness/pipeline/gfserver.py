@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from harness.api import limit_waits
+from harness.console import say
 from harness.protocol import getfile
 from harness.protocol.dialects import Dialect
-from harness.roles.program import say
 
 # Writes the whole reply to (client's socket, path) and lets the socket open. Raises OSError or EOFError where it was
 # cut, so that the connection ends with it.

@@ -1,7 +1,7 @@
 """The cache: worker threads that take commands from the channel and answer each over the lane that it names.
 
 It is told nothing about data transports: beside each lane its proxy has noted which one it is. With --origin it fetches
-what is not in its own files (store.py); a request waits for that, and other requests for the same file with it.
+what is not in its own files (http_store.py); a request waits for that, and other requests for the same file with it.
 """
 
 import argparse
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from harness import registry, rendezvous, transfer
+from harness import console, registry, rendezvous, supervisor
 from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Sender
+from harness.pipeline import transfer
+from harness.pipeline.catalogue import COLD, Cold, Directory, Locals, open_source
+from harness.pipeline.from_cache import CACHE, CHANNEL, COMMANDS, LANE, proxies
 from harness.protocol import wire
-from harness.roles import program
-from harness.roles.catalogue import COLD, Cold, Directory, Locals, open_source
-from harness.roles.lanes import CACHE, CHANNEL, COMMANDS, LANE, proxies
 
 if TYPE_CHECKING:
-    from harness.roles.store import Fetching
+    from harness.pipeline.http_store import Fetching
 
 DEFAULT_COMMAND = "posix_mq"
 _QUIET = 0.1  # seconds without a command after which none is on its way
@@ -75,7 +75,7 @@ class CacheWorkers:
                 continue
             except Exception as error:  # noqa: BLE001  whatever a plugin raises: nobody may take it for a cache that serves
                 try:
-                    program.say(f"the command channel failed: {type(error).__name__}: {error}")
+                    console.say(f"the command channel failed: {type(error).__name__}: {error}")
                 finally:
                     os._exit(1)
             self._busy[index] = True
@@ -84,7 +84,7 @@ class CacheWorkers:
             try:
                 self._answer(record)
             except Exception as error:  # noqa: BLE001  a defect costs its request, not the worker
-                program.say(f"request failed: {type(error).__name__}: {error}")
+                console.say(f"request failed: {type(error).__name__}: {error}")
             self._busy[index] = False
 
     def _answer(self, record: bytes) -> None:
@@ -101,7 +101,7 @@ class CacheWorkers:
                 else:
                     status, fd, length = wire.STATUS_OK, found, os.fstat(found).st_size
         except Exception as error:  # noqa: BLE001  a defect costs its request, not the lane
-            program.say(f"{os.fsdecode(path)}: {error}")
+            console.say(f"{os.fsdecode(path)}: {error}")
         try:
             lane.answer(request_id, status, fd, length)
         except BaseException:
@@ -172,18 +172,27 @@ def arguments() -> argparse.ArgumentParser:
         "the transport or this machine.",
     )
     add = parser.add_argument
-    add("-c", dest="source", default=None, metavar="SOURCE",
-        help="a directory, or a file of lines `/key path` (paths from the working directory)")
-    add("--origin", default=None, metavar="URL",
-        help="fetch what is not in SOURCE from this HTTP origin, /path from URL/path, and keep it (off)")
+    add(
+        "-c",
+        dest="source",
+        default=None,
+        metavar="SOURCE",
+        help="a directory, or a file of lines `/key path` (paths from the working directory)",
+    )
+    add(
+        "--origin",
+        default=None,
+        metavar="URL",
+        help="fetch what is not in SOURCE from this HTTP origin, /path from URL/path, and keep it (off)",
+    )
     add("--store", default=None, metavar="DIR", help="keep it there, also for the next run (default: for this run)")
-    add("--store-size", type=program.size, default=1 << 30, metavar="BYTES", help="keep no more than that (1GiB)")
-    add("-t", dest="threads", type=program.positive, default=4, help="worker threads a process (%(default)s)")
-    add("--processes", type=program.positive, default=1, help="worker processes (%(default)s)")
+    add("--store-size", type=console.size, default=1 << 30, metavar="BYTES", help="keep no more than that (1GiB)")
+    add("-t", dest="threads", type=console.positive, default=4, help="worker threads a process (%(default)s)")
+    add("--processes", type=console.positive, default=1, help="worker processes (%(default)s)")
     add("--command", default=DEFAULT_COMMAND, metavar="NAME[:opt=val,...]", help="command transport (%(default)s)")
-    add("-d", dest="delay", type=program.count, default=0, metavar="MICROSECONDS", help="delay of each lookup")
+    add("-d", dest="delay", type=console.count, default=0, metavar="MICROSECONDS", help="delay of each lookup")
     add("--cold", action="store_true", help=COLD)
-    program.add_common(parser)
+    console.add_common(parser)
     return parser
 
 
@@ -193,7 +202,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.source is None and args.origin is None:
         parser.error("one of these is required: -c, --origin")
-    return program.main("simplecached", lambda: _run(args))
+    return console.main("simplecached", lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -201,21 +210,26 @@ def _run(args: argparse.Namespace) -> None:
     catalogue: Directory | Locals | Cold | Fetching | None
     catalogue = own = None if args.source is None else open_source(args.source, args.cold)
     with ExitStack() as undo:
-        home = program.open_home(undo, args.name, CACHE)
+        home = supervisor.open_home(undo, args.name, CACHE)
         if args.origin is not None:
-            from harness.roles import origin, store  # noqa: PLC0415  libcurl costs a sixth of the start
+            from harness.pipeline import from_http, http_store  # noqa: PLC0415  libcurl costs a sixth of the start
 
             where = args.store or f"{home.directory}/store"
-            kept = store.Store(origin.parse_url(args.origin, args.timeout), where, args.store_size, args.timeout,
-                               durable=args.store is not None)  # fmt: skip
-            catalogue = store.Fetching(own, kept)
+            kept = http_store.Store(
+                from_http.parse_url(args.origin, args.timeout),
+                where,
+                args.store_size,
+                args.timeout,
+                durable=args.store is not None,
+            )
+            catalogue = http_store.Fetching(own, kept)
         assert catalogue is not None
         serving = home.hold(rendezvous.SERVING)
         scope = home.scope(COMMANDS, args.timeout)
         try:
             undo.enter_context(transport.provision(scope))
         except OSError as error:
-            raise program.Refused(f"{transport.name}: {error}") from None
+            raise console.Refused(f"{transport.name}: {error}") from None
 
         def serve(_: int) -> CacheWorkers:
             return CacheWorkers(catalogue, transport, scope, args.name, args.threads, args.delay / 1e6)
@@ -223,7 +237,9 @@ def _run(args: argparse.Namespace) -> None:
         def ready() -> None:
             rendezvous.write_note(f"{home.directory}/{CHANNEL}", args.timeout, registry.describe(transport))
             origin_too = f", and from {kept.origin.url}" if args.origin is not None else ""
-            print(f"simplecached: ready at rendezvous {args.name!r} over {registry.describe(transport)}{origin_too}",
-                  flush=True)  # fmt: skip
+            print(
+                f"simplecached: ready at rendezvous {args.name!r} over {registry.describe(transport)}{origin_too}",
+                flush=True,
+            )
 
-        program.run(args.processes, serve, ready, lambda: rendezvous.unhold(serving), args.until_eof)
+        supervisor.run(args.processes, serve, ready, lambda: rendezvous.unhold(serving), args.until_eof)

@@ -6,14 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from harness import registry
+from harness import console, registry, supervisor
 from harness.api import send_file
+from harness.pipeline.catalogue import COLD, Cold, Directory, Locals, open_source
+from harness.pipeline.from_cache import CacheBackend, open_proxy_home, wait_for_cache
+from harness.pipeline.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen
 from harness.protocol import getfile
 from harness.protocol.dialects import DIALECTS, Dialect
-from harness.roles import program
-from harness.roles.catalogue import COLD, Cold, Directory, Locals, open_source
-from harness.roles.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen
-from harness.roles.lanes import CacheBackend, open_proxy_home, wait_for_cache
 
 DEFAULT_DATA = "posix_shm"
 STRATEGIES = ("head-then-get", "single-get", "buffered")  # of getting a file from an HTTP origin
@@ -38,7 +37,7 @@ class DirectBackend:
         try:
             fd = self._find(path)
         except OSError as error:
-            program.say(f"{os.fsdecode(path)}: {error}")
+            console.say(f"{os.fsdecode(path)}: {error}")
             os.write(client, self._refusal_header(getfile.ERROR))
             return
         if fd is None:
@@ -58,45 +57,85 @@ def arguments() -> argparse.ArgumentParser:
         "the transport or this machine.",
     )
     add = parser.add_argument
-    add("-p", dest="port", type=program.port, default=25496, help="port; 0 picks one (%(default)s)")
+    add("-p", dest="port", type=console.port, default=25496, help="port; 0 picks one (%(default)s)")
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    add("-t", dest="threads", type=program.positive, default=4, help="worker threads a process (%(default)s)")
-    add("--processes", type=program.positive, default=1, help="worker processes (%(default)s)")
+    add("-t", dest="threads", type=console.positive, default=4, help="worker threads a process (%(default)s)")
+    add("--processes", type=console.positive, default=1, help="worker processes (%(default)s)")
     add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE, towards clients (%(default)s)")
-    add("--congestion", default=CONGESTION, metavar="NAME",
-        help=f"TCP congestion control towards clients; `{SYSTEM}` leaves the machine's default (%(default)s)")
+    add(
+        "--congestion",
+        default=CONGESTION,
+        metavar="NAME",
+        help=f"TCP congestion control towards clients; `{SYSTEM}` leaves the machine's default (%(default)s)",
+    )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--direct", default=None, metavar="SOURCE",
-                        help="no cache: serve SOURCE from here with sendfile(2)")  # fmt: skip
+    source.add_argument(
+        "--direct", default=None, metavar="SOURCE", help="no cache: serve SOURCE from here with sendfile(2)"
+    )
     add("--cold", action="store_true", help=f"with --direct: {COLD}")
-    source.add_argument("-s", "--server", default=None, metavar="URL",
-                        help="no cache: serve from this HTTP origin, /path from URL/path")  # fmt: skip
-    add("--strategy", choices=STRATEGIES, default="single-get",
-        help="with -s: ask for the length first, pass on what one GET brings, or collect that first (%(default)s)")
+    source.add_argument(
+        "-s", "--server", default=None, metavar="URL", help="no cache: serve from this HTTP origin, /path from URL/path"
+    )
+    add(
+        "--strategy",
+        choices=STRATEGIES,
+        default="single-get",
+        help="with -s: ask for the length first, pass on what one GET brings, or collect that first (%(default)s)",
+    )
     add("--reuse", action=argparse.BooleanOptionalAction, default=True, help="with -s: keep connections to the origin")
-    add("--memory", type=program.size, default=1 << 20, metavar="BYTES",
-        help="with -s: how much of a body that has to be collected is kept in memory, the rest in a file (1MiB)")
-    add("--largest", type=program.size, default=4 << 30, metavar="BYTES",
-        help="with -s: the largest body that is collected (4GiB); a larger one is an ERROR")
+    add(
+        "--memory",
+        type=console.size,
+        default=1 << 20,
+        metavar="BYTES",
+        help="with -s: how much of a body that has to be collected is kept in memory, the rest in a file (1MiB)",
+    )
+    add(
+        "--largest",
+        type=console.size,
+        default=4 << 30,
+        metavar="BYTES",
+        help="with -s: the largest body that is collected (4GiB); a larger one is an ERROR",
+    )
     add("--spool", default="/var/tmp", metavar="DIR", help="with -s: where that file is, without a name (%(default)s)")  # noqa: S108
     add_lanes(parser)
-    program.add_common(parser)
+    console.add_common(parser)
     return parser
 
 
 def add_lanes(parser: argparse.ArgumentParser) -> None:
     """The options of every program that has lanes to a cache."""
     add = parser.add_argument
-    add("-n", dest="lanes", type=program.positive, default=None,
-        help="lanes, dealt out to the processes (default: one for each worker)")
-    add("-z", dest="chunk", type=program.size, default=None, metavar="CHUNK_BYTES",
+    add(
+        "-n",
+        dest="lanes",
+        type=console.positive,
+        default=None,
+        help="lanes, dealt out to the processes (default: one for each worker)",
+    )
+    add(
+        "-z",
+        dest="chunk",
+        type=console.size,
+        default=None,
+        metavar="CHUNK_BYTES",
         help="bytes that a lane moves at a time, such as 65536 or 64KiB (default: the transport's); a client has "
-        "--timeout to take so many")
+        "--timeout to take so many",
+    )
     add("--data", default=DEFAULT_DATA, metavar="NAME[:opt=val,...]", help="data transport (%(default)s)")
-    add("--command", default=None, metavar="NAME[:opt=val,...]",
-        help="command transport that the cache must have (default: whichever it has)")
-    add("--wait", type=program.seconds_or_0, default=30.0, metavar="SECONDS",
-        help="how long to wait for a cache at the start (%(default)g); with 0 a proxy starts without one")
+    add(
+        "--command",
+        default=None,
+        metavar="NAME[:opt=val,...]",
+        help="command transport that the cache must have (default: whichever it has)",
+    )
+    add(
+        "--wait",
+        type=console.seconds_or_0,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long to wait for a cache at the start (%(default)g); with 0 a proxy starts without one",
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,7 +144,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.cold and args.direct is None:
         parser.error("--cold goes with --direct: files of a cache are dropped by `simplecached --cold`")
-    return program.main("webproxy", lambda: _run(args))
+    return console.main("webproxy", lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -120,14 +159,14 @@ def _run(args: argparse.Namespace) -> None:
             def backend(_: int) -> Backend:
                 return DirectBackend(catalogue, args.timeout, dialect)
         elif args.server is not None:
-            from harness.roles import origin  # noqa: PLC0415  libcurl costs a sixth of the start
+            from harness.pipeline import from_http  # noqa: PLC0415  libcurl costs a sixth of the start
 
-            source = origin.parse_url(args.server, args.timeout, args.reuse)
-            bounds = origin.Bounds(args.memory, args.largest, args.spool)
+            source = from_http.parse_url(args.server, args.timeout, args.reuse)
+            bounds = from_http.Bounds(args.memory, args.largest, args.spool)
             what = f"{source.url} by {args.strategy}"
 
             def backend(_: int) -> Backend:
-                return origin.OriginBackend(source, args.strategy, bounds, args.timeout, dialect)
+                return from_http.OriginBackend(source, args.strategy, bounds, args.timeout, dialect)
         else:
             lanes = args.lanes or args.processes * args.threads
             if lanes < args.processes:
@@ -144,7 +183,7 @@ def _run(args: argparse.Namespace) -> None:
                 return CacheBackend(home, args.name, data, slots, args.timeout, dialect)
 
         host, port = listener.getsockname()[:2]
-        program.run(
+        supervisor.run(
             args.processes,
             lambda process: Server(listener, args.threads, backend(process), args.timeout, dialect),
             lambda: print(f"webproxy: listening on {host}:{port}, serving {what}", flush=True),

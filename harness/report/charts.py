@@ -6,15 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness.analysis import wording
+from harness.analysis import naming
 from harness.analysis.cells import MEDIAN_LATENCY, THROUGHPUT
+from harness.analysis.chart_data import FIRM, MODES, ROLES, Details, Percentile
 from harness.analysis.compare import Comparison
-from harness.analysis.details import FIRM, MODES, ROLES, Details, Percentile
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context, Study
 from harness.analysis.verdicts import WITHHELD
 from harness.report import plot
-from harness.report.look import MOST_MARKS, MOST_PANELS, MOST_ROWS, Look, few, left_out, tip, told
+from harness.report.design_styles import MOST_MARKS, MOST_PANELS, MOST_ROWS, Look, few, left_out, tip, told
 from harness.report.markup import Markup, el
 from harness.report.plot import Figure, Panel, Scale, micros, number, short, words
 from harness.results import FACTORS, Trial
@@ -162,7 +162,7 @@ def _sizes(study: Study, look: Look) -> Figure | None:
     ]
     panels = []
     for levels, some in groups[: MOST_PANELS // 2]:
-        about = wording.label(levels)
+        about = naming.label(levels)
         metric, title, label = _absolute_axis(some[0].metric == MEDIAN_LATENCY, name)
         panels += [
             Panel(", ".join(filter(None, (title, about))), _lines(some, look, name, metric, label)),
@@ -219,7 +219,7 @@ def _lines(contexts: list[Context], look: Look, name: str, metric: str, label: C
             x,
             18,
             height,
-            lambda tick: wording.value(name, f"{tick:.0f}" if name == "files" else tick),
+            lambda tick: naming.value(name, f"{tick:.0f}" if name == "files" else tick),
             _UNITS[name],
             ticks,
         )
@@ -270,7 +270,7 @@ def _heat(study: Study, look: Look) -> Figure | None:
         for cell in context.cells:
             others = {name: cell.design[name] for name in look.factors if name not in (*pair, "source")}
             if cell.design.get("source") != "direct":
-                rest[wording.design(others)].append(cell)
+                rest[naming.design(others)].append(cell)
         for about, cells in rest.items():
             if all(len({cell.design[name] for cell in cells}) > 1 for name in pair):
                 title = ", ".join(filter(None, (context.label, about)))
@@ -301,7 +301,7 @@ def _heat_panel(context: Context, cells: list[Cell], look: Look, pair: tuple[str
         # On a phone many columns do not fit: the longer factor goes down.
         turned = len(levels[1]) > len(levels[0]) and width / len(levels[1]) < 44
         first, second = (1, 0) if turned else (0, 1)
-        names, heads = ([wording.value(pair[one], level) or "own" for level in levels[one]] for one in (first, second))
+        names, heads = ([naming.value(pair[one], level) or "own" for level in levels[one]] for one in (first, second))
         left = min(max(map(len, names)) * plot.LETTER + 10, width * 0.3)
         wide, high = (width - left) / len(heads), 26
         drawn, top = plot.heads(heads, left, wide)
@@ -570,7 +570,7 @@ def changes(comparison: Comparison) -> Figure:
     """The cells of two runs: ratios of B to A."""
     pairs, rows = comparison.pairs[: MOST_ROWS * 2], []
     for key, pair in enumerate(pairs):
-        name = wording.label(pair.levels) or "all trials"
+        name = naming.label(pair.levels) or "all trials"
         sides = f"A: {number(pair.first.value)}, B: {number(pair.second.value)}"
         text = "\n".join((name, sides, f"B to A: {told(pair.ratio)}", f"verdict: {pair.verdict}"))
         rows.append(_Row(name, key, _CHANGE.get(pair.verdict, "floor"), 0, pair.ratio, text))

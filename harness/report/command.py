@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness import results
-from harness.analysis import compare, details, directory, study, wording
-from harness.analysis.details import Details
+from harness.analysis import chart_data, compare, naming, run_files, study
+from harness.analysis.chart_data import Details
 from harness.analysis.study import Study
-from harness.report import charts, figures, page
+from harness.report import charts, export, page
 from harness.report import tables as contents
-from harness.report.look import Look
+from harness.report.design_styles import Look
 from harness.report.markup import Markup, el
 from harness.report.plot import Figure
 from harness.results import Trial
@@ -48,33 +48,33 @@ def main(argv: Sequence[str]) -> int:
         else:
             written = [write(args.directory, args.output)]
             formats = [one for one in args.figures.split(",") if one]
-            written += figures.write(pictures(args.directory), args.directory, formats, args.only) if formats else []
+            written += export.write(pictures(args.directory), args.directory, formats, args.only) if formats else []
         print("\n".join(written))
         return 0
 
-    return directory.main("report", body)
+    return run_files.main("report", body)
 
 
 def write(place: str, output: str | None = None) -> str:
     """Write the page of a run, and return its path. Raises OSError, ValueError."""
     trials, experiment = load(place)
     found = study.analyse(trials, experiment)
-    more = details.read(place, trials)
+    more = chart_data.read(place, trials)
     path = output or f"{place}/{NAME}"
     return _write(path, _report(place, trials, experiment, found, more))
 
 
 def load(place: str) -> tuple[list[Trial], dict[str, Any]]:
-    """As directory.load; a run that was ended before its first trial has none."""
-    if os.path.exists(f"{place}/{results.TRIALS}") or not os.path.exists(f"{place}/{directory.EXPERIMENT}"):
-        return directory.load(place)
-    return [], directory.experiment(place)
+    """As run_files.load; a run that was ended before its first trial has none."""
+    if os.path.exists(f"{place}/{results.TRIALS}") or not os.path.exists(f"{place}/{run_files.EXPERIMENT}"):
+        return run_files.load(place)
+    return [], run_files.experiment(place)
 
 
 def pictures(place: str) -> list[Figure]:
     """The pictures of a run."""
     trials, experiment = load(place)
-    return charts.charts(study.analyse(trials, experiment), details.read(place, trials), trials)
+    return charts.charts(study.analyse(trials, experiment), chart_data.read(place, trials), trials)
 
 
 def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], found: Study, more: Details) -> str:
@@ -132,7 +132,7 @@ def _measured(
     given = environment(place)
     origin = given.get("experiment") if isinstance(given.get("experiment"), dict) else {}
     assert isinstance(origin, dict)
-    command = origin.get("command") or [f"{place}/{directory.EXPERIMENT}"] * bool(experiment)
+    command = origin.get("command") or [f"{place}/{run_files.EXPERIMENT}"] * bool(experiment)
     if isinstance(command, list):  # the arguments of `harness run`
         command = shlex.join(("harness", "run", *map(str, command))) if command else ""
     counts = found.counts
@@ -166,7 +166,7 @@ def _measured(
             el(
                 "li",
                 f"trial {trial.trial}, block {trial.block}, {trial.command} + {trial.data}, "
-                f"{wording.value('files', trial.files)}: {trial.status}: {trial.reason}",
+                f"{naming.value('files', trial.files)}: {trial.status}: {trial.reason}",
             )
             for trial in bad[:200]
         ]
@@ -189,7 +189,7 @@ def _measured(
         parts.append(
             el("details", el("summary", "The machine: limits, settings, versions"), page.facts(page.flat(rest)))
         )
-    path = f"{place}/{directory.EXPERIMENT}"
+    path = f"{place}/{run_files.EXPERIMENT}"
     if os.path.exists(path):
         with open(path, encoding="utf-8", errors="replace") as file:
             parts.append(
@@ -203,7 +203,7 @@ def _measured(
             "probes.csv",
             "symbols.csv",
             ENVIRONMENT,
-            directory.EXPERIMENT,
+            run_files.EXPERIMENT,
             "datapackage.json",
             "logs",
         )
@@ -223,7 +223,7 @@ def _measured(
 
 def against(first: str, second: str, metric: str, output: str | None = None) -> str:
     """Write the page that compares two runs, and return its path. Raises OSError, ValueError."""
-    loaded = [directory.load(one) for one in (first, second)]
+    loaded = [run_files.load(one) for one in (first, second)]
     found = compare.compare(loaded[0][0], loaded[1][0], metric)
     picture = charts.changes(found)
     worse = [pair for pair in found.pairs if pair.verdict in ("slower", "more")]
@@ -279,7 +279,7 @@ def index(root: str, output: str | None = None) -> str:
     cards = []
     for name in sorted(os.listdir(root)):
         place = f"{root}/{name}"
-        if not any(os.path.exists(f"{place}/{file}") for file in (results.TRIALS, directory.EXPERIMENT)):
+        if not any(os.path.exists(f"{place}/{file}") for file in (results.TRIALS, run_files.EXPERIMENT)):
             continue
         try:
             cards.append(_card(place, name, path))
@@ -297,7 +297,7 @@ def index(root: str, output: str | None = None) -> str:
 def _card(place: str, name: str, path: str) -> Markup:
     trials, experiment = load(place)
     found = study.analyse(trials, experiment)
-    written = _write(f"{place}/{NAME}", _report(place, trials, experiment, found, details.read(place, trials)))
+    written = _write(f"{place}/{NAME}", _report(place, trials, experiment, found, chart_data.read(place, trials)))
     link = os.path.relpath(written, os.path.dirname(os.path.abspath(path)))
     outcomes = [answer.outcome for answer in found.answers]
     badges = [

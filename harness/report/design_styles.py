@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from harness.analysis import wording
+from harness.analysis import naming
 from harness.analysis.cells import MEDIAN_LATENCY
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context, Study
@@ -44,7 +44,7 @@ class Look:
             name = min(self.factors, key=lambda one: len({cell.design[one] for cell in self.cells}))
             alike = {self.key(cell) for cell in self.cells if cell.design[name] == base.design[name]}
             if 1 < len(alike) <= MOST_LINES + 2:
-                given = wording.design({name: base.design[name]})
+                given = naming.design({name: base.design[name]})
                 return alike, f"Drawn are those with the baseline's {name}, {given}. The tables have all."
         places = range(MOST_LINES)
         best = [self.key(cell) for place in places for one in study.contexts for cell in one.cells[place : place + 1]]
@@ -69,7 +69,7 @@ class Look:
         """The short name of a cell's design."""
         if cell.design.get("source") == "direct":
             return "direct"
-        return wording.design({name: cell.design[name] for name in self.factors}) or cell.label
+        return naming.design({name: cell.design[name] for name in self.factors}) or cell.label
 
     def colour(self, cell: Cell) -> str:
         """The class of a cell's colour; floors are grey."""
@@ -102,7 +102,7 @@ class Look:
                 if cell.design.get("source") != "direct":
                     levels[name, cell.design[name]].append(self.key(cell))
         return [
-            (f"{name.removesuffix('_bytes')}: {wording.value(name, given) or 'own'}", keys, "", 0)
+            (f"{name.removesuffix('_bytes')}: {naming.value(name, given) or 'own'}", keys, "", 0)
             for (name, given), keys in levels.items()
         ]
 

@@ -10,15 +10,15 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from harness.analysis import claims, wording
-from harness.analysis.answers import Answer, Finding
+from harness.analysis import claims, naming
 from harness.analysis.cells import MEDIAN_LATENCY
+from harness.analysis.chart_data import Floor, floors
 from harness.analysis.claims import REFUTED, SUPPORTED
-from harness.analysis.details import Floor, floors
 from harness.analysis.intervals import Estimate
+from harness.analysis.judgements import Answer, Finding
 from harness.analysis.study import Crossover, Segment, Study
 from harness.report import plot
-from harness.report.look import Look, told
+from harness.report.design_styles import Look, told
 from harness.report.markup import Markup, data, el, join
 from harness.report.plot import Figure, Scale, micros, number
 from harness.results import COLUMN_OF
@@ -26,6 +26,7 @@ from harness.results import COLUMN_OF
 _TIP = re.compile(' data-tip="([^"]*)"')  # many marks tell the same, on wide and narrow pictures all do: once is enough
 WIDE, NARROW = 860, 343
 _BADGES = {SUPPORTED: "good", REFUTED: "bad"}
+
 
 @cache
 def asset(name: str) -> str:
@@ -111,7 +112,7 @@ def _advice(crossovers: Sequence[Crossover]) -> list[Markup]:
 
 def _segments(segments: Sequence[Segment]) -> Iterable[Markup]:
     for position, segment in enumerate(segments):
-        first, last = (wording.value("files", segment.files[end]) for end in (0, -1))
+        first, last = (naming.value("files", segment.files[end]) for end in (0, -1))
         where = first if first == last else f"{first} to {last}"
         if len(segments) > 1 and segment.files[0].isdecimal():
             where = f"up to {last}" if position == 0 else f"from {first} on" if position == len(segments) - 1 else where
@@ -182,7 +183,7 @@ def _leaders(study: Study) -> Markup:
 def _claim(answer: Answer) -> Markup:
     claim = answer.claim
     sides = (
-        f"{claim.metric} of {wording.design(claim.test)} to {wording.design(claim.baseline)}, expected: {claim.expect}"
+        f"{claim.metric} of {naming.design(claim.test)} to {naming.design(claim.baseline)}, expected: {claim.expect}"
     )
     return el(
         "article",
@@ -391,7 +392,7 @@ def settings(fixed: Mapping[str, Any]) -> str:
     """What was the same in all trials."""
     names = {column: name for name, column in COLUMN_OF.items()}
     return ", ".join(
-        f"{names.get(name, name)} {wording.value(name, value)}"
+        f"{names.get(name, name)} {naming.value(name, value)}"
         for name, value in fixed.items()
         if value not in ("", 0, 0.0)
     )

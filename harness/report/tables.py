@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
-from harness.analysis import wording
+from harness.analysis import naming
 from harness.analysis.compare import Comparison
 from harness.analysis.study import Study
-from harness.report.look import Look
+from harness.report.design_styles import Look
 from harness.results import Trial
 
 Rows = list[list[Any]]
@@ -47,11 +47,11 @@ def of_cells(study: Study, look: Look) -> dict[str, Any]:
             ratio = judged.ratio if judged else None
             direct = cell.design.get("source") == "direct"
             said = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
-            design = ["direct" if direct else wording.value(name, cell.design[name]) or "-" for name in compared]
+            design = ["direct" if direct else naming.value(name, cell.design[name]) or "-" for name in compared]
             ends = [ratio.low, ratio.high] if ratio and ratio.bounded else [None, None]
             rows.append(
                 [
-                    *(wording.value(name, context.levels[name]) if name in context.levels else "-" for name in apart),
+                    *(naming.value(name, context.levels[name]) if name in context.levels else "-" for name in apart),
                     *design,
                     *(
                         (throughput.value.value, throughput.least, throughput.most)
@@ -150,7 +150,7 @@ def of_pairs(comparison: Comparison) -> dict[str, Any]:
     ]
     rows: Rows = [
         [
-            *("-" if given in ("", None) else wording.value(name, given) for name, given in pair.levels.items()),
+            *("-" if given in ("", None) else naming.value(name, given) for name, given in pair.levels.items()),
             pair.first.value,
             pair.second.value,
             pair.ratio.value,

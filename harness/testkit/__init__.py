@@ -27,8 +27,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import ClassVar, NamedTuple
 
-from harness import rendezvous, transfer
+from harness import rendezvous
 from harness.api import CommandReceiver, CommandTransport, DataTransport, FileSender, Scope, Sender, limit_waits
+from harness.pipeline import transfer
 from harness.protocol import wire
 
 _LIMIT = 20  # seconds that a child of a check may live
@@ -637,9 +638,7 @@ class _Lane:
 
             def send(sender: Sender | FileSender) -> None:
                 with contextlib.suppress(EOFError):  # of a file that is short on purpose
-                    transfer.answerer_over(sender)(
-                        number, status, fd, len(content) if announced is None else announced
-                    )
+                    transfer.answerer_over(sender)(number, status, fd, len(content) if announced is None else announced)
 
             return self.fork(send, waits, (self.ours, self.theirs))
 
@@ -675,9 +674,15 @@ class _Lane:
             self.relay.give(self.ours.fileno(), _HEADER)
 
     def finish(
-        self, child: _Child | None, content: bytes, request_id: int | None = None, announced: int | None = None,
-        status: int = wire.STATUS_OK, reads_after: float = 0, gone: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        child: _Child | None,
+        content: bytes,
+        request_id: int | None = None,
+        announced: int | None = None,
+        status: int = wire.STATUS_OK,
+        reads_after: float = 0,
+        gone: bool = False,
+    ) -> None:
         """Take the reply that was started and check what the client gets."""
         wanted = len(content) if announced is None else announced
         if child is None:

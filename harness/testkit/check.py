@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from harness import registry, testkit
+from harness import console, registry, testkit
 from harness.api import DataTransport
 from harness.registry import AnyTransport
-from harness.roles import program
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,10 +22,12 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if bool(args.transports) == args.all or (args.opt and len(args.transports) != 1):
         parser.error("name transports, or --all; --opt goes with one name")
-    texts = [f"{text}{',' if ':' in text else ':'}{','.join(args.opt)}" for text in args.transports] if args.opt else (
-        args.transports
+    texts = (
+        [f"{text}{',' if ':' in text else ':'}{','.join(args.opt)}" for text in args.transports]
+        if args.opt
+        else (args.transports)
     )
-    return program.main("check", lambda: _run(texts, args.verbose), stopped=130)
+    return console.main("check", lambda: _run(texts, args.verbose), stopped=130)
 
 
 def _run(texts: list[str], verbose: bool) -> int:
@@ -58,8 +59,9 @@ def _of_both_kinds(text: str) -> list[AnyTransport]:
     found: list[AnyTransport] = []
     wrong = None
     for build, known in (
-        (registry.command_transport, registry.load().command), (registry.data_transport, registry.load().data)
-    ):  # fmt: skip
+        (registry.command_transport, registry.load().command),
+        (registry.data_transport, registry.load().data),
+    ):
         try:
             found.append(build(text))
         except registry.UnknownTransport as error:

@@ -1,6 +1,6 @@
 """Results as `harness run` writes them, made up: for tests of what reads them, and for a look at it.
 
-    python tests/studies.py DIRECTORY
+python tests/studies.py DIRECTORY
 """
 
 import dataclasses
@@ -17,35 +17,83 @@ from harness import results
 SIZES = (1024, 102400, 3145728)
 # requests/s at these sizes, about as measured
 SPEEDS = {
-    "posix_shm": (21800, 18500, 3060), "sendfile": (20600, 17500, 4030), "fifo": (22000, 15900, 1360),
-    "memfd": (19200, 16900, 3480), "unix": (21000, 16200, 1890), "null": (22900, 19000, 4480),
-}  # fmt: skip
+    "posix_shm": (21800, 18500, 3060),
+    "sendfile": (20600, 17500, 4030),
+    "fifo": (22000, 15900, 1360),
+    "memfd": (19200, 16900, 3480),
+    "unix": (21000, 16200, 1890),
+    "null": (22900, 19000, 4480),
+}
 COMMANDS = {"posix_mq": 1.0, "fifo": 1.03, "unix": 1.06, "shm_ring": 0.93}
 
 
 def trial(number, block, cell, speed, random, **factors):
     """A good trial."""
     given = {
-        "experiment": "made-up", "trial": number, "block": block, "cell": cell, "seed": 1, "status": "ok",
-        "started_utc": f"2026-11-24T09:{number // 60 % 60:02}:{number % 60:02}.000+00:00", "scope": "pipeline",
-        "source": "cache", "command": "posix_mq", "data": "posix_shm", "files": "1024", "copies": 4, "clients": 8,
-        "client_processes": 2, "sink": "discard", "proxy_threads": 1, "proxy_processes": 4, "lanes": 4,
-        "cache_threads": 1, "cache_processes": 4, "placement": "free", "page_cache": "warm", "congestion": "reno",
-        "host": "made-up", "cpu": "a processor", "cpus": 2, "kernel": "6.18", "python": "3.11.7", "harness": "0.1.0",
-        "commit": "0123456789ab", "load_s": 0.4, "measured_s": 0.4, **factors,
-    }  # fmt: skip
+        "experiment": "made-up",
+        "trial": number,
+        "block": block,
+        "cell": cell,
+        "seed": 1,
+        "status": "ok",
+        "started_utc": f"2026-11-24T09:{number // 60 % 60:02}:{number % 60:02}.000+00:00",
+        "scope": "pipeline",
+        "source": "cache",
+        "command": "posix_mq",
+        "data": "posix_shm",
+        "files": "1024",
+        "copies": 4,
+        "clients": 8,
+        "client_processes": 2,
+        "sink": "discard",
+        "proxy_threads": 1,
+        "proxy_processes": 4,
+        "lanes": 4,
+        "cache_threads": 1,
+        "cache_processes": 4,
+        "placement": "free",
+        "page_cache": "warm",
+        "congestion": "reno",
+        "host": "made-up",
+        "cpu": "a processor",
+        "cpus": 2,
+        "kernel": "6.18",
+        "python": "3.11.7",
+        "harness": "0.1.0",
+        "commit": "0123456789ab",
+        "load_s": 0.4,
+        "measured_s": 0.4,
+        **factors,
+    }
     speed *= float(np.exp(random.normal(0, 0.02)))
     size = int(given["files"].split()[0]) if given["files"][:1].isdigit() else 10000
     micros, requests = 2e6 / speed, int(speed * 0.4)
-    seconds = dict(zip(("client_user", "client_kernel", "proxy_user", "proxy_kernel", "cache_user", "cache_kernel"),
-                       (0.09, 0.42, 0.12, 0.5, 0.08, 0.25), strict=True))  # fmt: skip
-    return results.Trial(**{
-        "file_size_bytes": size, "requests": requests, "ok": requests, "requests_per_s": speed,
-        "content_bytes": requests * size, "content_bytes_per_s": speed * size, "cpu_us_per_request": micros * 0.48,
-        "latency_p50_us": micros * 4, "latency_p90_us": micros * 7, "latency_p99_us": micros * 12,
-        "latency_p99_9_us": micros * 30, "latency_max_us": micros * 60, "client_busy": 0.5,
-        **{f"{name}_s": micros * share * requests / 1e6 for name, share in seconds.items()}, **given,
-    })  # fmt: skip
+    seconds = dict(
+        zip(
+            ("client_user", "client_kernel", "proxy_user", "proxy_kernel", "cache_user", "cache_kernel"),
+            (0.09, 0.42, 0.12, 0.5, 0.08, 0.25),
+            strict=True,
+        )
+    )
+    return results.Trial(
+        **{
+            "file_size_bytes": size,
+            "requests": requests,
+            "ok": requests,
+            "requests_per_s": speed,
+            "content_bytes": requests * size,
+            "content_bytes_per_s": speed * size,
+            "cpu_us_per_request": micros * 0.48,
+            "latency_p50_us": micros * 4,
+            "latency_p90_us": micros * 7,
+            "latency_p99_us": micros * 12,
+            "latency_p99_9_us": micros * 30,
+            "latency_max_us": micros * 60,
+            "client_busy": 0.5,
+            **{f"{name}_s": micros * share * requests / 1e6 for name, share in seconds.items()},
+            **given,
+        }
+    )
 
 
 def trials(cells, blocks, seed=1):
@@ -54,8 +102,9 @@ def trials(cells, blocks, seed=1):
     number = itertools.count(1)
     return [
         trial(next(number), block, int(cell) + 1, cells[cell][1], random, **cells[cell][0])
-        for block in range(1, blocks + 1) for cell in random.permutation(len(cells))
-    ]  # fmt: skip
+        for block in range(1, blocks + 1)
+        for cell in random.permutation(len(cells))
+    ]
 
 
 def write(place, rows, experiment=None, latency=False, symbols=False, environment=False):
@@ -66,13 +115,22 @@ def write(place, rows, experiment=None, latency=False, symbols=False, environmen
     if symbols:
         first = {row.cell: row for row in reversed(rows)}
         probed = [dataclasses.replace(row, trial=10_000 + row.cell, block=0, probe="perf") for row in first.values()]
-        names = ["kernel copy_user_generic", "kernel tcp_sendmsg_locked", "kernel __schedule", "user PyEval_EvalFrame",
-                 "kernel do_syscall_64", "kernel shmem_fault", "kernel pipe_write", "user memcpy"]  # fmt: skip
+        names = [
+            "kernel copy_user_generic",
+            "kernel tcp_sendmsg_locked",
+            "kernel __schedule",
+            "user PyEval_EvalFrame",
+            "kernel do_syscall_64",
+            "kernel shmem_fault",
+            "kernel pipe_write",
+            "user memcpy",
+        ]
         seen = [
             results.Observation(row.trial, "perf", role, name, float(share), "share")
-            for row in probed for role in ("proxy", "cache")
+            for row in probed
+            for role in ("proxy", "cache")
             for name, share in zip(names, random.dirichlet(np.ones(len(names))), strict=True)
-        ]  # fmt: skip
+        ]
         results.append(str(place / "symbols.csv"), *seen)
         rows = [*rows, *probed]
     if rows:
@@ -88,30 +146,62 @@ def write(place, rows, experiment=None, latency=False, symbols=False, environmen
         with (place / "experiment.yaml").open("w") as file:
             YAML(typ="safe", pure=True).dump(experiment, file)
     if environment:
-        (place / "environment.json").write_text(json.dumps({
-            "host": "made-up", "cpu": {"model": "a processor", "usable": 2, "governors": None},
-            "kernel": {"release": "6.18"}, "limits": {"open_files": {"soft": 1024, "hard": 4096}},
-            "experiment": {"name": "made-up", "file": "quick.yaml", "command": ["quick.yaml", "--scale", "0.1"]},
-        }))  # fmt: skip
+        (place / "environment.json").write_text(
+            json.dumps(
+                {
+                    "host": "made-up",
+                    "cpu": {"model": "a processor", "usable": 2, "governors": None},
+                    "kernel": {"release": "6.18"},
+                    "limits": {"open_files": {"soft": 1024, "hard": 4096}},
+                    "experiment": {
+                        "name": "made-up",
+                        "file": "quick.yaml",
+                        "command": ["quick.yaml", "--scale", "0.1"],
+                    },
+                }
+            )
+        )
     return place
 
 
 CLAIMS = [
-    {"text": "sendfile beats shared memory for large files", "metric": "requests_per_s", "test": {"data": "sendfile"},
-     "baseline": {"data": "posix_shm"}, "where": {"files": [3145728]}, "expect": "higher"},
-    {"text": "A FIFO is as fast as shared memory, within a twentieth", "metric": "requests_per_s",
-     "test": {"data": "fifo"}, "baseline": {"data": "posix_shm"}, "expect": "within 5%"},
-    {"text": "memfd costs less CPU than a FIFO at 1 KiB", "metric": "cpu_us_per_request", "test": {"data": "memfd"},
-     "baseline": {"data": "fifo"}, "where": {"files": [1024]}, "expect": "within 3%"},
-]  # fmt: skip
+    {
+        "text": "sendfile beats shared memory for large files",
+        "metric": "requests_per_s",
+        "test": {"data": "sendfile"},
+        "baseline": {"data": "posix_shm"},
+        "where": {"files": [3145728]},
+        "expect": "higher",
+    },
+    {
+        "text": "A FIFO is as fast as shared memory, within a twentieth",
+        "metric": "requests_per_s",
+        "test": {"data": "fifo"},
+        "baseline": {"data": "posix_shm"},
+        "expect": "within 5%",
+    },
+    {
+        "text": "memfd costs less CPU than a FIFO at 1 KiB",
+        "metric": "cpu_us_per_request",
+        "test": {"data": "memfd"},
+        "baseline": {"data": "fifo"},
+        "where": {"files": [1024]},
+        "expect": "within 3%",
+    },
+]
 
 
 def by_size():
     """Cells of one factor at some file sizes, and the control."""
-    cells = [({"data": data, "files": str(size)}, speed)
-             for data, speeds in SPEEDS.items() for size, speed in zip(SIZES, speeds, strict=True)]  # fmt: skip
-    return cells + [({"data": "posix_shm", "files": str(size), "control": 1}, speed)
-                    for size, speed in zip(SIZES, SPEEDS["posix_shm"], strict=True)]  # fmt: skip
+    cells = [
+        ({"data": data, "files": str(size)}, speed)
+        for data, speeds in SPEEDS.items()
+        for size, speed in zip(SIZES, speeds, strict=True)
+    ]
+    return cells + [
+        ({"data": "posix_shm", "files": str(size), "control": 1}, speed)
+        for size, speed in zip(SIZES, SPEEDS["posix_shm"], strict=True)
+    ]
 
 
 def whole(place, blocks=6):
@@ -119,8 +209,12 @@ def whole(place, blocks=6):
     rows = trials(by_size(), blocks)
     rows[7] = dataclasses.replace(rows[7], disturbed="foreign load 12 %")
     rows[30] = dataclasses.replace(rows[30], status="failed", reason="the proxy went away", requests_per_s=0.0)
-    experiment = {"question": "Which data transport serves files the fastest, and at what CPU cost?",
-                  "baseline": {"data": "posix_shm"}, "claims": CLAIMS, "seed": 1}  # fmt: skip
+    experiment = {
+        "question": "Which data transport serves files the fastest, and at what CPU cost?",
+        "baseline": {"data": "posix_shm"},
+        "claims": CLAIMS,
+        "seed": 1,
+    }
     return write(place, rows, experiment, latency=True, symbols=True, environment=True)
 
 
@@ -128,49 +222,72 @@ def pairs(place, blocks=5):
     """All pairs of command and data transports."""
     cells = [
         ({"command": command, "data": data, "files": str(size)}, factor * speed)
-        for command, factor in COMMANDS.items() for data, speeds in SPEEDS.items()
+        for command, factor in COMMANDS.items()
+        for data, speeds in SPEEDS.items()
         for size, speed in ((1024, speeds[0]), (3145728, speeds[2]))
-    ]  # fmt: skip
-    return write(place, trials(cells, blocks), {
-        "question": "Does the best data transport depend on the command channel?",
-        "baseline": {"command": "posix_mq", "data": "posix_shm"},
-    })  # fmt: skip
+    ]
+    return write(
+        place,
+        trials(cells, blocks),
+        {
+            "question": "Does the best data transport depend on the command channel?",
+            "baseline": {"command": "posix_mq", "data": "posix_shm"},
+        },
+    )
 
 
 def surface(place):
     """Depth against chunk."""
     cells = [
-        ({"depth": depth, "chunk_bytes": chunk, "files": "3145728"},
-         3000 * (1 - 0.5 / depth) * (1 - 3000 / (chunk + 4000)))
-        for depth in (1, 2, 4, 8) for chunk in (4096, 16384, 65536, 262144, 1048576)
-    ]  # fmt: skip
-    return write(place, trials(cells, 5), {"question": "How large, and how many?",
-                                           "baseline": {"chunk_bytes": 262144, "depth": 4}})  # fmt: skip
+        (
+            {"depth": depth, "chunk_bytes": chunk, "files": "3145728"},
+            3000 * (1 - 0.5 / depth) * (1 - 3000 / (chunk + 4000)),
+        )
+        for depth in (1, 2, 4, 8)
+        for chunk in (4096, 16384, 65536, 262144, 1048576)
+    ]
+    return write(
+        place,
+        trials(cells, 5),
+        {"question": "How large, and how many?", "baseline": {"chunk_bytes": 262144, "depth": 4}},
+    )
 
 
 def open_loop(place):
     """Rates of requests: what is judged is latency."""
-    cells = [({"data": data, "rate_per_s": float(rate), "arrivals": "poisson", "files": "16384"}, speed)
-             for data, speed in (("posix_shm", 18000), ("fifo", 15000), ("sendfile", 19000), ("null", 21000))
-             for rate in (2000, 8000, 12000)]  # fmt: skip
+    cells = [
+        ({"data": data, "rate_per_s": float(rate), "arrivals": "poisson", "files": "16384"}, speed)
+        for data, speed in (("posix_shm", 18000), ("fifo", 15000), ("sendfile", 19000), ("null", 21000))
+        for rate in (2000, 8000, 12000)
+    ]
     experiment = {"question": "What latency, at which rate?", "baseline": {"data": "posix_shm"}}
     return write(place, trials(cells, 6), experiment)
 
 
 def concurrency(place):
     """Clients at two file sizes."""
-    cells = [({"data": data, "clients": clients, "files": str(size)}, speed * clients / (clients + 3))
-             for data in ("posix_shm", "sendfile", "unix") for clients in (1, 2, 4, 8, 16, 64)
-             for size, speed in ((1024, SPEEDS[data][0]), (1048576, SPEEDS[data][2] * 2))]  # fmt: skip
-    return write(place, trials(cells, 5), {"question": "From how many requests at a time on?",
-                                           "baseline": {"data": "posix_shm"}})  # fmt: skip
+    cells = [
+        ({"data": data, "clients": clients, "files": str(size)}, speed * clients / (clients + 3))
+        for data in ("posix_shm", "sendfile", "unix")
+        for clients in (1, 2, 4, 8, 16, 64)
+        for size, speed in ((1024, SPEEDS[data][0]), (1048576, SPEEDS[data][2] * 2))
+    ]
+    return write(
+        place, trials(cells, 5), {"question": "From how many requests at a time on?", "baseline": {"data": "posix_shm"}}
+    )
 
 
 def large(place, count=10_000):
     """10,000 trials: 25 designs, 20 contexts, 20 blocks."""
-    cells = [({"data": f"transport{design}", "clients": clients, "files": str(1024 << shift)},
-              1000 * (30 + design) / (1 + shift))
-             for design in range(25) for clients in (1, 8, 64, 256) for shift in range(0, 10, 2)]  # fmt: skip
+    cells = [
+        (
+            {"data": f"transport{design}", "clients": clients, "files": str(1024 << shift)},
+            1000 * (30 + design) / (1 + shift),
+        )
+        for design in range(25)
+        for clients in (1, 8, 64, 256)
+        for shift in range(0, 10, 2)
+    ]
     experiment = {"question": "Ten thousand?", "baseline": {"data": "transport3"}}
     return write(place, trials(cells, count // len(cells)), experiment)
 

@@ -9,8 +9,8 @@ import os
 import time
 
 from harness.api import HEAD_BYTES, Scope, content_length
-from transports.pipe_end import PipeEnd
-from transports.ring import Parts, Ring, RingReceiver, late
+from transports.common.pipe_end import PipeEnd
+from transports.common.ring import Parts, Ring, RingReceiver, late
 
 
 def bell(scope: Scope, part: str, receives: bool) -> "Bell":

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.api import Probe, hookimpl
-from harness.probes.tools import ATTACH, ENVIRONMENT, Attached, Tool, missing
+from harness.measure.probes.tools import ATTACH, ENVIRONMENT, Attached, Tool, missing
 
 _HZ = 999  # not a round number, so that it keeps no step with the kernel's ticks
 _MOST = 50  # symbols of a role
@@ -81,9 +81,15 @@ def _perf(*arguments: str) -> str:
     """What perf prints. Raises OSError."""
     try:
         done = subprocess.run(
-            ["perf", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            env=ENVIRONMENT, timeout=_PATIENCE, check=False,
-        )  # fmt: skip
+            ["perf", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=ENVIRONMENT,
+            timeout=_PATIENCE,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise OSError(f"perf {arguments[0]} took over {_PATIENCE:g} s") from None
     if done.returncode:

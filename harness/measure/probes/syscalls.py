@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from harness.api import Probe, hookimpl
-from harness.probes.tools import ATTACH, Attached, Tool, missing
+from harness.measure.probes.tools import ATTACH, Attached, Tool, missing
 
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 

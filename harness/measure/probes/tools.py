@@ -27,9 +27,14 @@ class Tool(ABC):
         self._name, self._log = command[0], log
         with open(log, "wb") as says:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=says, stderr=says, pass_fds=keep, env=ENVIRONMENT,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=says,
+                stderr=says,
+                pass_fds=keep,
+                env=ENVIRONMENT,
                 process_group=0,  # Ctrl-C is for the runner, which ends its tools in order
-            )  # fmt: skip
+            )
 
     @abstractmethod
     def ready(self) -> None:

@@ -1,0 +1,1 @@
+"""The load: clients that ask, count and time."""

@@ -1,0 +1,1 @@
+"""Measuring: trials in fresh programs, what they need, and the probes that look at them."""

@@ -1,0 +1,1 @@
+"""HTTP origins to fetch from."""

@@ -1,0 +1,10 @@
+"""The transports of this package."""
+
+from harness import registry
+
+# Strangers' may be installed, too, as examples/harness-zmq is by `make test`: they
+# have tests of their own, and our pages are not about them.
+COMMAND, DATA = (
+    {name: kind for name, kind in kinds.items() if kind.__module__.startswith("transports.")}
+    for kinds in (registry.load().command, registry.load().data)
+)
