@@ -272,9 +272,13 @@ class ClientGiver(End):
 
 
 class CommandTransport(ABC):
-    """A kind of command channel. Subclasses are frozen dataclasses; their fields are the options."""
+    """A kind of command channel. Subclasses are frozen dataclasses; their fields are the options.
+
+    floor: it does less than any real channel must, and is measured to show what the harness itself costs.
+    """
 
     name: ClassVar[str]
+    floor: ClassVar[bool] = False
 
     @abstractmethod
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
@@ -293,9 +297,17 @@ class DataTransport(ABC):
     """A kind of lane. Subclasses are frozen dataclasses; their fields are the options.
 
     A transport that moves content in pieces calls their size `chunk` (bytes): `webproxy -z` sets that option.
+
+    floor: it does less than any real lane must, and is measured to show what the harness itself costs.
+    moves_content: False where the receiver gets as many bytes as the file has, but not those of the file: zeros.
+    keeps_content: True where a file's content, or its pages, stay with the transport after a reply; a second reply
+    then does not come from the file, so a cold page cache cannot be measured.
     """
 
     name: ClassVar[str]
+    floor: ClassVar[bool] = False
+    moves_content: ClassVar[bool] = True
+    keeps_content: ClassVar[bool] = False
 
     @abstractmethod
     def provision(self, scope: Scope) -> AbstractContextManager[None]:

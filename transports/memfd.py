@@ -35,6 +35,7 @@ class Memfd(DataTransport):
     """keep: bytes of content that a cache process keeps in memory; the latest file is kept whatever its size."""
 
     name = "memfd"
+    keeps_content = True
     keep: int = 1 << 28
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:

@@ -41,6 +41,7 @@ class Mmap(DataTransport):
     """keep: mappings that a lane keeps; each takes a descriptor and address space."""
 
     name = "mmap"
+    keeps_content = True
     keep: int = 8
 
     def __post_init__(self) -> None:

@@ -21,6 +21,8 @@ class Null(DataTransport):
     """chunk: bytes of zeros that the proxy sends at a time."""
 
     name = "null"
+    floor = True
+    moves_content = False
     chunk: int = 1 << 18
 
     def __post_init__(self) -> None:

@@ -34,6 +34,7 @@ class NullCommands(CommandTransport):
     """senders: slots, one for each open sender."""
 
     name = "null"
+    floor = True
     senders: int = 256
 
     def __post_init__(self) -> None:
