@@ -9,9 +9,9 @@ import sys
 from statistics import median
 
 from harness import results
-from harness.analysis.naming import size
 from harness.factors import Spec
 from harness.measure import apart
+from harness.units import show_size
 
 SIZES = (1 << 10, 100 << 10, 3 << 20)
 FLOOR = "direct"
@@ -45,9 +45,10 @@ def main() -> int:
             of_floor = median(
                 row.requests_per_s / floor.requests_per_s for row, floor in zip(some, rows[FLOOR], strict=True)
             )
-            user = median((row.proxy_user_s + row.cache_user_s) / row.requests * 1e6 for row in some)
+            user = median((row.proxy_user_s + row.cache_user_s) / row.requests_ended * 1e6 for row in some)
             print(
-                f"{size(file_size):>8} {data:24} {median(row.requests_per_s for row in some):10,.0f} {of_floor:8.2f} "
+                f"{show_size(file_size):>8} {data:24} "
+                f"{median(row.requests_per_s for row in some):10,.0f} {of_floor:8.2f} "
                 f"{median(row.content_bytes_per_s for row in some) / 1e6:7,.0f} "
                 f"{median(row.cpu_us_per_request for row in some):15.1f} {user:10.1f}",
                 flush=True,

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from harness.factors import Spec
 
-SCHEMA = 2
+SCHEMA = 3
 TRIALS = "trials.csv"
 LATENCY = "latency.csv"
 DATAPACKAGE = "datapackage.json"
@@ -24,8 +24,8 @@ def _column(text: str, default: Any = "", unit: str = "") -> Any:
 
 
 @dataclass
-class Trial:
-    """One row of trials.csv. A failed trial has its factors, a reason, and what was known until then."""
+class Identity:
+    """The columns that say which trial it was, and whether it is good."""
 
     schema: int = _column("version of these columns", SCHEMA)
     experiment: str = _column("name of the experiment")
@@ -44,58 +44,30 @@ class Trial:
         "foreign load or steal that took over 5 % of the CPUs, how much; empty: neither, or a costly probe's trial"
     )
 
-    scope: str = _column(
-        "`pipeline`; `lane`: the two channels alone between two processes, without client and TCP: the role `proxy` "
-        "asks and times, `client` is empty, or the processes that read what the proxy's end writes to sockets"
+
+@dataclass
+class Trial(Spec, Identity):
+    """One row of trials.csv: its identity, the factors of its cell, and what was measured.
+
+    A failed trial has its factors, a reason, and what was known until then. A factor that means nothing in the cell is
+    empty or 0.
+    """
+
+    floor: str = _column(
+        "which of `source`, `command` and `data` is a floor, there to show what the harness itself costs; empty: none"
     )
-    source: str = _column(
-        "`cache`; `direct`: the proxy serves files by itself with sendfile, the floor; `curl`: from an HTTP origin"
-    )
-    command: str = _column("command transport as asked for; it and what follows of lanes and cache: only for `cache`")
-    data: str = _column("data transport as asked for")
     command_effective: str = _column("command transport with all its options")
     data_effective: str = _column("data transport with all its options")
     cache_end: str = _column("shape of the cache's end of a lane: `copy` or `zero-copy`")
     proxy_end: str = _column("shape of the proxy's end of a lane: `copy`, `zero-copy` or `hand-off`")
-    files: str = _column("file set: sizes asked for in turn, `classic` (10 sizes from 0 B to 16 MiB), or a directory")
     file_size_bytes: int = _column("mean size of the files", 0, "B")
-    copies: int = _column("number of files of each size", 0)
-    clients: int = _column("requests under way at a time; in an open loop: at most", 0)
-    client_processes: int = _column("processes that ask", 0)
-    sink: str = _column(
-        "what becomes of content at the client: `discard` (the kernel drops it, MSG_TRUNC), `copy` to memory, or "
-        "`checksum` (CRC-32 of each reply, compared)"
-    )
-    rate_per_s: float = _column("open loop: requests asked for a second; 0: closed loop, each waits for its reply", 0.0)
-    arrivals: str = _column("open loop: `poisson` or `fixed` distances between requests; empty: closed loop")
-    proxy_threads: int = _column("worker threads of each proxy process", 0)
-    proxy_processes: int = _column("worker processes of the proxy", 0)
-    congestion: str = _column("TCP congestion control of the proxy's sockets")
-    lanes: int = _column("lanes of the proxy, in all its processes", 0)
-    chunk_bytes: int = _column("bytes that a lane moves at a time, as asked for; 0: the transport's own", 0, "B")
     chunk_effective_bytes: int = _column("the chunk that was used; 0: the transport has none", 0, "B")
-    depth: int = _column("pieces that a lane holds, as asked for; 0: the transport's own", 0)
     depth_effective: int = _column("the depth that was used; 0: the transport has none", 0)
-    wait: str = _column("wait strategy of the data transport, as asked for; empty: the transport's own")
     wait_effective: str = _column("the strategy that was used; empty: the transport offers none and blocks")
-    cache_threads: int = _column("worker threads of each cache process", 0)
-    cache_processes: int = _column("worker processes of the cache", 0)
-    placement: str = _column("which CPUs the roles may use: `free`, `same-core`, `spread`, or a list a role")
     placement_effective: str = _column("the CPUs that each role had")
-    page_cache: str = _column("`warm`, or `cold`: dropped before each request with POSIX_FADV_DONTNEED")
-    strategy: str = _column("`curl`: `head-then-get`, `single-get`, or `buffered`: the whole body before the header")
-    reuse: int = _column("`curl`: 1 where connections to the origin are kept", 0)
-    origin_latency_s: float = _column("`curl`: that the origin waits before each response", 0.0, "s")
-    origin_bandwidth_bytes_per_s: int = _column("`curl`: of each connection to the origin; 0: no limit", 0, "B/s")
-    origin_server: str = _column("`curl`: who is to be the origin: `own`, `nginx`, or `auto`: nginx where it can")
     origin: str = _column("`curl`: which server the origin was: `harness origin`, or nginx with its version")
-    timeout_s: float = _column("bound on every wait for a peer", 0.0, "s")
-    warmup_s: float = _column("requests before those that count; their content is compared with the files", 0.0, "s")
-    load_s: float = _column("how long the load was asked to run; 0: by `requests_asked`", 0.0, "s")
-    requests_asked: int = _column("how many requests were asked for; 0: as many as `load_s` allows", 0)
-    control: int = _column("1: the second of a pair of equal cells, the A/A control; 0: all others", 0)
 
-    requests: int = _column("requests that ended in the measured time, well or not", 0)
+    requests_ended: int = _column("requests that ended in the measured time, well or not", 0)
     ok: int = _column("replies `OK` with all their content", 0)
     file_not_found: int = _column("replies `FILE_NOT_FOUND`", 0)
     error: int = _column("replies `ERROR`", 0)
@@ -104,7 +76,7 @@ class Trial:
     wrong: int = _column("other content than announced, or no GETFILE reply", 0)
     failed: int = _column("connection refused, reset or silent: no reply", 0)
     measured_s: float = _column("measured time: from the go-ahead to the last byte of the last reply", 0.0, "s")
-    requests_per_s: float = _column("requests / measured_s", 0.0, "1/s")
+    requests_per_s: float = _column("requests_ended / measured_s", 0.0, "1/s")
     content_bytes: int = _column("bytes of content that arrived", 0, "B")
     content_bytes_per_s: float = _column("content_bytes / measured_s", 0.0, "B/s")
     latency_p50_us: float = _column(
@@ -158,34 +130,23 @@ class Trial:
     commit: str = _column("git commit of the harness, `+dirty` where files differ; empty outside a checkout")
 
 
-# The columns of factors whose names bear a unit there.
-COLUMN_OF = {
-    "rate": "rate_per_s",
-    "chunk": "chunk_bytes",
-    "timeout": "timeout_s",
-    "warmup": "warmup_s",
-    "seconds": "load_s",
-    "requests": "requests_asked",
-    "origin_latency": "origin_latency_s",
-    "origin_bandwidth": "origin_bandwidth_bytes_per_s",
-}
-# What a trial was set to; trials that are alike in these are of one cell.
-FACTORS = tuple(COLUMN_OF.get(factor.name, factor.name) for factor in fields(Spec))
 COLUMNS = [column.name for column in fields(Trial)]
-# The columns that probes fill in, by their endings.
-_PROBED = (
-    "_user_s",
-    "_kernel_s",
-    "_switches",
-    "_faults",
-    "_rss_bytes",
-    "_growth_bytes",
-    "_growth",
-    "run_queue_wait_s",
-    "foreign_cpu_s",
-    "steal_s",
-)
-PROBED = {name: kind for name, kind in get_type_hints(Trial).items() if name.endswith(_PROBED)}
+# Columns of schema 2 that have another name now. Its `requests` was a result.
+RENAMED_SINCE_2 = {
+    "rate_per_s": "rate",
+    "chunk_bytes": "chunk",
+    "origin_latency_s": "origin_latency",
+    "origin_bandwidth_bytes_per_s": "origin_bandwidth",
+    "timeout_s": "timeout",
+    "warmup_s": "warmup",
+    "load_s": "seconds",
+    "requests_asked": "requests",
+    "requests": "requests_ended",
+}
+# The columns that probes fill in: by their endings, and by their names.
+_PROBED = ("_user_s", "_kernel_s", "_switches", "_faults", "_rss_bytes", "_growth_bytes", "_growth")
+_PROBED_WHOLE = {"run_queue_wait_s", "foreign_cpu_s", "steal_s"}
+PROBED = {name: kind for name, kind in get_type_hints(Trial).items() if name.endswith(_PROBED) or name in _PROBED_WHOLE}
 
 
 @dataclass(frozen=True)
@@ -212,25 +173,46 @@ class Observation:
     unit: str = _column("unit of the value; `1`: a count, `share`: of all that the probe saw of the role")
 
 
+def _truth(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError(f"{text!r} is neither 0 nor 1")
+    return text == "1"
+
+
+_READ: dict[type, Any] = {int: int, float: float, str: str, bool: _truth}  # how a cell of a table is read
+
+
 Row = Trial | Bucket | Observation
 _Row = TypeVar("_Row", Trial, Bucket, Observation)
 
 
 def append(path: str, *rows: Row) -> None:
-    """Add rows of one kind to a file, and the header where it is new; durable on return, fsync(2)."""
+    """Add rows of one kind to a file, and the header where it is new; durable on return, fsync(2).
+
+    Raises ValueError where the file has other columns.
+    """
     new = not os.path.exists(path) or not os.path.getsize(path)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    columns = [column.name for column in fields(rows[0])]
     if new:
-        writer.writerow(column.name for column in fields(rows[0]))
+        writer.writerow(columns)
+    else:
+        with open(path, newline="", encoding="utf-8") as file:
+            if next(csv.reader(file)) != columns:
+                raise ValueError(f"{path}: has other columns than this version writes; write to another directory")
     for row in rows:
-        writer.writerow(f"{value:.9g}" if isinstance(value, float) else value for value in astuple(row))
+        writer.writerow(map(_written, astuple(row)))
     with open(path, "a", newline="", encoding="utf-8") as file:
         file.write(text.getvalue())
         file.flush()
         os.fsync(file.fileno())
     if new:
         make_name_durable(path)
+
+
+def _written(value: Any) -> Any:
+    return f"{value:.9g}" if isinstance(value, float) else int(value) if isinstance(value, bool) else value
 
 
 def make_name_durable(path: str) -> None:
@@ -243,14 +225,22 @@ def make_name_durable(path: str) -> None:
 
 
 def read(path: str) -> Iterator[Trial]:
-    """The rows of a file of trials. Raises ValueError with the line that is not a row of this schema.
+    """The rows of a file of trials, of this schema or of schema 2. Raises ValueError with the line that is no such row.
 
-    Columns that a later version of the schema has added have their defaults in older files.
+    Columns that a later version of a schema has added have their defaults in older files.
     """
     for row in _read(path, Trial):
-        if row.schema != SCHEMA:
+        if row.schema == 2:
+            row.floor = _floor_in_schema_2(row)
+        elif row.schema != SCHEMA:
             raise ValueError(f"{path}: schema {row.schema}, not {SCHEMA}; read it with the version that wrote it")
         yield row
+
+
+def _floor_in_schema_2(row: Trial) -> str:
+    """Schema 2 has no column for it: the floors were `direct`, and the transports called null."""
+    transports = [name for name in ("command", "data") if getattr(row, name).partition(":")[0] == "null"]
+    return " ".join(["source"] * (row.source == "direct") + transports)
 
 
 def read_latencies(path: str) -> Iterator[Bucket]:
@@ -264,10 +254,12 @@ def read_observations(path: str) -> Iterator[Observation]:
 
 
 def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
-    types = get_type_hints(kind)
+    types = {name: _READ[one] for name, one in get_type_hints(kind).items()}
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         columns = next(rows, [])
+        if kind is Trial and "load_s" in columns:
+            columns = [RENAMED_SINCE_2.get(name, name) for name in columns]
         if columns[:2] != [column.name for column in fields(kind)][:2] or not set(columns) <= set(types):
             raise ValueError(f"{path}:1: not the columns of schema {SCHEMA}; read it with the version that wrote it")
         for row in rows:
@@ -315,4 +307,4 @@ def _describe(kind: type[Row]) -> list[dict[str, str]]:
     ]
 
 
-_FRICTIONLESS = {int: "integer", float: "number", str: "string"}
+_FRICTIONLESS = {bool: "boolean", int: "integer", float: "number", str: "string"}

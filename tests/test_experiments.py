@@ -13,7 +13,8 @@ from support.programs import eventually
 
 from harness import rendezvous, results
 from harness.experiment import plan
-from harness.measure import apart
+from harness.factors import FACTORS, Spec
+from harness.measure import apart, record
 
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.yaml"))
 SMALL = """\
@@ -68,9 +69,9 @@ def test_a_run_keeps_a_row_for_each_trial_and_prints_the_ranking(base, tmp_path)
     rows = list(results.read(str(tmp_path / "out/trials.csv")))
     assert [row.trial for row in rows] == list(range(1, 17))
     for row in rows:
-        assert (row.status, row.reason, row.swept, row.ok) == ("ok", "", 0, row.requests)
-        assert row.requests > 10
-        assert row.content_bytes == row.requests * row.file_size_bytes
+        assert (row.status, row.reason, row.swept, row.ok) == ("ok", "", 0, row.requests_ended)
+        assert row.requests_ended > 10
+        assert row.content_bytes == row.requests_ended * row.file_size_bytes
         assert row.latency_p50_us <= row.latency_p90_us <= row.latency_p99_us <= row.latency_max_us
         assert 0 < row.cpu_us_per_request < 10_000
         assert min(row.client_switches, row.proxy_switches, row.cache_switches, row.cache_peak_rss_bytes) > 0
@@ -93,7 +94,7 @@ def test_a_killed_run_keeps_its_rows_and_leaves_nothing_behind_after_a_sweep(bas
 
 
 def test_a_trial_that_cannot_work_is_a_refused_row_with_the_reason(base):
-    row = apart.run(apart.Spec(data="fifo:pipe_size=1GiB", seconds=0.1), results.Trial(trial=1))
+    row = apart.run(Spec(data="fifo:pipe_size=1GiB", seconds=0.1), results.Trial(trial=1))
     assert row.status == "refused"
     assert "webproxy" in row.reason
     assert "pipe_size=1073741824" in row.reason
@@ -101,11 +102,11 @@ def test_a_trial_that_cannot_work_is_a_refused_row_with_the_reason(base):
 
 
 def test_every_setting_of_a_trial_is_a_factor_of_its_row():
-    spec = apart.Spec(congestion="system", chunk=4096)
+    spec = Spec(congestion="system", chunk=4096)
     row = results.Trial()
-    apart._describe(spec, row)
-    assert set(results.FACTORS) <= {column.name for column in dataclasses.fields(results.Trial)}
-    assert row.chunk_bytes == 4096
+    record.describe(spec, row)
+    assert {*FACTORS} <= {column.name for column in dataclasses.fields(results.Trial)}
+    assert row.chunk == 4096
     assert row.congestion != "system"
 
 
@@ -147,7 +148,7 @@ def data_transports():
 
 def test_a_transport_that_leaks_makes_its_trial_fail_and_what_it_leaked_is_removed(base, plugins):
     plugins("leaky", LEAKY)
-    row = apart.run(apart.Spec(data="posix_shm", seconds=0.1), results.Trial(trial=1))
+    row = apart.run(Spec(data="posix_shm", seconds=0.1), results.Trial(trial=1))
     assert row.status == "ok", row.reason
     command = [
         sys.executable,
@@ -178,7 +179,7 @@ def test_rows_are_read_back_as_they_were_written(tmp_path):
 
 def test_throughput_is_the_time_that_passed_and_not_a_sleep(base):
     begun = time.monotonic()
-    row = apart.run(apart.Spec(seconds=0.5, warmup=0.05, clients=2, client_processes=1), results.Trial(trial=1))
+    row = apart.run(Spec(seconds=0.5, warmup=0.05, clients=2, client_processes=1), results.Trial(trial=1))
     assert row.status == "ok", row.reason
     assert 0.45 < row.measured_s < time.monotonic() - begun
-    assert row.requests_per_s == pytest.approx(row.requests / row.measured_s, rel=1e-6)
+    assert row.requests_per_s == pytest.approx(row.requests_ended / row.measured_s, rel=1e-6)

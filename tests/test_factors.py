@@ -22,7 +22,8 @@ from harness.api import Probe
 from harness.console import Refused
 from harness.factors import Spec
 from harness.load import gfclient, loader
-from harness.measure import apart, file_sets
+from harness.measure import apart, file_sets, record
+from harness.measure.channels import channels
 from harness.origin import nginx
 from harness.pipeline.catalogue import Cold, Directory
 
@@ -72,7 +73,7 @@ def test_sizes_are_served_in_turn_in_every_process(base):
         # Two processes and two sizes: were the processes to take turns, each would know one size, and the fast one win.
         row = good(run(files="0 65536", clients=4, client_processes=2, scope=scope, seconds=0.5))
         assert row.file_size_bytes == 32768
-        assert row.content_bytes / row.requests == pytest.approx(32768, rel=0.1)
+        assert row.content_bytes / row.requests_ended == pytest.approx(32768, rel=0.1)
 
 
 @given(st.integers(1, 1000), st.integers(1, 50), st.integers(1, 16))
@@ -91,7 +92,7 @@ def test_a_directory_is_asked_for_file_by_file(base, tmp_path):
     (tmp_path / "link").symlink_to("b")
     row = good(run(files=f"directory:{tmp_path}", requests=40, sink="checksum"))
     assert row.file_size_bytes == round(20_017 / 4)
-    assert (row.requests, row.content_bytes) == (40, 200_170)
+    assert (row.requests_ended, row.content_bytes) == (40, 200_170)
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "below", "link"]
 
 
@@ -126,7 +127,7 @@ def test_a_checksum_that_differs_is_wrong_content(pipeline):
 @pytest.mark.parametrize("sink", ["discard", "copy", "checksum"])
 def test_a_trial_has_every_sink(base, sink):
     row = good(run(sink=sink, files="100000"))
-    assert row.content_bytes == row.requests * 100_000
+    assert row.content_bytes == row.requests_ended * 100_000
 
 
 # How the load comes
@@ -222,8 +223,8 @@ def test_what_could_not_be_asked_for_in_time_has_failed_and_is_not_forgotten(pip
 
 def test_a_trial_has_an_open_loop_and_its_cells_of_one_block_have_the_same_arrivals(base):
     rows = [good(run(rate=300.0, clients=32, seconds=0.5, data=data)) for data in ("posix_shm", "fifo")]
-    assert rows[0].requests == rows[1].requests > 100
-    assert (rows[0].rate_per_s, rows[0].arrivals) == (300, "poisson")
+    assert rows[0].requests_ended == rows[1].requests_ended > 100
+    assert (rows[0].rate, rows[0].arrivals) == (300, "poisson")
     assert rows[0].seed + rows[0].block == 1
     assert good(run()).arrivals == ""
 
@@ -231,22 +232,27 @@ def test_a_trial_has_an_open_loop_and_its_cells_of_one_block_have_the_same_arriv
 def test_a_trial_may_be_a_number_of_requests(base):
     for scope in ("pipeline", "lane"):
         row = good(run(requests=77, scope=scope))
-        assert (row.requests, row.requests_asked, row.load_s) == (77, 77, 0)
+        assert (row.requests_ended, row.requests, row.seconds) == (77, 77, 0)
 
 
 # Options of the data transport
 
 
+def described(spec, row):
+    record.describe(spec, row)
+    record.describe_channels(row, channels(spec))
+
+
 def test_chunk_depth_and_wait_are_set_where_the_transport_has_them_and_the_row_tells():
     row = results.Trial()
-    apart._describe(Spec(chunk=4096, depth=3, wait="spin"), row)
+    described(Spec(chunk=4096, depth=3, wait="spin"), row)
     assert "chunk=4096" in row.data_effective
     assert (row.chunk_effective_bytes, row.depth_effective, row.wait_effective) == (4096, 3, "spin")
-    apart._describe(Spec(data="posix_shm:depth=9", chunk=4096, depth=3), row)
+    described(Spec(data="posix_shm:depth=9", chunk=4096, depth=3), row)
     assert (row.chunk_effective_bytes, row.depth_effective, row.wait_effective) == (4096, 9, "block")
-    apart._describe(Spec(data="sendfile", chunk=4096, depth=3, wait="spin"), row)
+    described(Spec(data="sendfile", chunk=4096, depth=3, wait="spin"), row)
     assert (row.chunk_effective_bytes, row.depth_effective, row.wait_effective) == (0, 0, "")
-    assert (row.chunk_bytes, row.depth, row.wait) == (4096, 3, "spin")
+    assert (row.chunk, row.depth, row.wait) == (4096, 3, "spin")
 
 
 @pytest.mark.parametrize("data", list(registry.load().data))
@@ -304,13 +310,13 @@ def test_cold_content_comes_from_disks(base, tmp_path, data, scope):
     if not drops_pages(tmp_path):
         pytest.skip("no file system here that can drop pages")
     row = good(run(page_cache="cold", data=data, scope=scope, copies=64, requests=40, files="40000"))
-    assert row.requests == 40
+    assert row.requests_ended == 40
 
 
 def test_cold_content_of_a_proxy_without_a_cache_comes_from_disks(base, tmp_path):
     if not drops_pages(tmp_path):
         pytest.skip("no file system here that can drop pages")
-    assert good(run(page_cache="cold", source="direct", copies=64, requests=40, files="40000")).requests == 40
+    assert good(run(page_cache="cold", source="direct", copies=64, requests=40, files="40000")).requests_ended == 40
 
 
 KEEPING = """
@@ -401,7 +407,7 @@ def test_latencies_come_as_a_histogram_of_all_requests_too(base):
     seen = {}
     row = good(run(_seen=seen))
     buckets = seen["latency"]
-    assert sum(one.count for one in buckets) == row.requests
+    assert sum(one.count for one in buckets) == row.requests_ended
     assert [one.latency_us for one in buckets] == sorted(one.latency_us for one in buckets)
     assert row.latency_max_us <= buckets[-1].latency_us <= row.latency_max_us * (1 + 1 / 128) + 0.001
     assert row.latency_p99_9_us <= row.latency_p99_99_us <= row.latency_max_us
@@ -426,7 +432,7 @@ def test_a_trial_tells_what_it_does_each_second(base, scope):
     told = []
     row = good(run(scope=scope, seconds=3.6, _live=told.append))
     assert len(told) >= 2
-    assert 0 < told[0]["requests"] < told[1]["requests"] < row.requests
+    assert 0 < told[0]["requests"] < told[1]["requests"] < row.requests_ended
     for now in told:
         assert now["requests_per_s"] == pytest.approx(row.requests_per_s, rel=0.8)
         assert now["bytes_per_s"] == pytest.approx(now["requests_per_s"] * 1024, rel=0.01)
@@ -488,7 +494,7 @@ def test_the_proxy_fetches_from_an_origin_that_the_trial_starts(base, strategy, 
     else:
         assert len(looked.origin) == 1 + os.cpu_count()
     assert (row.command, row.data, row.lanes) == ("", "", 0)
-    assert row.content_bytes == row.requests * 16384
+    assert row.content_bytes == row.requests_ended * 16384
 
 
 def test_an_origin_is_as_slow_as_it_is_asked_to_be_and_a_collected_body_begins_late(base):

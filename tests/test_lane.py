@@ -17,7 +17,7 @@ from test_pipeline import CHUNK, SIZES
 from test_programs import harness
 
 from harness import registry, rendezvous, results
-from harness.factors import OF_TCP
+from harness.factors import FACTORS, Spec
 from harness.measure import apart
 
 CHANNELS = [("posix_mq", data) for data in DATA]
@@ -298,15 +298,16 @@ def test_a_lane_that_cannot_be_made_is_told_in_one_line(pipeline):
 
 @pytest.mark.parametrize("data", SHAPES)
 def test_a_trial_of_scope_lane_is_a_row_without_what_belongs_to_tcp(base, data):
-    spec = apart.Spec(scope="lane", data=data, seconds=0.2, warmup=0.05, lanes=2, proxy_processes=2, sink="checksum")
+    spec = Spec(scope="lane", data=data, seconds=0.2, warmup=0.05, lanes=2, proxy_processes=2, sink="checksum")
     row = apart.run(spec, results.Trial(trial=1))
     assert (row.status, row.reason, row.swept) == ("ok", "", 0)
-    assert row.requests == row.ok > 100
-    assert row.content_bytes == row.requests * 1024
+    assert row.requests_ended == row.ok > 100
+    assert row.content_bytes == row.requests_ended * 1024
     assert row.scope == "lane"
-    for factor in OF_TCP:
-        column = results.COLUMN_OF.get(factor, factor)
-        assert getattr(row, column) == getattr(results.Trial(), column), factor
+    only_with_tcp = [name for name, factor in FACTORS.items() if factor.only == {"scope": "pipeline"}]
+    assert {"clients", "client_processes", "congestion", "rate", "arrivals"} <= {*only_with_tcp}
+    for name in only_with_tcp:
+        assert getattr(row, name) in ("", 0), name
     assert 0 < row.latency_p50_us < row.latency_max_us < 1e6
     assert min(row.proxy_switches, row.cache_switches, row.proxy_peak_rss_bytes) > 0
     assert 0 < row.cpu_us_per_request < 10_000
@@ -315,6 +316,6 @@ def test_a_trial_of_scope_lane_is_a_row_without_what_belongs_to_tcp(base, data):
 
 @pytest.mark.parametrize("bad", [{"source": "direct"}, {"rate": 100.0}])
 def test_what_a_lane_has_none_of_is_refused_in_one_line(base, bad):
-    row = apart.run(apart.Spec(scope="lane", **bad), results.Trial(trial=1))
-    assert (row.status, row.requests) == ("refused", 0)
-    assert row.reason.startswith("scope lane: a lane leads to a cache, and each request waits for its reply")
+    row = apart.run(Spec(scope="lane", **bad), results.Trial(trial=1))
+    assert (row.status, row.requests_ended) == ("refused", 0)
+    assert re.match("(source: a lane leads to a cache|rate: in a lane each request waits for its reply)", row.reason)

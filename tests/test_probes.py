@@ -267,7 +267,9 @@ def test_every_trial_has_the_figures_of_its_roles(base):
         assert getattr(row, f"{role}_switches") > 0
         assert getattr(row, f"{role}_peak_rss_bytes") > 1 << 20
     assert row.proxy_fds_growth == row.cache_fds_growth == 0
-    assert row.cpu_s_per_gib * row.content_bytes / 2**30 == pytest.approx(row.cpu_us_per_request * row.requests / 1e6)
+    assert row.cpu_s_per_gib * row.content_bytes / 2**30 == pytest.approx(
+        row.cpu_us_per_request * row.requests_ended / 1e6
+    )
 
 
 def test_in_scope_lane_the_client_is_what_reads_from_sockets_and_nobody_counts_twice(base):
@@ -280,7 +282,7 @@ def test_in_scope_lane_the_client_is_what_reads_from_sockets_and_nobody_counts_t
     assert (row.status, row.reason) == ("ok", "")
     calls = {(one.role, one.metric): one.value for one in told["probes"]}
     assert calls["client", "calls recvfrom"] > 0
-    assert calls["proxy", "calls sendfile"] == row.requests > 0
+    assert calls["proxy", "calls sendfile"] == row.requests_ended > 0
 
 
 def test_a_trial_of_strace_tells_exactly_what_a_request_costs(base):
@@ -288,8 +290,8 @@ def test_a_trial_of_strace_tells_exactly_what_a_request_costs(base):
     assert (row.status, row.reason, row.probe, row.disturbed, row.swept) == ("ok", "", "syscalls", "", 0)
     calls = {(one.role, one.metric): one.value for one in told["probes"]}
     assert {one.trial for one in told["probes"]} == {3}
-    assert calls["client", "calls connect"] == calls["proxy", "calls accept4"] == row.requests
-    assert calls["cache", "calls preadv2"] == row.requests
+    assert calls["client", "calls connect"] == calls["proxy", "calls accept4"] == row.requests_ended
+    assert calls["cache", "calls preadv2"] == row.requests_ended
 
 
 def test_a_trial_of_perf_tells_its_symbols_in_a_table_of_their_own(base):
@@ -350,7 +352,7 @@ class Stranger(proc.Counting):
 def test_a_strangers_readings_spoil_no_column(base):
     row, told = run(Stranger())
     assert row.status == "ok"
-    assert row.requests > 10
+    assert row.requests_ended > 10
     assert row.cache_faults >= 0
     assert told["probes"] == [results.Observation(3, "stranger", *reading) for reading in Stranger.readings]
 
@@ -408,7 +410,7 @@ def test_the_probe_of_the_page_is_installed_as_a_plugin_and_tells_of_a_trial(bas
         "from harness import registry, results, trial\nfrom harness.spec import Spec\nseen = {}\n"
         f"row = apart.run({SHORT!r}, results.Trial(), [registry.probe('io')], seen)\n"
         "told = {(one.role, one.metric): one.value for one in seen['probes']}\n"
-        "print(row.status, row.reason, row.requests * 1024, told)"
+        "print(row.status, row.reason, row.requests_ended * 1024, told)"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     status, content, values = re.fullmatch(r"(\w+)  (\d+) (.*)\n", told.stdout).groups()

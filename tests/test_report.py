@@ -270,7 +270,7 @@ def test_what_is_no_result_is_told_in_a_line(tmp_path, capsys):
 def test_percentiles_of_merged_histograms_are_those_of_all_replies(tmp_path):
     rows = studies.trials([({"data": "a"}, 1000)], 2)
     for row in rows:
-        row.requests = 1000
+        row.requests_ended = 1000
     place = studies.write(tmp_path / "run", rows)
     with (place / "latency.csv").open("w") as file:
         file.write("trial,latency_us,count\n1,100,999\n1,900,1\n2,100,500\n2,200,500\n")
@@ -291,7 +291,7 @@ def test_cpu_parts_are_those_of_all_requests(whole):
     own = [trial for trial in trials if trial.trial in cell.rows]
     parts = more.cpu(cell)
     assert parts["proxy", "kernel"] == pytest.approx(
-        1e6 * sum(trial.proxy_kernel_s for trial in own) / sum(trial.requests for trial in own)
+        1e6 * sum(trial.proxy_kernel_s for trial in own) / sum(trial.requests_ended for trial in own)
     )
     assert set(parts) == {(role, mode) for role in chart_data.ROLES for mode in chart_data.MODES}
 

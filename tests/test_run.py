@@ -84,7 +84,7 @@ def test_a_run_killed_twenty_times_at_random_and_resumed_has_every_trial_once(ba
             for line in list(file)[1:]:
                 trial, _, count = line.split(",")
                 counts[int(trial)] = counts.get(int(trial), 0) + int(count)
-        assert counts == {row.trial: row.requests for row in rows}
+        assert counts == {row.trial: row.requests_ended for row in rows}
     # The programs of the last trial that was killed notice, and end; then all that is left belongs to nobody.
     assert eventually(lambda: rendezvous.sweep() == [] and not os.path.exists(base))
 
@@ -213,7 +213,7 @@ def test_what_a_transport_refuses_is_a_row_and_not_tried_again(base, study, tmp_
     assert code == 1
     assert "2 of 6 cells cannot run here" in errors
     rows = rows_of(tmp_path / "out")
-    assert [(row.attempt, row.requests) for row in rows if row.status == "refused"] == [(1, 0), (1, 0)]
+    assert [(row.attempt, row.requests_ended) for row in rows if row.status == "refused"] == [(1, 0), (1, 0)]
     assert all("pipe_size=1073741824" in row.reason for row in rows if row.status == "refused")
     assert {row.status for row in rows if row.data == "posix_shm"} == {"ok"}
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from scipy import stats
+from support.studies import floor_of
 
 from harness import results
 from harness.analysis import claims, compare, intervals, judgements, show, study, verdicts
@@ -47,6 +48,7 @@ def trial(block=1, speed=1000.0, **other):
             "latency_p50_us": 2e5 / speed,
             "latency_p99_us": 9e5 / speed,
             "host": "here",
+            "floor": floor_of(other),
             **other,
         }
     )
@@ -258,7 +260,7 @@ def test_cells_are_compared_within_a_file_size_and_cells_that_differ_in_any_fact
     sizes = ("1024", "4096")
     rows = trials(
         [
-            ({"data": data, "files": size, "chunk_bytes": chunk}, speed)
+            ({"data": data, "files": size, "chunk": chunk}, speed)
             for size in sizes
             for data, speed in (("a", 1000), ("b", 1500))
             for chunk in (0, 512)
@@ -421,7 +423,7 @@ def test_ways_of_waiting_are_not_compared_without_saying_so():
 
 
 def test_an_open_loop_is_about_latency_since_its_throughput_is_given():
-    rows = trials([({"data": "a", "rate_per_s": 900.0}, 1000), ({"data": "b", "rate_per_s": 900.0}, 2000)])
+    rows = trials([({"data": "a", "rate": 900.0}, 1000), ({"data": "b", "rate": 900.0}, 2000)])
     for row in rows:
         row.requests_per_s = 900
     (context,) = study.analyse(rows, {}).contexts
@@ -636,7 +638,7 @@ def test_a_claim_that_no_trials_could_answer_is_refused_in_one_line(change, mess
 def test_a_claim_has_the_columns_and_values_of_the_csv_and_is_read_back_as_it_was_written():
     sides = {"test": {"data": None, "rate": 5}, "baseline": {"data": "a", "rate_per_s": 5}}
     one = claims.read(claim(**sides, where={"files": [1024]}))
-    assert (one.test, one.where) == ({"data": "null", "rate_per_s": 5.0}, {"files": ["1024"]})
+    assert (one.test, one.where) == ({"data": "null", "rate": 5.0}, {"files": ["1024"]})
     assert claims.read(dataclasses.asdict(one)) == one
 
 

@@ -10,35 +10,21 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from harness.factors import idle
-from harness.results import COLUMN_OF, FACTORS, Trial
+from harness import factors
+from harness.factors import FACTORS
+from harness.results import Trial
 
 ORIGIN = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit")
 THROUGHPUT, MEDIAN_LATENCY = "requests_per_s", "latency_p50_us"
 
-_TRANSPORTS = ("source", "command", "data")
+_TRANSPORTS = tuple(name for name, factor in FACTORS.items() if factor.about == "transport")
 # What is asked of the system under test, as opposed to what it is.
-_WORKLOAD = {
-    "scope",
-    "files",
-    "copies",
-    "clients",
-    "client_processes",
-    "sink",
-    "rate_per_s",
-    "arrivals",
-    "page_cache",
-    "timeout_s",
-    "warmup_s",
-    "load_s",
-    "requests_asked",
-}
+_WORKLOAD = {name for name, factor in FACTORS.items() if factor.about in {"condition", "workload"}}
 # `control` tells no cells apart: it marks the second copy of one.
-_APART = ("files", *(name for name in FACTORS if name not in ("files", "control")), "origin", *ORIGIN)
+_APART = ("files", *(name for name in FACTORS if name not in {"files", "control"}), "origin", *ORIGIN)
 
 Levels = Mapping[str, Any]  # column of a factor -> value
 
@@ -107,7 +93,7 @@ class Group:
     @property
     def metric(self) -> str:
         """What it is about: throughput, or latency in an open loop, whose throughput is given."""
-        return MEDIAN_LATENCY if self.one.rate_per_s > 0 else THROUGHPUT
+        return MEDIAN_LATENCY if self.one.rate > 0 else THROUGHPUT
 
     def baseline(self, wanted: Levels) -> Run | None:
         """The cell that others are compared with: the first one in the order of the file that has these levels, or
@@ -164,9 +150,9 @@ class Table:
         return sorted(groups, key=lambda group: (group.one.file_size_bytes, group.runs[0].number))
 
     def _is_floor(self, trial: Trial, compared: Sequence[str]) -> bool:
-        """Whether it is there to show what the harness itself costs: a `null` transport, where it has rivals."""
-        rivals = [name for name in ("command", "data") if name in compared and name in self.varying]
-        return trial.source == "direct" or any(getattr(trial, name).partition(":")[0] == "null" for name in rivals)
+        """Whether it shows what the harness itself costs: `direct`, or a floor among transports that are compared."""
+        rivals = {name for name in ("command", "data") if name in compared and name in self.varying}
+        return not {"source", *rivals}.isdisjoint(trial.floor.split())
 
 
 def applies(name: str, trial: Trial) -> bool:
@@ -175,12 +161,7 @@ def applies(name: str, trial: Trial) -> bool:
         return trial.status == "ok"
     if name == "origin":
         return trial.source == "curl" and (trial.status == "ok" or trial.origin != "")
-    return name not in _silent(trial.source, trial.scope)
-
-
-@cache
-def _silent(source: str, scope: str) -> set[str]:
-    return {COLUMN_OF.get(name, name) for name in idle(source, scope)}
+    return factors.applies(name, trial)
 
 
 def _joins(key: tuple[Any, ...], context: tuple[Any, ...]) -> bool:

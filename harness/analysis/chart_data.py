@@ -53,7 +53,7 @@ class Details:
     def cpu(self, cell: Cell) -> Mapping[tuple[str, str], float]:
         """(role, mode) -> microseconds of CPU time a request, over all of a cell's trials."""
         trials = [self.trials[row] for row in cell.rows]
-        requests = sum(trial.requests for trial in trials)
+        requests = sum(trial.requests_ended for trial in trials)
         if not requests:
             return {}
         return {
@@ -72,7 +72,7 @@ class Details:
         if merged:
             return _percentiles(sorted(merged.items()))
         trials = [self.trials[row] for row in cell.rows]
-        count = sum(trial.requests for trial in trials)
+        count = sum(trial.requests_ended for trial in trials)
         found = []
         for column, above in _COLUMNS:
             seen = sorted(filter(None, (getattr(trial, column) for trial in trials)))

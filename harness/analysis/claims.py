@@ -12,22 +12,22 @@ A claim is about the ratio of test to baseline. It is supported where the whole 
 what is expected, refuted where the whole interval lies outside, and undecided where the interval straddles the bound.
 """
 
-import difflib
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
-from harness.factors import OF_THE_CACHE
-from harness.results import COLUMN_OF, FACTORS, Trial
+from harness.factors import FACTORS, OFFERED
+from harness.results import RENAMED_SINCE_2, Trial
+from harness.suggest import unknown
 
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 
-_TYPES = get_type_hints(Trial)
-METRICS = [name for name, kind in _TYPES.items() if kind is not str and name not in FACTORS]
-_LEVELS = [name for name in FACTORS if name != "control"]
-_CACHE_COLUMNS = {COLUMN_OF.get(name, name) for name in OF_THE_CACHE}
+METRICS = [name for name, kind in get_type_hints(Trial).items() if kind in (int, float) and name not in FACTORS]
+# The factors that one may name, and what schema 2 called them.
+_NAMES = {**{old: new for old, new in RENAMED_SINCE_2.items() if new in FACTORS}, **{name: name for name in OFFERED}}
+_ONLY_WITH_CACHE = {name for name, factor in FACTORS.items() if factor.only == {"source": "cache"}}
 _NUMBER = r"(\d+(?:\.\d+)?)"
 
 
@@ -47,7 +47,8 @@ class Claim:
     expect: str = "higher"
 
     def __post_init__(self) -> None:
-        _known("metric", self.metric, METRICS)
+        if self.metric not in METRICS:
+            raise ValueError(unknown("metric", self.metric, METRICS))
         region(self.expect)
         for name in ("test", "baseline"):
             object.__setattr__(self, name, levels(name, getattr(self, name)))
@@ -64,7 +65,7 @@ class Claim:
             raise ValueError("test and baseline are the same")
         unlike = set(self.test) ^ set(self.baseline)
         other = self.test.get("source") != self.baseline.get("source")  # one of them has no cache
-        if unlike and not (other and unlike <= _CACHE_COLUMNS | {"source"}):
+        if unlike and not (other and unlike <= _ONLY_WITH_CACHE | {"source"}):
             raise ValueError(f"test and baseline must name the same factors; {', '.join(sorted(unlike))}: only in one")
 
 
@@ -72,7 +73,8 @@ def read(given: Any) -> Claim:
     """The claim in an item of `claims:`, such as `dataclasses.asdict` makes of one. Raises ValueError, one line."""
     known = [one.name for one in fields(Claim)]
     for name in _mapping("a claim", given):
-        _known("key", name, known)
+        if name not in known:
+            raise ValueError(unknown("key", name, known))
     for name in known[:4] + known[5:]:
         if given.get(name) in (None, "", {}):
             raise ValueError(f"{name}: is missing")
@@ -119,18 +121,13 @@ def _mapping(what: str, given: Any) -> Mapping[str, Any]:
     return given
 
 
-def _level(what: str, factor: str, value: Any) -> tuple[str, Any]:
-    column = COLUMN_OF.get(factor, factor)
-    _known("factor", column, _LEVELS)
+def _level(what: str, name: str, value: Any) -> tuple[str, Any]:
+    if name not in _NAMES:
+        raise ValueError(unknown("factor", name, OFFERED))
+    kind = type(FACTORS[_NAMES[name]].default)
     # YAML reads an unquoted null as nothing; here it can only be the transport of that name.
-    text = "null" if value is None else str(int(value) if isinstance(value, bool) else value)
+    given = "null" if value is None else value
     try:
-        return column, _TYPES[column](text)
+        return _NAMES[name], kind(given)
     except ValueError:
-        raise ValueError(f"{what}: {factor}: {text!r} is no {_TYPES[column].__name__}") from None
-
-
-def _known(what: str, name: Any, known: Collection[str]) -> None:
-    if name not in known:
-        close = difflib.get_close_matches(str(name), known, 1)
-        raise ValueError(f"{name}: no such {what}" + (f"; did you mean {close[0]}?" if close else ""))
+        raise ValueError(f"{what}: {name}: {given!r} is no {kind.__name__}") from None

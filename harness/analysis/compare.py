@@ -16,7 +16,8 @@ from harness.analysis import claims, naming, run_files, show
 from harness.analysis.cells import Levels, Run, Table, applies
 from harness.analysis.intervals import LEAST, Estimate, corrected, interval, means, unpaired
 from harness.analysis.verdicts import MORE, SLOWER, WITHHELD, controls, verdict
-from harness.results import FACTORS, Trial
+from harness.factors import FACTORS
+from harness.results import Trial
 
 # What two runs must share to be compared; versions and commits of the harness are what one compares.
 _ALIKE = ("host", "cpu", "cpus", "kernel", "python")

@@ -45,7 +45,7 @@ def _check(path: str) -> int:
     if study.baseline:
         print("baseline: " + " ".join(f"{name}={level}" for name, level in study.baseline.items()))
     for claim in study.claims:
-        print(f"claim: {claim['text']} ({claim['metric']} {claim['expect']})")
+        print(f"claim: {claim.text} ({claim.metric} {claim.expect})")
     return int(bool(refused))
 
 

@@ -22,11 +22,9 @@
 In place of factors, `cells` may list each cell with all its values: that is how a run keeps its plan.
 """
 
-import difflib
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import (
@@ -45,192 +43,34 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from harness import registry
-from harness.api import HEAD_BYTES
-from harness.factors import CLASSIC, DIRECTORY, Spec
+from harness import registry, units
+from harness.factors import FACTORS, OFFERED
+from harness.suggest import unknown
 
 Path = tuple[str | int, ...]
-_ROLES = ("client", "proxy", "cache")
-_CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
-_TIME = re.compile(r"(\d+(?:\.\d+)?) ?(us|ms|s|min|h)")
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 class Mistakes(ValueError):
     """All that is wrong with a file, a line each: `file:line:column: path: what, and what to do instead`."""
 
 
-# What a factor's value may be. Each takes a value as YAML has it and the file's directory, returns it as Spec has it,
-# and raises ValueError with what to write instead.
+# What builds a transport of the text that a factor gives, and so raises ValueError where there is no such one.
+_BUILDS: dict[str, Callable[[str], object]] = {"command": registry.command_transport, "data": registry.data_transport}
 
 
-def _transport(kind: Callable[[str], Any]) -> Callable[[Any, str], str]:
-    def convert(value: Any, _: str) -> str:
-        if isinstance(value, Mapping):
-            if len(value) != 1 or not isinstance(options := next(iter(value.values())), Mapping):
-                raise ValueError("write `name`, `name:option=value`, or {name: {option: value}}")
-            pairs = ",".join(
-                f"{option}={str(given).lower() if isinstance(given, bool) else given}"
-                for option, given in options.items()
-            )
-            text = f"{next(iter(value))}:{pairs}" if pairs else str(next(iter(value)))
-        else:
-            # YAML reads an unquoted null as nothing; here it can only be the transport of that name.
-            text = "null" if value is None else str(value)
-        kind(text)
-        return text
-
-    return convert
-
-
-def _whole(least: int) -> Callable[[Any, str], int]:
-    def convert(value: Any, _: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{value!r} is not a whole number from {least} on")
-        return int(value)
-
-    return convert
-
-
-def _choice(*known: str) -> Callable[[Any, str], str]:
-    def convert(value: Any, _: str) -> str:
-        if value not in known:
-            raise ValueError(unknown("choice", value, known))
-        return str(value)
-
-    return convert
-
-
-def _text(value: Any, _: str) -> str:
-    return str(value)
-
-
-def _truth(value: Any, _: str) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither true nor false")
-    return value
-
-
-def seconds(value: Any, _: str = "") -> float:
-    """`5s`, `500ms`, `2min`, or a number of seconds. Raises ValueError."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
-    elif match := _TIME.fullmatch(str(value)):
-        number = float(match[1]) * _UNITS[match[2]]
-    else:
-        raise ValueError(f"{value!r} is not a time, such as 5s or 500ms")
-    if not 0 < number <= 86_400:
-        raise ValueError(f"{value!r} is not over 0 and within a day")
-    return number
-
-
-def percent(value: Any, _: str = "") -> float:
-    """`5%` as 0.05. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", str(value))
-    if not match or not 0 < float(match[1]) < 100:
-        raise ValueError(f"{value!r} is not a percentage, such as 5%")
-    return float(match[1]) / 100
-
-
-def _rate(value: Any, _: str) -> float:
-    if value == "closed":
-        return 0.0
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return float(value)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)/s", str(value))
-    if not match or float(match[1]) <= 0:
-        raise ValueError(f"{value!r} is not a rate, such as 500/s, or `closed`")
-    return float(match[1])
-
-
-def _delay(value: Any, _: str) -> float:
-    return 0.0 if value in {0, "none"} and not isinstance(value, bool) else seconds(value)
-
-
-def _bandwidth(value: Any, _: str) -> int:
-    if value in {0, "none"} and not isinstance(value, bool):
-        return 0
-    try:
-        return registry.parse_size(str(value).removesuffix("/s"))
-    except ValueError:
-        raise ValueError(f"{value!r} is not a bandwidth, such as 10MiB/s, or `none`") from None
-
-
-def _chunk(value: Any, _: str) -> int:
-    size = registry.parse_size(str(value))
-    if 0 < size <= HEAD_BYTES:
-        raise ValueError(f"must be over {HEAD_BYTES} bytes")
-    return size
-
-
-def _files(value: Any, directory: str) -> str:
-    if isinstance(value, list):
-        if not value:
-            raise ValueError("an empty set; give at least one size")
-        return " ".join(str(registry.parse_size(str(size))) for size in value)
-    text = str(value)
-    if text == CLASSIC:
-        return text
-    if text.startswith(DIRECTORY):
-        path = os.path.join(directory, text.removeprefix(DIRECTORY))
-        if not os.path.isdir(path):
-            raise ValueError(f"{path}: no such directory")
-        return DIRECTORY + os.path.abspath(path)
-    try:
-        return " ".join(str(registry.parse_size(size)) for size in re.split(r"[ ,]+", text))
-    except ValueError:
-        raise ValueError(
-            f"{value!r} is not a file set: a size such as 64KiB, a list of sizes, {CLASSIC}, or {DIRECTORY}PATH"
-        ) from None
-
-
-def _placement(value: Any, _: str) -> str:
-    if isinstance(value, Mapping):
-        value = " ".join(f"{role}={cpus}" for role, cpus in value.items())
-    if value in {"free", "same-core", "spread"}:
-        return str(value)
-    given = dict(part.partition("=")[::2] for part in str(value).split())
-    if set(given) != set(_ROLES) or not all(_CPUS.fullmatch(cpus) for cpus in given.values()):
-        raise ValueError(f"{value!r} is not free, same-core, spread, or {{client: 0, proxy: 1, cache: 0-1}}")
-    return " ".join(f"{role}={given[role]}" for role in _ROLES)
-
-
-_KINDS: dict[str, Callable[[Any, str], Any]] = {
-    "scope": _choice("pipeline", "lane"),
-    "source": _choice("cache", "direct", "curl"),
-    "command": _transport(registry.command_transport),
-    "data": _transport(registry.data_transport),
-    "files": _files,
-    "sink": _choice("discard", "copy", "checksum"),
-    "rate": _rate,
-    "arrivals": _choice("poisson", "fixed"),
-    "congestion": _text,
-    "chunk": _chunk,
-    "depth": _whole(0),
-    "wait": _text,
-    "placement": _placement,
-    "page_cache": _choice("warm", "cold"),
-    "strategy": _choice("head-then-get", "single-get", "buffered"),
-    "reuse": _truth,
-    "origin_latency": _delay,
-    "origin_bandwidth": _bandwidth,
-    "origin_server": _choice("own", "nginx", "auto"),
-    "timeout": seconds,
-    "warmup": seconds,
-    "seconds": seconds,
-    "requests": _whole(0),
-    "control": _truth,
-}
-CONVERT: dict[str, Callable[[Any, str], Any]] = {
-    field.name: _KINDS.get(field.name, _whole(1)) for field in fields(Spec)
-}
+def convert(name: str, value: Any, directory: str) -> Any:
+    """A factor's value, from YAML to Spec. directory: of the file. Raises ValueError, which says what to write."""
+    converted = FACTORS[name].kind.parse(value, directory)
+    if name in _BUILDS:
+        _BUILDS[name](converted)
+    return converted
 
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 def _checked(convert: Callable[[Any, str], Any]) -> Any:
-    """A pydantic type that is whatever `convert` makes of a value, with its message told as it is."""
+    """A pydantic type that is whatever `convert` makes of a value; its message is shown as it is."""
 
     def validate(value: Any, info: ValidationInfo) -> Any:
         try:
@@ -252,8 +92,8 @@ def _model(name: str, kinds: Mapping[str, Any]) -> Any:
     return create_model(name, __config__=_STRICT, **fields)
 
 
-_VALUE = {name: _checked(convert) for name, convert in CONVERT.items()}
-_OFFERED = {name: kind for name, kind in _VALUE.items() if name != "control"}  # that is a key of its own
+_VALUE = {name: _checked(partial(convert, name)) for name in FACTORS}
+_OFFERED = {name: _VALUE[name] for name in OFFERED}
 _AS_LIST = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 if TYPE_CHECKING:  # where models that are made at run time are no types
     Cell: TypeAlias = BaseModel
@@ -272,14 +112,14 @@ else:
 def given(factors: BaseModel | None) -> dict[str, Any]:
     """What a mapping of factors says, in the order of the fields of Spec."""
     said = factors.model_fields_set if factors is not None else ()
-    return {name: getattr(factors, name) for name in CONVERT if name in said}
+    return {name: getattr(factors, name) for name in FACTORS if name in said}
 
 
 class Until(BaseModel):
     """Stop when the interval of every ratio is narrower than `within`, a share of 1 to each side."""
 
     model_config = _STRICT
-    within: _checked(percent)  # type: ignore[valid-type]
+    within: _checked(lambda value, _: units.percent(value))  # type: ignore[valid-type]
     at_least: int = Field(default=8, ge=3)  # docs/decisions/0009-intervals.md
     at_most: int = Field(default=30, ge=3)
 
@@ -404,9 +244,3 @@ def _known(at: Path) -> Iterable[str]:
         if isinstance(part, str):
             model = {"claims": ClaimForm, "until": Until, "cells": Cell, "where": Levels}.get(part, Values)
     return list(model.model_fields)
-
-
-def unknown(what: str, name: Any, known: Iterable[str]) -> str:
-    """That there is no such thing, and which one may be meant."""
-    close = difflib.get_close_matches(str(name), list(known), 1)
-    return f"{name}: no such {what}; " + (f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}")

@@ -9,7 +9,7 @@ import io
 import itertools
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -17,18 +17,17 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from harness import registry
-from harness.analysis import claims
-from harness.experiment.language import CONVERT, Document, Mistakes, Path, Source, given, read, unknown
-from harness.factors import Spec, idle
-from harness.measure import apart
+from harness.analysis.claims import Claim
+from harness.experiment.language import Document, Mistakes, Path, Source, convert, given, read
+from harness.factors import FACTORS, OFFERED, Spec, applies
+from harness.measure.channels import channels
+from harness.measure.feasible import contradiction
+from harness.suggest import unknown
 
 __all__ = ["Mistakes", "Plan", "Slot", "load"]
 
-_FLOOR = "null"
-_CONDITIONS = ("files", "clients", "rate", "requests", "seconds")  # what one compares under, not what one compares
 _START = 0.3  # seconds that a trial takes beside its load: programs start, stop and are swept
 _RATE = 5000.0  # requests/s, to guess how long a number of them takes
-_DEFAULT = Spec()
 _LEAST_SECONDS = 0.1  # of a scaled trial
 
 
@@ -57,7 +56,7 @@ class Plan:
     least: int = 0
     within: float = 0.0
     baseline: Mapping[str, Any] = field(default_factory=dict)
-    claims: tuple[Mapping[str, Any], ...] = ()
+    claims: tuple[Claim, ...] = ()
     probes: tuple[str, ...] = ()
     live: bool = False
 
@@ -109,7 +108,7 @@ class Plan:
             "question": self.question,
             "cells": [dataclasses.asdict(cell) for cell in self.cells],
             "baseline": dict(self.baseline),
-            "claims": [dict(claim) for claim in self.claims],
+            "claims": [dataclasses.asdict(claim) for claim in self.claims],
             "probes": list(self.probes),
             "seed": self.seed,
             "live": self.live,
@@ -128,12 +127,9 @@ class Plan:
         return varying(self.cells)
 
 
-def varying(cells: tuple[Spec, ...]) -> list[str]:
-    return [
-        factor.name
-        for factor in dataclasses.fields(Spec)
-        if factor.name != "control" and len({getattr(cell, factor.name) for cell in cells}) > 1
-    ]
+def varying(cells: Sequence[Spec]) -> list[str]:
+    """The factors of which these cells have more than one level."""
+    return [name for name in OFFERED if len({getattr(cell, name) for cell in cells}) > 1]
 
 
 def matches(cell: Spec, levels: Mapping[str, Any]) -> bool:
@@ -160,9 +156,9 @@ def find(study: Plan, text: str) -> int:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"{pair!r}: write factor=value, or the number of a cell")
-        if name not in CONVERT:
-            raise ValueError(unknown("factor", name, CONVERT))
-        levels[name] = CONVERT[name](_scalar(value), os.getcwd())
+        if name not in FACTORS:
+            raise ValueError(unknown("factor", name, OFFERED))
+        levels[name] = convert(name, _scalar(value), os.getcwd())
     found = [number for number, cell in enumerate(study.cells, 1) if matches(cell, levels)]
     if len(found) != 1:
         which = f"{len(found)} cells are like that" if found else "no cell is like that"
@@ -215,7 +211,7 @@ class _Planner:
             until.at_least if until else 0,
             until.within if until else 0.0,
             baseline,
-            tuple(expected),
+            tuple(filter(None, expected)),
             tuple(document.probes),
             document.live,
         )
@@ -251,7 +247,7 @@ class _Planner:
         if not cells and not self._mistakes:
             self._mistake(("exclude",), "nothing is left to run")
         for index, cell in enumerate([] if self._mistakes else cells):
-            if wrong := _unfit(cell):
+            if wrong := contradiction(cell):
                 factors, text = wrong
                 self._mistake(("cells", index, factors[0]) if document.cells else self._place(factors, cell), text)
                 break
@@ -303,7 +299,7 @@ class _Planner:
         own = [[{name: level} for level in some] for name, some in levels.items()]
         return [Spec(**{**settings, **combination}) for combination in _cross(own + others)]
 
-    def _claim(self, index: int, cells: list[Spec]) -> dict[str, Any]:
+    def _claim(self, index: int, cells: list[Spec]) -> Claim | None:
         form = self._document.claims[index]
         where = given(form.where)
         sides = {"test": given(form.test), "baseline": given(form.baseline)}
@@ -312,35 +308,11 @@ class _Planner:
                 self._mistake(("claims", index, side), "name the factors that tell the two cells apart")
             elif not any(matches(cell, {**where, **levels}) for cell in cells):
                 self._mistake(("claims", index, side), "no cell is like that")
-        claim = {"text": form.text, "metric": form.metric, **sides, "where": where, "expect": form.expect}
         try:
-            claims.read(claim)
+            return Claim(form.text, form.metric, **sides, where=where, expect=form.expect)
         except ValueError as error:
             self._mistake(("claims", index), str(error))
-        return claim
-
-
-def _unfit(cell: Spec) -> tuple[tuple[str, ...], str] | None:
-    """Factors of a cell whose levels do not go together, the likeliest mistake first, and why not."""
-    workers = cell.proxy_processes * cell.proxy_threads
-    if cell.source == "cache":
-        try:
-            apart.data_transport(cell)
-        except ValueError as error:
-            text = str(error)
-            return (*sorted(("chunk", "depth", "wait"), key=lambda name: f"{name}=" not in text), "data"), text
-        if cell.lanes < cell.proxy_processes:
-            text = f"{cell.lanes} lanes for {cell.proxy_processes} proxy processes: each needs one of its own"
-            return ("lanes", "proxy_processes"), text
-    if cell.scope == "lane":
-        if cell.source != "cache":
-            return ("source", "scope"), f"a lane leads to a cache; `source: {cell.source}` has none"
-        if cell.rate:
-            return ("rate", "scope"), "in a lane each request waits for its reply; there is no `rate`"
-        if cell.lanes < workers:
-            text = f"{cell.lanes} lanes for {workers} workers: each needs one of its own"
-            return ("lanes", "proxy_threads", "proxy_processes"), text
-    return None
+            return None
 
 
 def _cross(dimensions: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
@@ -349,13 +321,17 @@ def _cross(dimensions: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
 
 
 def _plain(cell: Spec) -> Spec:
-    """The cell without what says nothing of it, so that equal cells are equal."""
-    return replace(cell, **{name: getattr(_DEFAULT, name) for name in idle(cell.source, cell.scope)})
+    """The cell with the defaults of the factors that mean nothing in it, so that equal cells are equal."""
+    return replace(cell, **{name: factor.default for name, factor in FACTORS.items() if not applies(name, cell)})
 
 
 def _first_baseline(cells: list[Spec]) -> dict[str, Any]:
-    """The levels of the first cell that is no floor, of the factors that one compares."""
-    names = [name for name in varying(tuple(cells)) if name not in _CONDITIONS]
+    """The levels of the first cell with the fewest floors, of the factors that one compares."""
+    names = [name for name in varying(cells) if FACTORS[name].about != "condition"]
     transports = [name for name in names if name in {"command", "data"}]
-    first = next((cell for cell in cells if cell.data != _FLOOR and cell.source != "direct"), cells[0])
+    first = min(cells, key=_floors)
     return {name: getattr(first, name) for name in transports or names}
+
+
+def _floors(cell: Spec) -> int:
+    return sum(one.floor for one in channels(cell) or ()) + (cell.source == "direct")

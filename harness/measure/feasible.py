@@ -1,31 +1,100 @@
-"""What of a plan cannot work here, found before the first trial: each lane and channel is made once, for nothing."""
+"""Whether a cell can run: what contradicts itself anywhere, and what cannot be done on this machine."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
-from harness import plugins, registry
-from harness.factors import Spec
-from harness.measure import apart
+from harness import plugins
+from harness.factors import DIRECTORY, Spec
+from harness.measure import file_sets
+from harness.measure.channels import Channels, channels
+from harness.measure.placement import unplaceable, unschedulable
+from harness.origin import nginx
+
+_APART = 4  # files for each request under way: dropping spares pages that the network still holds
+
+
+def contradiction(spec: Spec) -> tuple[tuple[str, ...], str] | None:
+    """Factors whose levels do not go together, the likeliest mistake first, and why not; None where all do."""
+    workers = spec.proxy_processes * spec.proxy_threads
+    if spec.source == "cache":
+        try:
+            channels(spec)
+        except ValueError as error:
+            text = str(error)
+            return (*sorted(("chunk", "depth", "wait"), key=lambda name: f"{name}=" not in text), "data"), text
+        if spec.lanes < spec.proxy_processes:
+            text = f"{spec.lanes} lanes for {spec.proxy_processes} proxy processes: each needs one of its own"
+            return ("lanes", "proxy_processes"), text
+    if spec.scope == "lane":
+        if spec.source != "cache":
+            return ("source", "scope"), f"a lane leads to a cache; `source: {spec.source}` has none"
+        if spec.rate:
+            return ("rate", "scope"), "in a lane each request waits for its reply; there is no `rate`"
+        if spec.lanes < workers:
+            text = f"{spec.lanes} lanes for {workers} workers: each needs one of its own"
+            return ("lanes", "proxy_threads", "proxy_processes"), text
+    return None
+
+
+def impossible(spec: Spec) -> str:
+    """Why a trial could not do what its cell says, here and now, in one line; empty where nothing speaks against it."""
+    if wrong := contradiction(spec):
+        factors, text = wrong
+        return f"{factors[0]}: {text}"
+    for reason in (unplaceable(spec.placement), unschedulable(spec.scheduling), _bad_origin(spec), _bad_files(spec)):
+        if reason:
+            return reason
+    return ""
+
+
+def _bad_origin(spec: Spec) -> str:
+    if spec.source != "curl":
+        return ""
+    if find_spec("pycurl") is None:
+        return "source curl: needs pycurl: pip install 'transport-harness[curl]'"
+    if spec.origin_server == "nginx":
+        root = spec.files.removeprefix(DIRECTORY) if spec.files.startswith(DIRECTORY) else "/"
+        if reason := nginx.unable(root, bool(spec.origin_latency or spec.origin_bandwidth)):
+            return f"origin_server nginx: {reason}"
+    return ""
+
+
+def _bad_files(spec: Spec) -> str:
+    pair = channels(spec)
+    if spec.files.startswith(DIRECTORY) and pair and not pair.data.moves_content:
+        return f"files {spec.files}: the {pair.data.name} transport serves zeros; take a file set of sizes"
+    if spec.page_cache != "cold":
+        return ""
+    if spec.source == "curl":
+        return "page_cache cold: the origin of `source: curl` serves from the page cache"
+    if pair and pair.data.keeps_content:
+        return f"page_cache cold: {pair.data.name} keeps content, or the pages of files, itself; take another transport"
+    files = len(file_sets.describe(spec.files, spec.copies, "").paths)
+    at_once = spec.clients if spec.scope == "pipeline" else spec.proxy_threads * spec.proxy_processes
+    if files < at_once * _APART:
+        return (
+            f"page_cache cold: {files} files for {at_once} requests at a time, which would find pages that others "
+            f"still hold; take {at_once * _APART} files or more (copies)"
+        )
+    return ""
 
 
 def refusals(cells: Iterable[Spec]) -> dict[Spec, str]:
-    """The cells that cannot run, with the reason in one line.
+    """The cells that cannot run here, with the reason in one line.
 
     Whether transports and machine can hold a cell is tried, with as many lanes as the cell has: limits such as
     RLIMIT_MSGQUEUE are on the sum.
     """
     found = {}
-    tried: dict[tuple[Any, ...], str] = {}
+    tried: dict[tuple[Channels, int], str] = {}
     for cell in cells:
-        if reason := apart.impossible(cell):
+        if reason := impossible(cell):
             found[cell] = reason
-            continue
-        if cell.source != "cache":
-            continue
-        data = apart.data_transport(cell)
-        key = cell.command, data, cell.lanes
-        if key not in tried:
-            tried[key] = plugins.unusable(registry.command_transport(cell.command), *[data] * cell.lanes)
-        if tried[key]:
-            found[cell] = tried[key]
+        elif pair := channels(cell):
+            key: Any = pair, cell.lanes
+            if key not in tried:
+                tried[key] = plugins.unusable(pair.command, *[pair.data] * cell.lanes)
+            if tried[key]:
+                found[cell] = tried[key]
     return found

@@ -13,11 +13,12 @@ from harness.analysis.compare import Comparison
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context, Study
 from harness.analysis.verdicts import WITHHELD
+from harness.factors import FACTORS
 from harness.report import plot
 from harness.report.design_styles import MOST_MARKS, MOST_PANELS, MOST_ROWS, Look, few, left_out, tip, told
 from harness.report.markup import Markup, el
 from harness.report.plot import Figure, Panel, Scale, micros, number, short, words
-from harness.results import FACTORS, Trial
+from harness.results import Trial
 
 _Drawn = tuple[list[Markup], float]
 _Draw = Callable[[float], _Drawn]
@@ -144,7 +145,7 @@ def _numeric(study: Study) -> str:
     return name if counts.get(name, 0) > 1 else ""
 
 
-_UNITS = {"files": "size of a file", "clients": "requests under way at a time", "rate_per_s": "requests asked for, 1/s"}
+_UNITS = {"files": "size of a file", "clients": "requests under way at a time", "rate": "requests asked for, 1/s"}
 
 
 def _sizes(study: Study, look: Look) -> Figure | None:
@@ -171,7 +172,7 @@ def _sizes(study: Study, look: Look) -> Figure | None:
             ),
         ]
     drawn = [context for _, some in groups for context in some]
-    what = {"files": "file size", "clients": "concurrency", "rate_per_s": "rate of requests"}[name]
+    what = {"files": "file size", "clients": "concurrency", "rate": "rate of requests"}[name]
     return Figure(
         "sizes",
         f"By {what}",
@@ -258,7 +259,7 @@ def _heat(study: Study, look: Look) -> Figure | None:
         for name in look.factors
         if name != "source"
     }
-    pairs = [("command", "data"), ("depth", "chunk_bytes"), ("cache_threads", "proxy_threads")]
+    pairs = [("command", "data"), ("depth", "chunk"), ("cache_threads", "proxy_threads")]
     pair = next((pair for pair in pairs if all(counts.get(name, 0) > 1 for name in pair)), None)
     if not pair and len(counts) > 1:
         pair = (sorted(counts, key=lambda name: counts[name])[-2], max(counts, key=lambda name: counts[name]))

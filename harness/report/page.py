@@ -21,7 +21,6 @@ from harness.report import plot
 from harness.report.design_styles import Look, told
 from harness.report.markup import Markup, data, el, join
 from harness.report.plot import Figure, Scale, micros, number
-from harness.results import COLUMN_OF
 
 _TIP = re.compile(' data-tip="([^"]*)"')  # many marks tell the same, on wide and narrow pictures all do: once is enough
 WIDE, NARROW = 860, 343
@@ -390,9 +389,6 @@ def flat(given: Any, path: str = "") -> Iterable[tuple[str, str]]:
 
 def settings(fixed: Mapping[str, Any]) -> str:
     """What was the same in all trials."""
-    names = {column: name for name, column in COLUMN_OF.items()}
     return ", ".join(
-        f"{names.get(name, name)} {naming.value(name, value)}"
-        for name, value in fixed.items()
-        if value not in ("", 0, 0.0)
+        f"{name} {naming.value(name, value)}" for name, value in fixed.items() if value not in ("", 0, 0.0)
     )

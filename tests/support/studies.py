@@ -27,6 +27,12 @@ SPEEDS = {
 COMMANDS = {"posix_mq": 1.0, "fifo": 1.03, "unix": 1.06, "shm_ring": 0.93}
 
 
+def floor_of(factors):
+    """The column `floor` of a cell whose floors are `direct` and the transports called null."""
+    named = [name for name in ("command", "data") if factors.get(name, "").partition(":")[0] == "null"]
+    return " ".join(["source"] * (factors.get("source") == "direct") + named)
+
+
 def trial(number, block, cell, speed, random, **factors):
     """A good trial."""
     given = {
@@ -61,7 +67,7 @@ def trial(number, block, cell, speed, random, **factors):
         "python": "3.11.7",
         "harness": "0.1.0",
         "commit": "0123456789ab",
-        "load_s": 0.4,
+        "seconds": 0.4,
         "measured_s": 0.4,
         **factors,
     }
@@ -78,7 +84,8 @@ def trial(number, block, cell, speed, random, **factors):
     return results.Trial(
         **{
             "file_size_bytes": size,
-            "requests": requests,
+            "requests_ended": requests,
+            "floor": floor_of(given),
             "ok": requests,
             "requests_per_s": speed,
             "content_bytes": requests * size,
@@ -138,7 +145,7 @@ def write(place, rows, experiment=None, latency=False, symbols=False, environmen
     if latency:
         lines = ["trial,latency_us,count"]
         for row in rows:
-            sample = row.latency_p50_us * np.exp(np.abs(random.standard_t(4, row.requests)) * 0.3 - 0.2)
+            sample = row.latency_p50_us * np.exp(np.abs(random.standard_t(4, row.requests_ended)) * 0.3 - 0.2)
             edges, counts = np.unique(np.ceil(np.exp2(np.ceil(np.log2(sample) * 32) / 32)), return_counts=True)
             lines += [f"{row.trial},{edge:.0f},{count}" for edge, count in zip(edges, counts, strict=True)]
         (place / "latency.csv").write_text("\n".join(lines) + "\n")
@@ -240,7 +247,7 @@ def surface(place):
     """Depth against chunk."""
     cells = [
         (
-            {"depth": depth, "chunk_bytes": chunk, "files": "3145728"},
+            {"depth": depth, "chunk": chunk, "files": "3145728"},
             3000 * (1 - 0.5 / depth) * (1 - 3000 / (chunk + 4000)),
         )
         for depth in (1, 2, 4, 8)
@@ -249,14 +256,14 @@ def surface(place):
     return write(
         place,
         trials(cells, 5),
-        {"question": "How large, and how many?", "baseline": {"chunk_bytes": 262144, "depth": 4}},
+        {"question": "How large, and how many?", "baseline": {"chunk": 262144, "depth": 4}},
     )
 
 
 def open_loop(place):
     """Rates of requests: what is judged is latency."""
     cells = [
-        ({"data": data, "rate_per_s": float(rate), "arrivals": "poisson", "files": "16384"}, speed)
+        ({"data": data, "rate": float(rate), "arrivals": "poisson", "files": "16384"}, speed)
         for data, speed in (("posix_shm", 18000), ("fifo", 15000), ("sendfile", 19000), ("null", 21000))
         for rate in (2000, 8000, 12000)
     ]

@@ -1,0 +1,116 @@
+"""One program of a trial: a command of the harness in a fresh process, and the lines that it says."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from typing import IO, Any
+
+from harness.measure.placement import Placement
+
+_END = 4.0  # seconds for a program to end after SIGTERM
+_REFUSED = {2, 3}  # exit codes of a program that refuses what the cell asks for
+
+
+class TrialError(Exception):
+    """Why a trial has no result, in one line."""
+
+
+class CellRefused(TrialError):
+    """This machine, or a transport, cannot do what the cell asks for."""
+
+
+class Program:
+    """A command of the harness in a process of its own. `undo` ends it; so does the end of this process.
+
+    Its standard output is one JSON object a line. Its standard error goes to `<directory>/<name>.log`.
+    """
+
+    def __init__(
+        self, directory: str, undo: ExitStack, placement: Placement, role: str, name: str, *arguments: str
+    ) -> None:
+        self._name = name
+        self._log = f"{directory}/{name}.log"
+        with open(self._log, "wb") as log, placement.inherited(role):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness", name, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                process_group=0,  # Ctrl-C is for the runner, which ends its programs in order
+            )
+        undo.callback(self._end)
+        self.pid = self._process.pid
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in: IO[bytes] = self._process.stdin
+        self._out: IO[bytes] = self._process.stdout
+        self._unread = b""
+
+    def pids(self) -> list[int]:
+        """Its processes: the parent first, then its workers."""
+        return [self.pid, *children(self.pid)]
+
+    def say(self, line: str) -> None:
+        """Write a line to its standard input."""
+        self._in.write(f"{line}\n".encode())
+        self._in.flush()
+
+    def expect(self, *keys: str, seconds: float) -> Mapping[str, Any]:
+        """The object on the next line of its output, which has one of these keys. Raises TrialError after `seconds`."""
+        deadline = time.monotonic() + seconds
+        wanted = " or ".join(keys)
+        while b"\n" not in self._unread:
+            if not select.select([self._out], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TrialError(f"{self._name} did not say {wanted!r} within {seconds:g} s; {self._last_words()}")
+            piece = os.read(self._out.fileno(), 1 << 16)
+            if not piece:
+                self.wait()
+                kind = CellRefused if self._process.returncode in _REFUSED else TrialError
+                raise kind(f"{self._name} ended too early; {self._last_words()}")
+            self._unread += piece
+        line, _, self._unread = self._unread.partition(b"\n")
+        try:
+            said = json.loads(line)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict) or said.keys().isdisjoint(keys):
+            raise TrialError(f"{self._name} said {line.decode(errors='replace')!r} instead of {wanted!r}")
+        return said
+
+    def _last_words(self) -> str:
+        with open(self._log, errors="replace") as log:
+            lines = log.read().splitlines()
+        return f"its last words: {' / '.join(lines[-2:])}" if lines else "it said nothing"
+
+    def wait(self) -> None:
+        """Wait until it has ended by itself. Raises TrialError where it does not."""
+        try:
+            self._process.wait(_END)
+        except subprocess.TimeoutExpired:
+            raise TrialError(f"{self._name} did not end; {self._last_words()}") from None
+
+    def _end(self) -> None:
+        """End it, with its workers. Raises TrialError where it does not end by itself, or badly."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_END)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+        with suppress(BrokenPipeError):
+            self._in.close()
+        self._out.close()
+        if self._process.returncode and sys.exc_info()[0] is None:
+            raise TrialError(f"{self._name} ended with exit code {self._process.returncode}; {self._last_words()}")
+
+
+def children(pid: int) -> list[int]:
+    """The pids of a process's children, proc_pid_task(5)."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return list(map(int, file.read().split()))

@@ -1,0 +1,112 @@
+"""The tables of results: each version of their columns is read for good."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness import factors, results
+from harness.factors import FACTORS, Spec
+
+ROOT = Path(__file__).parent.parent
+SCHEMA_2, SCHEMA_3 = (
+    (Path(__file__).parent / f"data/columns-of-schema-{number}.csv").read_text().strip().split(",") for number in (2, 3)
+)
+
+
+def test_the_columns_of_schema_3_stay_as_they_are():
+    """A column that is added comes last of its part. Another change to this list is another schema."""
+    assert results.SCHEMA == 3
+    assert [name for name in results.COLUMNS if name in SCHEMA_3] == SCHEMA_3
+    assert set(results.COLUMNS) - {*SCHEMA_3} <= {*FACTORS}, (
+        "a new factor needs no new schema; other columns are added here"
+    )
+
+
+def test_rows_of_schema_2_are_read_with_the_names_of_today(tmp_path):
+    wanted = {
+        "schema": "2",
+        "experiment": "old",
+        "trial": "7",
+        "source": "cache",
+        "command": "null",
+        "data": "null:a=1",
+        "rate_per_s": "300",
+        "chunk_bytes": "4096",
+        "reuse": "1",
+        "origin_latency_s": "0.5",
+        "origin_bandwidth_bytes_per_s": "9",
+        "timeout_s": "5",
+        "warmup_s": "0.1",
+        "load_s": "0.2",
+        "requests_asked": "77",
+        "control": "1",
+        "requests": "76",
+        "requests_per_s": "380.5",
+    }
+    kinds = {int: "0", float: "0", str: ""}
+    old = [wanted.get(name, kinds.get(type(getattr(results.Trial(), name, "")), "0")) for name in SCHEMA_2]
+    (tmp_path / "trials.csv").write_text(",".join(SCHEMA_2) + "\n" + ",".join(old) + "\n")
+    (row,) = results.read(str(tmp_path / "trials.csv"))
+    assert (row.schema, row.experiment, row.trial, row.floor) == (2, "old", 7, "command data")
+    assert (row.rate, row.chunk, row.reuse, row.control) == (300.0, 4096, True, True)
+    assert (row.origin_latency, row.origin_bandwidth, row.timeout, row.warmup, row.seconds) == (0.5, 9, 5.0, 0.1, 0.2)
+    assert (row.requests, row.requests_ended, row.requests_per_s) == (77, 76, 380.5)
+
+
+def test_every_kept_result_of_schema_2_is_read_to_the_last_digit():
+    for path in sorted((ROOT / "results").glob("*/trials.csv")):
+        with open(path, newline="") as file:
+            old = list(csv.DictReader(file))
+        for was, row in zip(old, results.read(str(path)), strict=True):
+            for name, text in was.items():
+                now = getattr(row, results.RENAMED_SINCE_2.get(name, name) if was["schema"] == "2" else name)
+                assert (float(text) == now) if isinstance(now, float | int) else (text == now), (path, name)
+
+
+def test_a_row_comes_back_as_it_was_written(tmp_path):
+    path = str(tmp_path / "trials.csv")
+    row = results.Trial(
+        trial=3, data="fifo:fifos=4", rate=0.125, reuse=False, control=True, reason='a, "b"\nc', floor="data"
+    )
+    results.append(path, row)
+    assert list(results.read(path)) == [row]
+    with open(path) as file:
+        assert next(file).rstrip().split(",") == results.COLUMNS
+
+
+def test_rows_are_not_added_to_a_file_of_other_columns(tmp_path):
+    path = tmp_path / "trials.csv"
+    path.write_text(",".join(SCHEMA_2) + "\n")
+    with pytest.raises(ValueError, match=r"trials\.csv: has other columns than this version writes"):
+        results.append(str(path), results.Trial(trial=1))
+    assert path.read_text() == ",".join(SCHEMA_2) + "\n"
+
+
+# Factors
+
+
+def test_a_factor_is_one_declaration_and_all_that_follows_has_it():
+    from harness.experiment import language
+
+    for name, factor in FACTORS.items():
+        assert (name in language.Cell.model_fields, name in results.COLUMNS) == (True, True)
+        assert factor.kind.parse(factor.default, "/") == factor.default or factor.default in ("", 0, False), name
+        assert isinstance(factor.kind.show(factor.default), str)
+        assert factor.only.keys() <= FACTORS.keys()
+        if name != "control":
+            assert f"| `{name}` |" in factors.table()
+
+
+def test_equal_cells_are_equal_and_have_one_hash():
+    assert {Spec(), Spec(), dataclasses.replace(Spec(), clients=8)} == {Spec()}
+    assert len({Spec(), Spec(clients=9)}) == 2
+
+
+def test_a_factor_applies_only_with_the_scope_and_source_that_it_needs():
+    assert factors.applies("data", Spec())
+    assert not factors.applies("data", Spec(source="direct"))
+    assert not factors.applies("clients", Spec(scope="lane"))
+    assert factors.applies("strategy", Spec(source="curl"))
+    assert factors.applies("scheduling", Spec(source="direct", scope="pipeline"))
