@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from harness import console, registry
-from harness.experiment import plan
+from harness.experiment.plan import cell_label
+from harness.experiment.plan import load as load_plan
 from harness.measure.feasible import refusals
 
 
@@ -24,27 +25,27 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check(path: str) -> int:
-    study = plan.load(path)
-    print(study.question or study.name)
-    factors = study.varying()
-    refused = refusals(study.cells)
-    for number, cell in enumerate(study.cells, 1):
+    plan = load_plan(path)
+    print(plan.question or plan.name)
+    factors = plan.varying()
+    refused = refusals(plan.cells)
+    for number, cell in enumerate(plan.cells, 1):
         note = "  (A/A control)" if cell.control else ""
         note += f"  cannot run here: {refused[cell]}" if cell in refused else ""
-        print(f"cell {number:3}: {plan.label(cell, factors)}{note}")
+        print(f"cell {number:3}: {cell_label(cell, factors)}{note}")
     known = registry.load().probes
-    for name in study.probes:
+    for name in plan.probes:
         if reason := known[name]().unusable():
             print(f"probe {name} cannot work here: {reason}")
-    blocks = f"{study.least} to {study.repeats}" if study.within else f"{study.repeats}"
-    probing = f" and {len(study.probing())} for probes" if study.probes else ""
+    blocks = f"{plan.least} to {plan.repeats}" if plan.within else f"{plan.repeats}"
+    probing = f" and {len(plan.probing())} for probes" if plan.probes else ""
     print(
-        f"{len(study.cells)} cells, {blocks} blocks: {len(study.cells) * study.repeats} trials{probing}, "
-        f"about {_time(study.seconds())}"
+        f"{len(plan.cells)} cells, {blocks} blocks: {len(plan.cells) * plan.repeats} trials{probing}, "
+        f"about {_time(plan.seconds())}"
     )
-    if study.baseline:
-        print("baseline: " + " ".join(f"{name}={level}" for name, level in study.baseline.items()))
-    for claim in study.claims:
+    if plan.baseline:
+        print("baseline: " + " ".join(f"{name}={level}" for name, level in plan.baseline.items()))
+    for claim in plan.claims:
         print(f"claim: {claim.text} ({claim.metric} {claim.expect})")
     return int(bool(refused))
 

@@ -140,16 +140,16 @@ def matches(cell: Spec, levels: Mapping[str, Any]) -> bool:
     )
 
 
-def label(cell: Spec, factors: list[str]) -> str:
+def cell_label(cell: Spec, factors: list[str]) -> str:
     """`data=fifo files=1024`, as `harness run --only` takes it."""
     return " ".join(f"{name}={getattr(cell, name)}" for name in factors) or "the only cell"
 
 
-def find(study: Plan, text: str) -> int:
-    """The number of the cell that `text` names: a number, or as label() has it. Raises ValueError."""
+def find_cell(plan: Plan, text: str) -> int:
+    """The number of the cell that `text` names: a number, or as cell_label() has it. Raises ValueError."""
     if text.isdecimal():
-        if not 1 <= int(text) <= len(study.cells):
-            raise ValueError(f"cell {text}: there are cells from 1 to {len(study.cells)}")
+        if not 1 <= int(text) <= len(plan.cells):
+            raise ValueError(f"cell {text}: there are cells from 1 to {len(plan.cells)}")
         return int(text)
     levels = {}
     for pair in text.split():
@@ -159,7 +159,7 @@ def find(study: Plan, text: str) -> int:
         if name not in FACTORS:
             raise ValueError(unknown("factor", name, OFFERED))
         levels[name] = convert(name, _scalar(value), os.getcwd())
-    found = [number for number, cell in enumerate(study.cells, 1) if matches(cell, levels)]
+    found = [number for number, cell in enumerate(plan.cells, 1) if matches(cell, levels)]
     if len(found) != 1:
         which = f"{len(found)} cells are like that" if found else "no cell is like that"
         raise ValueError(f"{text}: {which}; `harness experiment check` lists them")

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness import machine, results
-from harness.experiment import plan
 from harness.experiment.plan import Plan
+from harness.experiment.plan import load as load_plan
 
 EXPERIMENT = "experiment.yaml"
 ENVIRONMENT = "environment.json"
@@ -32,18 +32,21 @@ _ALIKE = {
 }
 
 
-class Store:
-    """A results directory that is written to."""
+class RunDirectory:
+    """The directory of a run, for the run that writes it.
+
+    path: of the directory. trials: of its trials.csv. logs: of what the programs of failed trials wrote.
+    """
 
     def __init__(self, directory: str) -> None:
-        self.directory = directory
+        self.path = directory
         self.trials = f"{directory}/{results.TRIALS}"
         self.logs = f"{directory}/{LOGS}"
 
     @classmethod
-    def create(cls, directory: str, study: Plan, source: str, arguments: list[str]) -> "Store":
+    def create(cls, directory: str, plan: Plan, source: str, arguments: list[str]) -> "RunDirectory":
         """A new one. Raises ValueError where there are results already, OSError."""
-        store = cls(directory)
+        run = cls(directory)
         for name in (results.TRIALS, EXPERIMENT):
             if os.path.exists(f"{directory}/{name}"):
                 raise ValueError(
@@ -51,14 +54,14 @@ class Store:
                 )
         os.makedirs(directory, exist_ok=True)
         facts = machine.facts()
-        facts["experiment"] = {"name": study.name, "file": source, "command": arguments}
+        facts["experiment"] = {"name": plan.name, "file": source, "command": arguments}
         _write_json(f"{directory}/{ENVIRONMENT}", facts)
-        store.describe()
-        _write(f"{directory}/{EXPERIMENT}", study.text())
-        return store
+        run.describe()
+        _write(f"{directory}/{EXPERIMENT}", plan.text())
+        return run
 
     @classmethod
-    def reopen(cls, directory: str) -> "tuple[Store, Plan]":
+    def reopen(cls, directory: str) -> "tuple[RunDirectory, Plan]":
         """One whose run ended early, mended, and its plan.
 
         Raises ValueError where there is nothing to resume, or where the machine, the code or the experiment is not
@@ -67,7 +70,7 @@ class Store:
         try:
             with open(f"{directory}/{ENVIRONMENT}", encoding="utf-8") as file:
                 before = json.load(file)
-            study = plan.load(f"{directory}/{EXPERIMENT}", before["experiment"]["name"])
+            plan = load_plan(f"{directory}/{EXPERIMENT}", before["experiment"]["name"])
         except FileNotFoundError as error:
             raise ValueError(f"{error.filename}: no such file: nothing to resume in {directory}") from None
         except (json.JSONDecodeError, KeyError, TypeError):
@@ -80,23 +83,23 @@ class Store:
         ]
         if unlike:
             raise ValueError(f"cannot resume {directory}: {'; '.join(unlike)}: run the experiment anew")
-        store = cls(directory)
-        store.mend()
-        return store, study
+        run = cls(directory)
+        run.mend()
+        return run, plan
 
-    def check_plan(self, study: Plan, file: str, given: Plan) -> None:
+    def check_plan(self, plan: Plan, file: str, given: Plan) -> None:
         """Raises ValueError where the experiment file makes another plan than the one that was begun."""
         for name in ("question", "cells", "repeats", "seed", "least", "within", "baseline", "claims", "probes"):
-            if getattr(study, name) != getattr(given, name):
-                raise ValueError(f"cannot resume {self.directory}: {file} has other {name} than when the run began")
+            if getattr(plan, name) != getattr(given, name):
+                raise ValueError(f"cannot resume {self.path}: {file} has other {name} than when the run began")
 
     def keep(self, table: str, rows: Sequence[results.Row]) -> None:
         """Add what a trial left to a table; durable on return."""
-        results.append(f"{self.directory}/{table}", *rows)
+        results.append(f"{self.path}/{table}", *rows)
 
     def note(self, key: str, value: Any) -> None:
         """Add to what is known of the machine and the run."""
-        _write_json(f"{self.directory}/{ENVIRONMENT}", {**self.environment(), key: value})
+        _write_json(f"{self.path}/{ENVIRONMENT}", {**self.environment(), key: value})
 
     def rows(self) -> list[results.Trial]:
         """The rows so far."""
@@ -104,19 +107,19 @@ class Store:
 
     def mend(self) -> None:
         """Cut off a torn last line, and drop what trials left that have no row."""
-        for name in _tables(self.directory):
-            _cut_torn_line(f"{self.directory}/{name}")
+        for name in _tables(self.path):
+            _cut_torn_line(f"{self.path}/{name}")
         whole = {row.trial for row in self.rows()}
-        for name in _tables(self.directory):
+        for name in _tables(self.path):
             if name != results.TRIALS:
-                _keep_lines(f"{self.directory}/{name}", whole)
+                _keep_lines(f"{self.path}/{name}", whole)
 
     def describe(self) -> None:
         """Write datapackage.json for the files that are there."""
-        _write_json(f"{self.directory}/{results.DATAPACKAGE}", results.datapackage(_tables(self.directory)))
+        _write_json(f"{self.path}/{results.DATAPACKAGE}", results.datapackage(_tables(self.path)))
 
     def environment(self) -> Mapping[str, Any]:
-        with open(f"{self.directory}/{ENVIRONMENT}", encoding="utf-8") as file:
+        with open(f"{self.path}/{ENVIRONMENT}", encoding="utf-8") as file:
             facts: Mapping[str, Any] = json.load(file)
         return facts
 
