@@ -151,7 +151,7 @@ PROBED = {name: kind for name, kind in get_type_hints(Trial).items() if name.end
 
 @dataclass(frozen=True)
 class Bucket:
-    """One row of latency.csv: a bucket of a trial's latency histogram, whose layout is harness.load.histogram's.
+    """One row of latency.csv: a bucket of a trial's latency histogram, of the layout in harness/load/histogram.py.
 
     Buckets are the same in all trials: histograms are merged by adding the counts of equal bounds.
     """
@@ -216,7 +216,7 @@ def _written(value: Any) -> Any:
 
 
 def make_name_durable(path: str) -> None:
-    """Have it on disk that a file is called so: fsync(2) of its directory."""
+    """Have a file's name on disk on return: fsync(2) of its directory."""
     directory = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

@@ -1,7 +1,7 @@
 """One study at a time on a machine: two that measure at once measure each other.
 
 The lock is a name in the abstract namespace of Unix sockets, unix(7): every user can take it, no file is left behind,
-it ends with its holder, and whoever finds it taken can ask the kernel by whom, SO_PEERCRED.
+it ends with its holder, and a process that finds it taken asks the kernel for the holder, SO_PEERCRED.
 """
 
 import errno
@@ -23,10 +23,10 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 @contextmanager
 def alone(patience: float, name: str = _NAME) -> Iterator[None]:
-    """Hold the lock; wait `patience` seconds for it at most. Raises Failure, saying who holds it."""
+    """Hold the lock in the body. Waits for it, at most `patience` seconds. Raises Failure, which names the holder."""
     deadline = time.monotonic() + patience
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
-        told = False
+        announced = False
         while not _bind(lock, name):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
                 try:
@@ -37,9 +37,9 @@ def alone(patience: float, name: str = _NAME) -> Iterator[None]:
                     time.sleep(0.01)
                     continue
                 holder = _describe(other)
-                if not told and patience:
+                if not announced and patience:
                     say(f"another study measures on this machine, {holder}; waiting, for {patience:g} s at most")
-                told = True
+                announced = True
                 if not select.select([other], [], [], max(0.0, deadline - time.monotonic()))[0]:
                     raise Failure(f"another study measures on this machine, {holder}: wait for it, or end it")
         lock.listen()

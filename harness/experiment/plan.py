@@ -1,7 +1,7 @@
 """The plan of a study: which cells, in which order, against what.
 
-Each block runs every cell once, in an order of its own that the seed tells: noise that a block shares falls out of
-ratios taken within it. Trials for costly probes come after the timed ones, one for each cell and probe.
+Each block runs every cell once, in an order of its own that follows from the seed: noise that a block shares falls
+out of ratios taken within it. Trials for costly probes come after the timed ones, one for each cell and probe.
 """
 
 import dataclasses
@@ -69,7 +69,7 @@ class Plan:
             yield [Slot(number, block, cell) for number, cell in enumerate(order, first)]
 
     def probing(self) -> list[Slot]:
-        """The trials that costly probes want."""
+        """The trials for costly probes: one for each cell and probe."""
         known = registry.load().probes
         first = self.repeats * len(self.cells) + 1
         costly = [name for name in self.probes if known[name].costly]
@@ -83,7 +83,7 @@ class Plan:
         return block * self.repeats + block / len(self.cells) * len(self.probing())
 
     def scaled(self, scale: float) -> "Plan":
-        """The same plan with `scale` times the load in each trial."""
+        """This plan with `scale` times the load in each trial."""
         cells = (
             replace(cell, requests=max(1, round(cell.requests * scale)))
             if cell.requests
@@ -93,17 +93,17 @@ class Plan:
         return replace(self, cells=tuple(cells))
 
     def repeated(self, blocks: int) -> "Plan":
-        """The same plan with this many blocks."""
+        """This plan with that many blocks."""
         return replace(self, repeats=blocks, within=0.0)
 
     def only(self, cell: int, repeats: int) -> "Plan":
-        """One cell of the plan, by itself."""
+        """The plan of one of its cells alone."""
         return replace(
             self, cells=(self.cells[cell - 1],), repeats=repeats, within=0.0, claims=(), probes=(), baseline={}
         )
 
     def text(self) -> str:
-        """The plan as an experiment file: load() makes the same plan of it."""
+        """The plan as an experiment file, of which load() makes the same plan again."""
         document: dict[str, Any] = {
             "question": self.question,
             "cells": [dataclasses.asdict(cell) for cell in self.cells],
@@ -179,7 +179,7 @@ def load(path: str, name: str = "") -> Plan:
 
 
 class _Planner:
-    """Makes cells of a document; what does not fit together is told all at once."""
+    """Makes a plan of a document. All mistakes are raised at once."""
 
     def __init__(self, source: Source, document: Document) -> None:
         self._source, self._document = source, document
@@ -305,7 +305,7 @@ class _Planner:
         sides = {"test": given(form.test), "baseline": given(form.baseline)}
         for side, levels in sides.items():
             if not levels:
-                self._mistake(("claims", index, side), "name the factors that tell the two cells apart")
+                self._mistake(("claims", index, side), "name the factors in which the two cells differ")
             elif not any(matches(cell, {**where, **levels}) for cell in cells):
                 self._mistake(("claims", index, side), "no cell is like that")
         try:

@@ -24,7 +24,7 @@ from harness.measure.probing import Seen
 
 _ATTEMPTS = 2  # a trial that fails is tried once more
 _QUIET = 0.25  # share of the CPUs that others may use when a trial begins
-_PATIENCE = 3.0  # seconds that a trial waits for the machine to be as quiet as that, unless told otherwise
+_PATIENCE = 3.0  # seconds that a trial waits for the machine to be as quiet as that, unless --quiet sets another time
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -32,14 +32,14 @@ def arguments() -> argparse.ArgumentParser:
         prog="harness run",
         description="Run an experiment file: fresh processes for every trial, cells interleaved in shuffled blocks.",
         epilog="Exit codes: 0 all trials are good, 1 some failed or were refused, 2 the file or an argument is wrong, "
-        "130 interrupted. Ctrl-C ends after the current trial, a second one at once. Rows are durable one by one: what a "
+        "130 interrupted. Ctrl-C ends after the current trial, a second one at once. Each row is on disk: what a "
         "killed run has measured is there, and --resume goes on from it.",
     )
     add = parser.add_argument
     add("experiment", metavar="FILE", nargs="?", help="such as experiments/quick.yaml; not needed with --resume")
     add("-o", dest="output", metavar="DIR", help="where results go (default: results/<name>-<UTC time>)")
     add("--resume", metavar="DIR", help="go on with a run that ended early, where nothing has changed since")
-    add("--only", metavar="CELL", help="one cell: its number, or what tells it apart, 'data=fifo files=1KiB'")
+    add("--only", metavar="CELL", help="one cell: its number, or its levels, 'data=fifo files=1KiB'")
     add("--repeat", type=console.positive, metavar="N", help="blocks, instead of the file's")
     add("--scale", type=console.seconds, metavar="X", help="X times the load in each trial, such as 0.01")
     add(
@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
 
 
 def _reopen(args: argparse.Namespace) -> tuple[RunDirectory, Plan]:
-    """The run to resume. Raises ValueError where its experiment file, or the one that is named now, says otherwise."""
+    """The run to resume. Raises ValueError where its experiment file, or the one named now, makes another plan."""
     directory, plan = RunDirectory.reopen(args.resume)
     begun = directory.environment()["experiment"]
     if os.path.exists(begun["file"]):

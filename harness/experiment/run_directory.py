@@ -1,4 +1,4 @@
-"""The results directory of a run: what is in it, and how a run that was killed is taken up again.
+"""The directory of a run: what is in it, and how a run that was killed goes on.
 
 trials.csv        one row a trial; the row comes last of all that a trial leaves, so what has one is complete
 latency.csv       the latency histogram of each trial
@@ -45,7 +45,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, directory: str, plan: Plan, source: str, arguments: list[str]) -> "RunDirectory":
-        """A new one. Raises ValueError where there are results already, OSError."""
+        """A new directory. Raises ValueError where it has results already, OSError."""
         run = cls(directory)
         for name in (results.TRIALS, EXPERIMENT):
             if os.path.exists(f"{directory}/{name}"):
@@ -62,10 +62,10 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, directory: str) -> "tuple[RunDirectory, Plan]":
-        """One whose run ended early, mended, and its plan.
+        """A directory whose run ended early, mended, and its plan.
 
-        Raises ValueError where there is nothing to resume, or where the machine, the code or the experiment is not
-        what it was: two halves that are unlike make no whole.
+        Raises ValueError where there is nothing to resume, or where machine, code or experiment have changed: the two
+        halves could not be compared.
         """
         try:
             with open(f"{directory}/{ENVIRONMENT}", encoding="utf-8") as file:
@@ -74,7 +74,7 @@ class RunDirectory:
         except FileNotFoundError as error:
             raise ValueError(f"{error.filename}: no such file: nothing to resume in {directory}") from None
         except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(f"{directory}/{ENVIRONMENT}: not what a run writes") from None
+            raise ValueError(f"{directory}/{ENVIRONMENT}: no run wrote this: run the experiment anew") from None
         now = machine.facts()
         unlike = [
             f"{name} was {_at(before, path)!r} and is {_at(now, path)!r}"
@@ -94,11 +94,11 @@ class RunDirectory:
                 raise ValueError(f"cannot resume {self.path}: {file} has other {name} than when the run began")
 
     def keep(self, table: str, rows: Sequence[results.Row]) -> None:
-        """Add what a trial left to a table; durable on return."""
+        """Add a trial's rows to a table; durable on return."""
         results.append(f"{self.path}/{table}", *rows)
 
     def note(self, key: str, value: Any) -> None:
-        """Add to what is known of the machine and the run."""
+        """Add a fact to environment.json."""
         _write_json(f"{self.path}/{ENVIRONMENT}", {**self.environment(), key: value})
 
     def rows(self) -> list[results.Trial]:
@@ -106,7 +106,7 @@ class RunDirectory:
         return list(results.read(self.trials)) if os.path.exists(self.trials) else []
 
     def mend(self) -> None:
-        """Cut off a torn last line, and drop what trials left that have no row."""
+        """Cut off a torn last line, and drop the rows of trials that have none in trials.csv."""
         for name in _tables(self.path):
             _cut_torn_line(f"{self.path}/{name}")
         whole = {row.trial for row in self.rows()}
@@ -143,7 +143,7 @@ def _cut_torn_line(path: str) -> None:
 
 
 def _keep_lines(path: str, trials: Iterable[int]) -> None:
-    """Only the lines of these trials, whose number comes first in a line."""
+    """Keep only the lines of these trials. A line begins with its trial's number."""
     known = {str(number) for number in trials}
     with open(path, encoding="utf-8", newline="") as file:
         header, *lines = file.read().splitlines(keepends=True) or [""]

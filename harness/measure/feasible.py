@@ -38,7 +38,7 @@ def contradiction(spec: Spec) -> tuple[tuple[str, ...], str] | None:
 
 
 def impossible(spec: Spec) -> str:
-    """Why a trial could not do what its cell says, here and now, in one line; empty where nothing speaks against it."""
+    """Why a trial could not do what its cell says, here and now, in one line; empty where it can."""
     if wrong := contradiction(spec):
         factors, text = wrong
         return f"{factors[0]}: {text}"

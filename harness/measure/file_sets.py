@@ -1,4 +1,4 @@
-"""The files that a trial asks for: made in its directory, or found in somebody else's."""
+"""The files that a trial asks for: made in its directory, or found in one that the experiment names."""
 
 import os
 import shutil
@@ -25,7 +25,8 @@ class Workload(NamedTuple):
 
 
 def describe(files: str, copies: int, directory: str) -> Workload:
-    """The workload of a file set (see spec.Spec) whose files are, or will be, below `directory`. Raises ValueError."""
+    """The workload of a file set (see factors.Spec) whose files are, or will be, below `directory`. Raises
+    ValueError."""
     if files.startswith(DIRECTORY):
         return _found(files.removeprefix(DIRECTORY))
     sizes = CLASSIC_SIZES if files == CLASSIC else tuple(map(int, files.split()))

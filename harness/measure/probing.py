@@ -8,8 +8,8 @@ from harness.api import Probe
 from harness.measure.probes import proc
 from harness.results import PROBED, Bucket, Observation, Trial
 
-# From this share of the CPU time on, foreign load or steal disturbs a trial: what is to be told apart are differences
-# of 10 %, and the services of a machine that is let alone stay well below.
+# From this share of the CPU time on, foreign load or steal disturbs a trial. It is half of the differences, of 10 %,
+# that a study is to find; the services of an idle machine stay well below.
 DISTURBED = 0.05
 # Seconds a CPU that are nothing at all in a short trial: idle and stolen time are counted in steps of 10 ms.
 UNSURE = 0.02
@@ -24,8 +24,9 @@ class ProbeFailed(Exception):
 class Probing:
     """The probes asked for, and those of every trial.
 
-    Where a probe raises, the trial's `reason` tells it and its figures are good all the same; but ProbeFailed comes of
-    it where they would not be whole (those of every trial), or were measured for nothing (a costly one).
+    Where a probe raises, the trial's `reason` says so, and its figures are good all the same. Two kinds of probes
+    fail the trial, by ProbeFailed: those of every trial, without which a row is not whole, and a costly one, for
+    which the trial ran.
     """
 
     def __init__(self, trial: Trial, asked: Sequence[Probe], seen: Seen) -> None:

@@ -1,4 +1,4 @@
-"""One program of a trial: a command of the harness in a fresh process, and the lines that it says."""
+"""One program of a trial: a command of the harness in a fresh process, and the lines that it writes."""
 
 import json
 import os
