@@ -15,7 +15,7 @@ from harness import results
 ROOT = Path(__file__).parent.parent
 # The rooms, ground floor first: a room imports from rooms on floors below it, and never from one on its own floor.
 FLOORS = [
-    ["harness", "harness.protocol", "harness.factors"],
+    ["harness", "harness.protocol", "harness.factors", "harness.units", "harness.suggest"],
     ["harness.api", "harness.results", "harness.cli"],
     ["harness.rendezvous", "harness.registry", "harness.analysis", "harness.__main__"],
     ["harness.machine", "harness.report", "transports"],
@@ -30,7 +30,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms that must not know all that is below them.
 ONLY = {
     "transports": {"harness.api"},
-    "harness.analysis": {"harness.results", "harness.factors"},
+    "harness.analysis": {"harness.results", "harness.factors", "harness.units", "harness.suggest"},
     "harness.report": {"harness.analysis", "harness.results", "harness.factors"},
 }
 PURE = {"harness.protocol": {"os", "socket", "threading", "select", "time"}}

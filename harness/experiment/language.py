@@ -45,7 +45,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from harness import registry
+from harness import registry, units
 from harness.api import HEAD_BYTES
 from harness.factors import CLASSIC, DIRECTORY, Spec
 
@@ -151,13 +151,13 @@ def _bandwidth(value: Any, _: str) -> int:
     if value in {0, "none"} and not isinstance(value, bool):
         return 0
     try:
-        return registry.parse_size(str(value).removesuffix("/s"))
+        return units.size(str(value).removesuffix("/s"))
     except ValueError:
         raise ValueError(f"{value!r} is not a bandwidth, such as 10MiB/s, or `none`") from None
 
 
 def _chunk(value: Any, _: str) -> int:
-    size = registry.parse_size(str(value))
+    size = units.size(str(value))
     if 0 < size <= HEAD_BYTES:
         raise ValueError(f"must be over {HEAD_BYTES} bytes")
     return size
@@ -167,7 +167,7 @@ def _files(value: Any, directory: str) -> str:
     if isinstance(value, list):
         if not value:
             raise ValueError("an empty set; give at least one size")
-        return " ".join(str(registry.parse_size(str(size))) for size in value)
+        return " ".join(str(units.size(str(size))) for size in value)
     text = str(value)
     if text == CLASSIC:
         return text
@@ -177,7 +177,7 @@ def _files(value: Any, directory: str) -> str:
             raise ValueError(f"{path}: no such directory")
         return DIRECTORY + os.path.abspath(path)
     try:
-        return " ".join(str(registry.parse_size(size)) for size in re.split(r"[ ,]+", text))
+        return " ".join(str(units.size(size)) for size in re.split(r"[ ,]+", text))
     except ValueError:
         raise ValueError(
             f"{value!r} is not a file set: a size such as 64KiB, a list of sizes, {CLASSIC}, or {DIRECTORY}PATH"

@@ -1,0 +1,15 @@
+"""What to say where a name is not known: the name that may be meant, or all that there are."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """`fifa: no such data transport; did you mean fifo?`, or `...; there is fifo, unix` where none is like it.
+
+    what: the kind of thing, such as `factor`. known: all names of that kind, in the order to list them.
+    """
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, 1)
+    hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(names) or 'none'}"
+    return f"{name}: no such {what}; {hint}"

@@ -1,0 +1,85 @@
+"""The units in which people write sizes, times, rates and shares: pure functions, each the only parser of its unit.
+
+They take text or, where YAML has read one already, a number. Each raises ValueError with one line that quotes the value
+and shows how to write it.
+"""
+
+import re
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+_SIZE = re.compile(r"(\d+) *(KiB|MiB|GiB|)", re.ASCII)
+_BYTES = {"": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
+_TIME = re.compile(r"(\d+(?:\.\d+)?) ?(us|ms|s|min|h)", re.ASCII)
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_LONGEST = 1e6  # seconds, over 11 days: anything longer is a slip of the pen
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/s", re.ASCII)
+_FASTEST = 1e9  # a second: times are whole nanoseconds
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
+
+
+def size(text: object) -> int:
+    """`4096`, `64KiB`, `1MiB` or `2GiB` as a number of bytes. Raises ValueError."""
+    match = _SIZE.fullmatch(str(text).strip())
+    if not match:
+        raise ValueError(f"{str(text)!r}: not a size, such as 4096 or 64KiB")
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def show_size(count: int) -> str:
+    """A number of bytes for people: `1536 B`, `64 KiB`, `3 MiB`."""
+    for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if count and count % factor == 0:
+            return f"{count // factor} {unit}"
+    return f"{count} B"
+
+
+def seconds(value: object) -> float:
+    """`5s`, `500ms`, `2min`, `1h`, or a number of seconds. Raises ValueError unless it is over 0 and under 1e6 s."""
+    if match := _TIME.fullmatch(str(value)):
+        number: float | None = float(match[1]) * _SECONDS[match[2]]
+    else:
+        number = _number(value)
+    if number is None:
+        raise ValueError(f"{value!r} is not a time, such as 5s or 500ms")
+    if not 0 < number < _LONGEST:
+        raise ValueError(f"{value!r} is not over 0 and under {_LONGEST:.0f} seconds")
+    return number
+
+
+def rate(value: object) -> float:
+    """`500/s`, or a number of requests a second. Raises ValueError unless it is over 0 and under 1e9."""
+    match = _RATE.fullmatch(str(value))
+    number = float(match[1]) if match else _number(value)
+    if number is None or not 0 < number < _FASTEST:
+        raise ValueError(f"{value!r} is not a rate, such as 500/s")
+    return number
+
+
+def bandwidth(value: object) -> int:
+    """`10MiB/s`, `10MiB`, or a number of bytes a second. Raises ValueError."""
+    try:
+        return size(str(value).removesuffix("/s"))
+    except ValueError:
+        raise ValueError(f"{value!r} is not a bandwidth, such as 10MiB/s") from None
+
+
+def percent(text: object) -> float:
+    """`5%` as 0.05. Raises ValueError unless it is over 0 % and under 100 %."""
+    match = _PERCENT.fullmatch(str(text))
+    if not match or not 0 < float(match[1]) < 100:
+        raise ValueError(f"{text!r} is not a percentage, such as 5%")
+    return float(match[1]) / 100
+
+
+def _number(value: object) -> float | None:
+    """The number that `value` is or spells; None where it is no number. A truth value is none."""
+    if not isinstance(value, int | float | str) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
