@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from harness import console, registry, rendezvous, supervisor
 from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Sender
 from harness.pipeline import transfer
+from harness.pipeline.cache_link import CACHE, CHANNEL, COMMANDS, LANE, proxies
 from harness.pipeline.catalogue import COLD, Cold, Directory, Locals, open_source
-from harness.pipeline.from_cache import CACHE, CHANNEL, COMMANDS, LANE, proxies
 from harness.protocol import wire
 
 if TYPE_CHECKING:

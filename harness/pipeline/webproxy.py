@@ -8,8 +8,9 @@ from contextlib import ExitStack
 
 from harness import console, registry, supervisor
 from harness.api import send_file
+from harness.pipeline.cache_link import open_proxy_home, wait_for_cache
 from harness.pipeline.catalogue import COLD, Cold, Directory, Locals, open_source
-from harness.pipeline.from_cache import CacheBackend, open_proxy_home, wait_for_cache
+from harness.pipeline.from_cache import CacheBackend
 from harness.pipeline.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen
 from harness.protocol import getfile
 from harness.protocol.dialects import DIALECTS, Dialect
