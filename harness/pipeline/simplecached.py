@@ -212,11 +212,11 @@ def _run(args: argparse.Namespace) -> None:
     with ExitStack() as undo:
         home = supervisor.open_home(undo, args.name, CACHE)
         if args.origin is not None:
-            from harness.pipeline import from_http, http_store  # noqa: PLC0415  libcurl costs a sixth of the start
+            from harness.pipeline import http_session, http_store  # noqa: PLC0415  libcurl costs a sixth of the start
 
             where = args.store or f"{home.directory}/store"
             kept = http_store.Store(
-                from_http.parse_url(args.origin, args.timeout),
+                http_session.parse_url(args.origin, args.timeout),
                 where,
                 args.store_size,
                 args.timeout,
