@@ -7,8 +7,11 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
-from harness import registry, rendezvous
+from harness import rendezvous, units
+
+_Value = TypeVar("_Value")
 
 ENDING_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
@@ -107,34 +110,30 @@ def port(text: str) -> int:
     return int(text)
 
 
-def size(text: str) -> int:
-    """An argument that is a number of bytes, such as 4096 or 64KiB."""
-    try:
-        return registry.parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _argument(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
+    """The type of an argument that `parse` reads; its ValueError becomes the message of the parser."""
+
+    def convert(text: str) -> _Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
 
 
-def seconds_or_0(text: str) -> float:
-    """An argument that is a time in seconds, or 0."""
-    return 0.0 if text == "0" else seconds(text)
+size = _argument(units.size)
+seconds = _argument(units.seconds)
+rate = _argument(units.rate)
+seconds_or_0 = _argument(lambda text: 0.0 if text == "0" else units.seconds(text))
 
 
-def seconds(text: str) -> float:
-    """An argument that is a time in seconds, over 0."""
-    return _over_zero(text, "seconds")
-
-
-def rate(text: str) -> float:
-    """An argument that is a number of requests a second, over 0."""
-    return _over_zero(text, "requests/s")
-
-
-def _over_zero(text: str, unit: str) -> float:
+def factor(text: str) -> float:
+    """An argument that multiplies something: a number over 0."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} over 0")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number over 0")
     return value

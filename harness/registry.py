@@ -5,7 +5,6 @@ message when somebody asks for what is not there, and for `harness plugins`.
 """
 
 import dataclasses
-import difflib
 import re
 from functools import cache
 from importlib.metadata import entry_points
@@ -13,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 
 import pluggy
 
-from harness import api
+from harness import api, suggest, units
 
 GROUP = "transport_harness"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -207,22 +206,12 @@ def _convert(where: str, value: str, kind: type) -> Any:
     try:
         if kind is bool:
             return {"true": True, "false": False}[value.lower()]
-        return parse_size(value) if kind is int else kind(value)
+        return units.size(value) if kind is int else kind(value)
     except (KeyError, ValueError):
         wanted = {bool: "true or false", int: "a whole number, such as 4096 or 64KiB"}.get(kind, kind.__name__)
         raise UnknownTransport(f"{where}={value}: not {wanted}") from None
 
 
-def parse_size(text: str) -> int:
-    """`4096`, `64KiB`, `1MiB`, `2GiB` as a number of bytes. Raises ValueError."""
-    for suffix, factor in (("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)):
-        if text.endswith(suffix) and (digits := text.removesuffix(suffix).strip()).isdecimal():
-            return int(digits) * factor
-    raise ValueError(f"{text!r}: not a size, such as 4096 or 64KiB")
-
-
 def _unknown(what: str, name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(sorted(known)) or 'none'}"
     failed = "".join(f"; plugin {plugin} failed to load: {reason}" for plugin, reason in load().failed.items())
-    return f"{name}: no such {what}; {hint}{failed}"
+    return suggest.unknown(what, name, sorted(known)) + failed

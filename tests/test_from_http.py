@@ -27,7 +27,7 @@ from support.misbehaving import (
 )
 from support.programs import eventually, open_files
 
-from harness.pipeline.from_http import parse_url
+from harness.pipeline.http_session import parse_url
 from harness.pipeline.webproxy import STRATEGIES
 
 CONTENT = os.urandom(200_000)

@@ -14,7 +14,7 @@ from support.misbehaving import chunked, closing, ok, resetting, status
 from support.programs import eventually, open_files
 
 from harness import registry
-from harness.pipeline.from_http import Origin
+from harness.pipeline.http_session import Origin
 from harness.pipeline.http_store import Store
 
 CONTENT = os.urandom(300_000)

@@ -41,7 +41,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--resume", metavar="DIR", help="go on with a run that ended early, where nothing has changed since")
     add("--only", metavar="CELL", help="one cell: its number, or its levels, 'data=fifo files=1KiB'")
     add("--repeat", type=console.positive, metavar="N", help="blocks, instead of the file's")
-    add("--scale", type=console.seconds, metavar="X", help="X times the load in each trial, such as 0.01")
+    add("--scale", type=console.factor, metavar="X", help="X times the load in each trial, such as 0.01")
     add(
         "--patience",
         type=float,

@@ -21,15 +21,8 @@ from harness.api import DataTransport
 from harness.load import gfclient, load_processes, loader
 from harness.load.socket_reader import Drain
 from harness.pipeline import transfer
-from harness.pipeline.from_cache import (
-    CacheLink,
-    Commands,
-    Lane,
-    NoCache,
-    open_proxy_home,
-    provision_lanes,
-    wait_for_cache,
-)
+from harness.pipeline.cache_link import CacheLink, NoCache, open_proxy_home, wait_for_cache
+from harness.pipeline.exchange import Exchange, Lane, provision_lanes
 from harness.pipeline.webproxy import add_lanes
 from harness.protocol import wire
 
@@ -66,12 +59,12 @@ class Worker:
     def __init__(
         self,
         lane: Lane,
-        commands: Commands,
+        exchange: Exchange,
         paths: Sequence[str],
         sinks: Sequence[loader.Sink | None],
         drain: Drain | None,
     ) -> None:
-        self._lane, self._commands, self._drain = lane, commands, drain
+        self._lane, self._exchange, self._drain = lane, exchange, drain
         self._paths = [(path, os.fsencode(path)) for path in paths]
         self._sinks = sinks
         self._sink: loader.Sink | None = None  # of the phase
@@ -109,22 +102,16 @@ class Worker:
         """One request, of which `index` is the id, too. Returns its outcome."""
         number = index % len(self._paths)
         path, name = self._paths[number]
-        lane, drain, sink, header = self._lane, self._drain, self._sink, b""
-        given = sent = False
+        exchange, drain, sink = self._exchange, self._drain, self._sink
+        client, header = -1, b""
         self._content = 0
         try:
-            relay = lane.relay or lane.provision()
-            record = wire.encode_command(index, lane.name, name)
-            commands = self._commands.sender()
+            relay = exchange.begin(self._lane)
             if drain is not None:
+                client = drain.sink
                 if header := drain.header(number):
                     drain.await_room()
-                if lane.hand_off is not None:
-                    lane.hand_off.give(drain.sink, header)
-                    given = True
-            commands.send(record)
-            sent = True
-            status, length = relay.await_head(index)
+            status, length = exchange.ask(index, name, client, header)
             right = True
             if isinstance(relay, transfer.CopyingRelay):
                 if sink is None or status:
@@ -149,10 +136,8 @@ class Worker:
         except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
             wrong = f"{path}: {type(error).__name__}: {error}"
         console.say(wrong)
-        if not sent:
-            self._commands.forget()
-        lane.give_up(-1 if drain is None else drain.sink, given, sent)
-        if drain is not None and (given or sent):
+        exchange.undo(client)
+        if drain is not None and (exchange.given or exchange.sent):
             drain.renew()
         return loader.ERROR
 
@@ -248,7 +233,7 @@ def _ask(
         lanes = provision_lanes(undo, home, data, slots, args.timeout)  # those beyond one a worker stand by
         link = CacheLink(args.name)
         workers = [
-            Worker(lane, Commands(link, args.timeout), own, some, drain)
+            Worker(lane, Exchange(link, args.timeout), own, some, drain)
             for lane, own, some, drain in zip(lanes, asked, sinks, drains, strict=False)
         ]
         threads = _Threads(len(workers))

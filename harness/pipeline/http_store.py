@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 
 from harness.pipeline.catalogue import Cold, Directory, Locals
-from harness.pipeline.from_http import NotThere, Origin, OriginError, Session
+from harness.pipeline.http_session import NotThere, Origin, OriginError, Session
 
 _FETCHING, _WHOLE, _NOTHING = 0o600, 0o1600, 0o601  # all of them can be opened by those who come to wait
 _PART = ".part"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from harness import console, registry, rendezvous, supervisor
 from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Sender
 from harness.pipeline import transfer
+from harness.pipeline.cache_link import CACHE, CHANNEL, COMMANDS, LANE, proxies
 from harness.pipeline.catalogue import COLD, Cold, Directory, Locals, open_source
-from harness.pipeline.from_cache import CACHE, CHANNEL, COMMANDS, LANE, proxies
 from harness.protocol import wire
 
 if TYPE_CHECKING:
@@ -212,11 +212,11 @@ def _run(args: argparse.Namespace) -> None:
     with ExitStack() as undo:
         home = supervisor.open_home(undo, args.name, CACHE)
         if args.origin is not None:
-            from harness.pipeline import from_http, http_store  # noqa: PLC0415  libcurl costs a sixth of the start
+            from harness.pipeline import http_session, http_store  # noqa: PLC0415  libcurl costs a sixth of the start
 
             where = args.store or f"{home.directory}/store"
             kept = http_store.Store(
-                from_http.parse_url(args.origin, args.timeout),
+                http_session.parse_url(args.origin, args.timeout),
                 where,
                 args.store_size,
                 args.timeout,

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 
 from harness import console, registry, supervisor
 from harness.api import send_file
+from harness.pipeline.cache_link import open_proxy_home, wait_for_cache
 from harness.pipeline.catalogue import COLD, Cold, Directory, Locals, open_source
-from harness.pipeline.from_cache import CacheBackend, open_proxy_home, wait_for_cache
+from harness.pipeline.from_cache import CacheBackend
 from harness.pipeline.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen
 from harness.protocol import getfile
 from harness.protocol.dialects import DIALECTS, Dialect
@@ -159,14 +160,14 @@ def _run(args: argparse.Namespace) -> None:
             def backend(_: int) -> Backend:
                 return DirectBackend(catalogue, args.timeout, dialect)
         elif args.server is not None:
-            from harness.pipeline import from_http  # noqa: PLC0415  libcurl costs a sixth of the start
+            from harness.pipeline import http_session  # noqa: PLC0415  libcurl costs a sixth of the start
 
-            source = from_http.parse_url(args.server, args.timeout, args.reuse)
-            bounds = from_http.Bounds(args.memory, args.largest, args.spool)
+            source = http_session.parse_url(args.server, args.timeout, args.reuse)
+            bounds = http_session.Bounds(args.memory, args.largest, args.spool)
             what = f"{source.url} by {args.strategy}"
 
             def backend(_: int) -> Backend:
-                return from_http.OriginBackend(source, args.strategy, bounds, args.timeout, dialect)
+                return http_session.OriginBackend(source, args.strategy, bounds, args.timeout, dialect)
         else:
             lanes = args.lanes or args.processes * args.threads
             if lanes < args.processes:
