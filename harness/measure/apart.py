@@ -26,7 +26,7 @@ import harness
 from harness import machine, registry, rendezvous
 from harness.api import DataTransport, Probe
 from harness.factors import DIRECTORY, Spec, idle
-from harness.load.loader import OUTCOMES
+from harness.load.tally import OUTCOMES
 from harness.measure import file_sets
 from harness.measure.file_sets import Workload
 from harness.measure.probes.proc import Cpu, read_from_disks, resident
