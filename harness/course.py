@@ -14,7 +14,7 @@ from functools import partial
 from typing import NoReturn
 
 from harness import console
-from harness.load import loader
+from harness.load import loader, sinks, tally, workload
 from harness.protocol import gios
 
 _PORT = 25496
@@ -121,25 +121,21 @@ def gfclient_download(argv: Sequence[str] | None = None) -> int:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from harness.load import gfclient  # noqa: PLC0415
-
-    paths = gfclient.read_workload(args.workload_path, gios)
-    gfclient.check_below(".", paths, "keep")
+    paths = workload.read_workload(args.workload_path, gios)
+    workload.check_below(".", paths, "keep")
     target = loader.find_target(args.server, args.port, _REQUEST, gios)
     requests = args.nrequests or len(paths)
-    sinks: list[loader.Sink] = [
-        loader.Save(".", f"{os.getpid()}-{slot}") for slot in range(min(args.nthreads, requests))
-    ]
-    (tally,) = loader.tallies(1, requests)
+    saves = [sinks.Save(".", f"{os.getpid()}-{client}") for client in range(min(args.nthreads, requests))]
+    (counted,) = tally.shared_tallies(1, requests)
     # A signal is looked for now and then: it could come between the making and the noting of a file.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     stop: Callable[[], bool] = lambda: bool(signal.sigpending() & _STOP)  # noqa: E731
-    loader.Loader(target, paths, tally, stop, _Telling).run(sinks, range(requests), _NEVER)
+    loader.Loader(target, paths, counted, stop, _Telling).run(saves, range(requests), _NEVER)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return 1 if any(tally.counts[kind] for kind in (loader.SHORT, loader.WRONG, loader.FAILED)) else 0
+    return 1 if any(counted.counts[outcome] for outcome in (tally.SHORT, tally.WRONG, tally.FAILED)) else 0
 
 
-class _Telling(loader.Slot):
+class _Telling(loader.Client):
     """Says what came of each request, in the words of the course's client."""
 
     def start(self, path: str, request: bytes, due: int, now: int) -> int:
@@ -154,7 +150,7 @@ class _Telling(loader.Slot):
 
     def _tell(self) -> None:
         print(
-            f"Requesting {self._target.address[0]}{self._path}\nStatus: {loader.OUTCOMES[self.outcome]}\n"
+            f"Requesting {self._target.address[0]}{self._path}\nStatus: {tally.OUTCOMES[self.outcome]}\n"
             f"Received {self.content} of {max(0, self._length)} bytes",
             flush=True,
         )

@@ -111,7 +111,7 @@ def test_every_setting_of_a_trial_is_a_factor_of_its_row():
 
 
 def test_percentiles_are_nearest_rank():
-    from harness.load.gfclient import percentile
+    from harness.load.totals import percentile
 
     def of(count, percents):
         return [percentile(range(1, count + 1), range(1, count + 1), p) for p in percents]

@@ -21,7 +21,8 @@ from harness import registry, rendezvous, results
 from harness.api import Probe
 from harness.console import Refused
 from harness.factors import Spec
-from harness.load import gfclient, loader
+from harness.load import tally, totals, workload
+from harness.load.arrivals import arrivals
 from harness.measure import apart, file_sets, record
 from harness.measure.channels import channels
 from harness.origin import nginx
@@ -78,10 +79,10 @@ def test_sizes_are_served_in_turn_in_every_process(base):
 
 @given(st.integers(1, 1000), st.integers(1, 50), st.integers(1, 16))
 def test_the_processes_share_all_requests_and_each_goes_through_the_whole_workload(requests, paths, processes):
-    shares = [loader.share(requests, paths, index, processes) for index in range(processes)]
+    shares = [workload.share(requests, paths, index, processes) for index in range(processes)]
     assert list(itertools.chain(*shares)) == list(range(requests))
     for index in range(processes):
-        some = list(itertools.islice(loader.share(None, paths, index, processes), paths))
+        some = list(itertools.islice(workload.share(None, paths, index, processes), paths))
         assert sorted(one % paths for one in some) == list(range(paths))
 
 
@@ -135,7 +136,7 @@ def test_a_trial_has_every_sink(base, sink):
 
 @given(st.floats(1, 1e5), st.integers(1, 8))
 def test_fixed_arrivals_of_all_processes_are_at_equal_distances(rate, processes):
-    parts = [itertools.islice(loader.arrivals(rate, True, 1, index, processes), 20) for index in range(processes)]
+    parts = [itertools.islice(arrivals(rate, True, 1, index, processes), 20) for index in range(processes)]
     dues = sorted(itertools.chain(*parts))
     assert dues[0] == 0
     for before, due in itertools.pairwise(dues):
@@ -144,7 +145,7 @@ def test_fixed_arrivals_of_all_processes_are_at_equal_distances(rate, processes)
 
 def test_random_arrivals_have_the_rate_and_the_spread_of_a_poisson_process_and_are_those_of_their_seed():
     def dues(seed):
-        parts = [itertools.islice(loader.arrivals(1000, False, seed, index, 4), 20_000) for index in range(4)]
+        parts = [itertools.islice(arrivals(1000, False, seed, index, 4), 20_000) for index in range(4)]
         end = 15_000_000_000
         return [due for due in sorted(itertools.chain(*parts)) if due < end]
 
@@ -414,12 +415,12 @@ def test_latencies_come_as_a_histogram_of_all_requests_too(base):
 
 
 def test_latencies_beyond_those_that_are_kept_are_counted_and_percentiles_are_nearly_right():
-    tally = loader.Tally(memoryview(bytearray((loader._LATENCIES + 100) * 8)).cast("Q"))
-    tally.begin()
+    (one,) = tally.shared_tallies(1, 100)
+    one.begin()
     for latency in range(1, 10_001):
-        tally.add(loader.OK if latency % 2 else loader.ERROR, 3, latency * 1000)
-    tally.end(10**9, (1, 2, 3, 4))
-    result = gfclient.summarise([tally, tally], 0)
+        one.add(tally.OK if latency % 2 else tally.ERROR, 3, latency * 1000)
+    one.end(10**9, tally.Usage(1, 2, 3, 4))
+    result = totals.summarise([one, one], 0)
     assert (result["requests"], result["OK"], result["ERROR"]) == (20_000, 10_000, 10_000)
     assert result["content_bytes"] == 60_000
     assert sum(count for _, count in result["histogram"]) == 20_000

@@ -1,1 +1,1 @@
-"""The load: clients that ask, count and time."""
+"""The load: programs that request files, count and time the replies."""

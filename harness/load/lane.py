@@ -1,9 +1,10 @@
-"""The two channels alone: asks a cache for files as a proxy does, takes the content itself, and times each request.
+"""`harness lane`: requests files from a cache over the two channels alone, as a proxy does, and times each request.
 
-No client, no TCP. A worker sends a command, receives the reply over a lane of its own, and sends the next command.
-Latency counts from before the command is made to when the content is where `--sink` wants it. A lane whose end needs
-a client's socket gets the one of a drain (harness/load/socket_reader.py), whose reading is not waited for: latency then
-counts to when the last byte is in the socket. The CPU time and the memory of the result are those of the drains.
+There is no client and no TCP. A worker sends a command, receives the reply over a lane of its own, then sends the next
+command. Latency counts from before the command is made to when the content is where `--sink` wants it. A lane whose
+end needs a client's socket gets that of a SocketReader (harness/load/socket_reader.py). The worker does not wait until
+that process has read the content: latency then counts to when the last byte is in the socket. CPU time and memory of
+the result are those of these processes.
 """
 
 import argparse
@@ -18,8 +19,14 @@ from functools import partial
 
 from harness import console, registry, rendezvous, supervisor
 from harness.api import DataTransport
-from harness.load import gfclient, load_processes, loader
-from harness.load.socket_reader import Drain
+from harness.load.arguments import add_load_arguments, check_load_arguments
+from harness.load.arrivals import deadline
+from harness.load.load_processes import run_processes
+from harness.load.sinks import Checksum, Compare, Copy, Sink, checksums
+from harness.load.socket_reader import SocketReader
+from harness.load.tally import ERROR, NOT_FOUND, OK, WRONG, Tally, Usage, check_warm_up, shared_tallies
+from harness.load.totals import print_result, progress, summarise
+from harness.load.workload import check_apart, check_below, part, read_workload, share
 from harness.pipeline import transfer
 from harness.pipeline.cache_link import CacheLink, NoCache, open_proxy_home, wait_for_cache
 from harness.pipeline.exchange import Exchange, Lane, provision_lanes
@@ -28,32 +35,16 @@ from harness.protocol import wire
 
 SINKS = ("discard", "copy", "checksum")
 
-_WARM, _COUNTS = range(2)  # the phases
-_LOOK = 0.25  # seconds between looks whether to stop, and between tellings of what has come
-_OUTCOME = {wire.STATUS_NOT_FOUND: loader.NOT_FOUND, wire.STATUS_ERROR: loader.ERROR}
-_COPY = 1 << 20
-
-
-class Copy(loader.Sink):
-    """Copies content to memory of its own, one part over the other."""
-
-    def __init__(self) -> None:
-        self._memory = memoryview(bytearray(_COPY))
-
-    def write(self, piece: memoryview) -> bool:
-        if len(piece) <= _COPY:
-            self._memory[: len(piece)] = piece
-        else:
-            for start in range(0, len(piece), _COPY):
-                self.write(piece[start : start + _COPY])
-        return True
+_WARM_UP, _MEASURED = range(2)  # the phases
+_CHECK = 0.25  # seconds between checks whether to stop, and between flushes of the counts
+_OUTCOME = {wire.STATUS_NOT_FOUND: NOT_FOUND, wire.STATUS_ERROR: ERROR}
 
 
 class Worker:
-    """One thread's requests, one after the other, over one lane.
+    """Makes the requests of one thread, one after the other, over one lane.
 
-    sinks: what becomes of content, in each phase; None: it is taken and given back. drain: where the lane's end needs
-    a client's socket. stopping: set it to have no request follow the one under way.
+    sinks: what becomes of content in each phase; None: it is taken and given back. drain: has the client's socket
+    where the lane's end needs one. stopping: set it to make the request under way the last one.
     """
 
     def __init__(
@@ -61,20 +52,21 @@ class Worker:
         lane: Lane,
         exchange: Exchange,
         paths: Sequence[str],
-        sinks: Sequence[loader.Sink | None],
-        drain: Drain | None,
+        sinks: Sequence[Sink | None],
+        drain: SocketReader | None,
     ) -> None:
         self._lane, self._exchange, self._drain = lane, exchange, drain
         self._paths = [(path, os.fsencode(path)) for path in paths]
         self._sinks = sinks
-        self._sink: loader.Sink | None = None  # of the phase
+        self._sink: Sink | None = None  # of the phase
         self._content = 0  # of the latest request
         self.stopping = False
 
-    def run(self, phase: int, indices: range, until: int, tally: loader.Tally) -> None:
-        """Ask for the paths of `indices` (modulo their number) until they or the time end, ns of time.monotonic_ns().
+    def run(self, phase: int, indices: range, until: int, tally: Tally) -> None:
+        """Request the paths of `indices` (into the workload, modulo its length) until these or the time end.
 
-        Raises OSError where the drain fails.
+        until: ns on the clock of time.monotonic_ns(). Raises OSError where the process that reads from the socket
+        fails.
         """
         clock, ask, drain = time.monotonic_ns, self._ask, self._drain
         end = check = clock()
@@ -90,13 +82,13 @@ class Worker:
             end = clock()
             tally.add(outcome, self._content, end - begun)
             if end > check:
-                check = end + int(_LOOK * 1e9)
-                tally.tell(end)
+                check = end + int(_CHECK * 1e9)
+                tally.flush(end)
         if drain is not None:
             wrong = drain.end()
-            tally.counts[loader.OK] -= wrong
-            tally.counts[loader.WRONG] += wrong
-        tally.end(end, (0, 0, 0, 0) if drain is None else drain.used)
+            tally.counts[OK] -= wrong
+            tally.counts[WRONG] += wrong
+        tally.end(end, Usage() if drain is None else drain.usage)
 
     def _ask(self, index: int) -> int:
         """One request, of which `index` is the id, too. Returns its outcome."""
@@ -127,7 +119,7 @@ class Worker:
             self._content = length
             if status:
                 return _OUTCOME[status]
-            return loader.OK if right else loader.WRONG
+            return OK if right else WRONG
         except transfer.ClientGone as error:
             raise OSError(f"the drain has gone: {error}") from None
         except NoCache as error:
@@ -139,16 +131,16 @@ class Worker:
         exchange.undo(client)
         if drain is not None and (exchange.given or exchange.sent):
             drain.renew()
-        return loader.ERROR
+        return ERROR
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness lane",
-        description="Ask the cache at a rendezvous for the paths of a workload, round-robin, over the two channels "
-        "alone: no client, no TCP.",
+        description="Request the paths of a workload from the cache at a rendezvous, round-robin, over the two "
+        "channels alone: no client, no TCP.",
         epilog="Exit codes: 0 every reply was OK and right, 1 some were not, 2 misused. CPU time and memory of the "
-        "result are those of the processes that read from sockets, where lanes need such.",
+        "result are those of the processes that read from sockets, where the lanes need sockets; else 0.",
     )
     add = parser.add_argument
     add("-t", dest="threads", type=console.positive, default=1, help="worker threads a process (%(default)s)")
@@ -157,8 +149,8 @@ def arguments() -> argparse.ArgumentParser:
         "--sink",
         choices=SINKS,
         default=SINKS[0],
-        help="what becomes of content: nobody looks at it, it is copied to private memory, or its CRC-32 is compared "
-        "with that of the files (%(default)s)",
+        help="what becomes of content: it is dropped unread, copied to private memory, or its CRC-32 is compared with "
+        "that of the files (%(default)s)",
     )
     add(
         "--verify",
@@ -166,21 +158,21 @@ def arguments() -> argparse.ArgumentParser:
         metavar="DIR",
         help="compare content with the files below DIR: all of it in the warm-up",
     )
-    gfclient.add_common(parser)
+    add_load_arguments(parser)
     add_lanes(parser)
     console.add_rendezvous(parser)
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """`harness lane`: ask, then say what came. Returns the exit code."""
+    """`harness lane`: make the load and print its result. Returns the exit code."""
     parser = arguments()
     args = parser.parse_args(argv)
     if args.sink == "checksum" and not args.verify:
         parser.error("--sink checksum needs files to compare with: --verify DIR")
     if args.verify and args.sink != "checksum" and not args.warmup:
-        parser.error(f"--verify needs content that --sink {args.sink} loses, unless there is a --warmup to do it in")
-    gfclient.check_common(parser, args)
+        parser.error(f"--verify needs content that --sink {args.sink} drops, unless there is a --warmup to do it in")
+    check_load_arguments(parser, args)
     return console.main("lane", lambda: _run(args), stopped=130)
 
 
@@ -191,82 +183,83 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"-n {args.lanes}: each of the {workers} workers needs a lane of its own")
     data = registry.data_transport(args.data, chunk=args.chunk)
     command = registry.command_transport(args.command) if args.command else None
-    paths = gfclient.read_workload(args.workload)
-    gfclient.check_apart(args, paths, workers)
+    paths = read_workload(args.workload)
+    if args.apart:
+        check_apart(args.workload, paths, workers)
     if args.verify:
-        gfclient.check_below(args.verify, paths, "compare")
-    sums = loader.checksums(args.verify, paths) if args.sink == "checksum" else {}
-    tallies = loader.tallies(workers, args.requests)
+        check_below(args.verify, paths, "compare")
+    sums = checksums(args.verify, paths) if args.sink == "checksum" else {}
+    tallies = shared_tallies(workers, args.requests)
     with ExitStack() as undo:
         home = open_proxy_home(undo, args.name)
         wait_for_cache(args.name, args.wait, command)
-        work = partial(_ask, args, home, data, paths, sums, tallies)
-        begun = load_processes.drive(
-            args.processes, work, args.gate, partial(gfclient.tick, tallies) if args.live else None
-        )
-    return gfclient.report(gfclient.summarise(tallies, begun), args.json)
+        work = partial(_work, args, home, data, paths, sums, tallies)
+        gate = "lane" if args.gate else ""
+        begun = run_processes(args.processes, work, gate, partial(progress, tallies) if args.live else None)
+    return print_result(summarise(tallies, begun), args.json)
 
 
-def _ask(
+def _work(
     args: argparse.Namespace,
     home: rendezvous.Home,
     data: DataTransport,
     paths: list[str],
     sums: dict[str, int],
-    tallies: list[loader.Tally],
+    tallies: list[Tally],
     process: int,
-    abandoned: Callable[[], bool],
+    stop_requested: Callable[[], bool],
 ) -> Generator[None]:
     """One process: see load_processes.Work."""
-    sys.setswitchinterval(supervisor.SWITCH_INTERVAL)  # its threads are those of a proxy without clients
+    sys.setswitchinterval(supervisor.SWITCH_INTERVAL)  # as in a proxy, whose threads these stand for
     numbers = range(process, len(tallies), args.processes)  # of its workers, among all
-    parts = [loader.part(len(paths), number, len(tallies)) for number in numbers]
-    asked = [paths[part.start : part.stop] if args.apart else paths for part in parts]
+    parts = [part(len(paths), number, len(tallies)) for number in numbers]
+    workloads = [paths[own.start : own.stop] if args.apart else paths for own in parts]
     sinks = [_sinks(args, sums) for _ in numbers]
     with ExitStack() as undo:
-        drains: list[Drain | None] = [None for _ in numbers]
+        readers: list[SocketReader | None] = [None for _ in numbers]
         if (end := registry.shape(data)[1]) != "copy":
-            for index, (own, some) in enumerate(zip(asked, sinks, strict=True)):  # forks: before there are threads
-                drains[index] = drain = Drain(own, some, end == "hand-off", args.timeout)
-                undo.callback(drain.close)
+            for index, (own_paths, own_sinks) in enumerate(zip(workloads, sinks, strict=True)):
+                reader = SocketReader(own_paths, own_sinks, end == "hand-off", args.timeout)  # forks: no threads yet
+                readers[index] = reader
+                undo.callback(reader.close)
         slots = [f"{process}.{lane}" for lane in range(process, args.lanes, args.processes)]
-        lanes = provision_lanes(undo, home, data, slots, args.timeout)  # those beyond one a worker stand by
+        lanes = provision_lanes(undo, home, data, slots, args.timeout)  # a worker uses one; any others stay unused
         link = CacheLink(args.name)
         workers = [
-            Worker(lane, Exchange(link, args.timeout), own, some, drain)
-            for lane, own, some, drain in zip(lanes, asked, sinks, drains, strict=False)
+            Worker(lane, Exchange(link, args.timeout), own_paths, own_sinks, reader)
+            for lane, own_paths, own_sinks, reader in zip(lanes, workloads, sinks, readers, strict=False)
         ]
         threads = _Threads(len(workers))
 
         def run(phase: int, until: int, requests: int | None) -> None:
-            shares = [loader.share(requests, len(paths), number, len(tallies)) for number in numbers]
+            shares = [share(requests, len(paths), number, len(tallies)) for number in numbers]
             tasks = [
-                partial(worker.run, phase, some, until, tallies[number])
-                for number, worker, some in zip(numbers, workers, shares, strict=True)
+                partial(worker.run, phase, indices, until, tallies[number])
+                for number, worker, indices in zip(numbers, workers, shares, strict=True)
             ]
             try:
-                threads.run(tasks, abandoned)
+                threads.run(tasks, stop_requested)
             except BaseException:
                 for worker in workers:
-                    worker.stopping = True  # lest it provision a lane that nobody would remove
+                    worker.stopping = True  # else it could provision one more lane, which would stay after the end
                 raise
 
         if args.warmup:
-            run(_WARM, gfclient.after(args.warmup), None)
-            loader.check_warm([tallies[number] for number in numbers])
+            run(_WARM_UP, deadline(args.warmup), None)
+            check_warm_up([tallies[number] for number in numbers])
         yield
-        run(_COUNTS, gfclient.after(args.seconds), args.requests)
+        run(_MEASURED, deadline(args.seconds), args.requests)
         yield
 
 
-def _sinks(args: argparse.Namespace, sums: dict[str, int]) -> tuple[loader.Sink | None, loader.Sink | None]:
-    """What becomes of content, in each phase."""
-    measured = {"discard": None, "copy": Copy(), "checksum": loader.Checksum(sums)}[args.sink]
-    return loader.Compare(args.verify, loader.Sink()) if args.verify else measured, measured
+def _sinks(args: argparse.Namespace, sums: dict[str, int]) -> tuple[Sink | None, Sink | None]:
+    """What becomes of content in each phase, for one worker."""
+    measured = {"discard": None, "copy": Copy(), "checksum": Checksum(sums)}[args.sink]
+    return Compare(args.verify, Sink()) if args.verify else measured, measured
 
 
 class _Threads:
-    """Threads that are there until the process ends, so that what they have used can be looked at until then."""
+    """Threads that stay until the process ends, so that a probe can read what they have used until then."""
 
     def __init__(self, count: int) -> None:
         self._tasks: list[queue.SimpleQueue[Callable[[], None]]] = [queue.SimpleQueue() for _ in range(count)]
@@ -274,18 +267,18 @@ class _Threads:
         for tasks in self._tasks:
             threading.Thread(target=self._work, args=(tasks,), daemon=True).start()
 
-    def run(self, tasks: Sequence[Callable[[], None]], abandoned: Callable[[], bool]) -> None:
-        """Run a task in each. Raises what one raises, and KeyboardInterrupt where they are to be abandoned."""
-        for ours, task in zip(self._tasks, tasks, strict=True):
-            ours.put(task)
+    def run(self, tasks: Sequence[Callable[[], None]], stop_requested: Callable[[], bool]) -> None:
+        """Run one task in each thread. Raises what a task raises, and KeyboardInterrupt where a stop is requested."""
+        for queued, task in zip(self._tasks, tasks, strict=True):
+            queued.put(task)
         left = len(tasks)
         while left:
             try:
-                if (error := self._ended.get(timeout=_LOOK)) is not None:
+                if (error := self._ended.get(timeout=_CHECK)) is not None:
                     raise error
                 left -= 1
             except queue.Empty:
-                if abandoned():
+                if stop_requested():
                     raise KeyboardInterrupt from None
 
     def _work(self, tasks: "queue.SimpleQueue[Callable[[], None]]") -> None:

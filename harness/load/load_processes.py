@@ -1,9 +1,17 @@
-"""The processes of a load: forked together, let go together, ended together.
+"""The processes of a load: all forked together, started together, ended together.
 
-Each tells by one byte that it is warm, and by another that its requests have ended.
+Each process writes one byte to a pipe when its warm-up is complete, and another when its requests have ended.
+
+With a gate, the program that started the load decides when. It reads one JSON object a line from standard output, and
+answers the first and the last with a line on standard input, whose text does not matter:
+
+    {"ready": "gfclient"}   all processes are warm; their requests begin when it answers
+    {"tick": {...}}         each second while they run, where there is a `progress`: what has come until then
+    {"done": true}          all requests have ended; the processes stay until it answers, for it to read their usage
 """
 
 import gc
+import json
 import os
 import select
 import signal
@@ -12,73 +20,82 @@ import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import closing
-from functools import partial
 from typing import NoReturn
 
 from harness import console, supervisor
 
-# What a process does, given its number and a function that says whether to stop at once: a generator that prepares,
-# warms up, and yields; makes the requests that count, and yields again; cleans up. It is closed in any case, so `with`
-# does that.
+# What a process does, given its number and a function that returns whether to stop at once: a generator that prepares
+# and warms up, then yields; makes the requests that count, then yields again; then cleans up. It is always closed, so
+# a `with` in it cleans up in any case.
 Work = Callable[[int, Callable[[], bool]], Generator[None]]
 
-_LOOK = 0.25  # seconds between looks for the parent
+_CHECK = 0.25  # seconds between checks whether the parent still runs
 
 
-def drive(processes: int, work: Work, gate: bool, tick: Callable[[int], None] | None = None) -> int:
-    """Have `work(0, ...)` ... `work(processes - 1, ...)` done, each in a process of its own.
+def run_processes(
+    count: int, work: Work, gate: str = "", progress: Callable[[int], dict[str, float]] | None = None
+) -> int:
+    """Run `work(0, ...)` to `work(count - 1, ...)`, each in a process of its own, until all have ended.
 
-    gate: print `warm` when all are, and wait for a line on standard input; print `done` when the requests have ended,
-    and wait for another (or the end of it) while whoever wants to look at the processes does so.
-    tick: called each second while they run, with the time of the go-ahead.
+    gate: the program's name, for `ready`; "": there is no gate. progress: returns what to print each second, given the
+    time at which the requests began.
 
-    Returns when they were let go, ns on the clock of time.monotonic_ns(). Raises Failure where one ends early, or
-    whoever holds the gate does.
+    Returns when the requests began, ns on the clock of time.monotonic_ns(). Raises Failure where a process ends early,
+    or standard input does.
     """
-    crew = _Crew(processes, work, gate)
+    processes = _Processes(count, work, bool(gate))
     try:
-        crew.expect("warm up")
+        processes.await_each("warm up")
         if gate:
-            print("warm", flush=True)
+            _print({"ready": gate})
             if not sys.stdin.readline():
-                raise console.Failure("standard input ended before the go-ahead")
+                raise console.Failure("standard input ended before the line that starts the load")
         begun = time.monotonic_ns()
-        crew.go()
-        crew.expect("finish", partial(tick, begun) if tick else None)
+        processes.start()
+        processes.await_each("finish", (lambda: _print({"tick": progress(begun)})) if progress else None)
         if gate:
-            print("done", flush=True)
+            _print({"done": True})
             sys.stdin.readline()
     finally:
-        crew.end()
+        processes.end()
     return begun
 
 
-class _Crew:
-    def __init__(self, processes: int, work: Work, gate: bool) -> None:
+def _print(message: dict[str, object]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+class _Processes:
+    """The processes as their parent has them, from construction to end()."""
+
+    def __init__(self, count: int, work: Work, gate: bool) -> None:
         self._poll = select.poll()
         if gate:
-            self._poll.register(sys.stdin.fileno(), 0)  # POLLHUP, poll(2): nobody can say `go` or `end` any more
+            self._poll.register(sys.stdin.fileno(), 0)  # POLLHUP, poll(2): the program with the gate has ended
         self._reports: list[int] = []
-        go_ahead, self._gate = os.pipe2(os.O_CLOEXEC)
-        self._children: dict[int, int] = {}
+        go_ahead, self._go_ahead = os.pipe2(os.O_CLOEXEC)
+        self._children: dict[int, int] = {}  # pids by pidfd
         gc.freeze()
-        # The processes look for signals now and then: an interruption could come anywhere, also between the making
-        # and the noting of a file.
+        # The processes check for signals now and then. An interruption could come anywhere, also after a file was
+        # made and before its name was noted.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-        for index in range(processes):
-            report, tell = os.pipe2(os.O_CLOEXEC)
+        for index in range(count):
+            report, own_report = os.pipe2(os.O_CLOEXEC)
             pid = os.fork()
             if not pid:
-                os.close(self._gate)
-                _serve(index, work, tell, go_ahead)
+                os.close(self._go_ahead)
+                _run(index, work, own_report, go_ahead)
             self._children[os.pidfd_open(pid)] = pid
             self._reports.append(report)
-            os.close(tell)
+            os.close(own_report)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(go_ahead)
 
-    def expect(self, what: str, each_second: Callable[[], None] | None = None) -> None:
-        """Wait for a byte of each process. Raises Failure where one ends without, or standard input does."""
+    def await_each(self, what: str, each_second: Callable[[], None] | None = None) -> None:
+        """Wait for a byte of each process. Raises Failure where a process ends without it, or standard input does.
+
+        what: that the byte reports, for the message: `warm up`.
+        """
         due = time.monotonic() + 1
         for report in self._reports:
             self._poll.register(report, select.POLLIN)
@@ -92,37 +109,40 @@ class _Crew:
             if not os.read(report, 1):
                 raise console.Failure(f"a process ended before it could {what}")
 
-    def go(self) -> None:
-        os.write(self._gate, b"+" * len(self._children))
+    def start(self) -> None:
+        """Have the requests begin."""
+        os.write(self._go_ahead, b"+" * len(self._children))
 
     def end(self) -> None:
-        for fd in (self._gate, *self._reports):
+        """End all processes and wait for them."""
+        for fd in (self._go_ahead, *self._reports):
             os.close(fd)
         supervisor.end(self._children)
 
 
-def _serve(index: int, work: Work, tell: int, gate: int) -> NoReturn:
+def _run(index: int, work: Work, report: int, go_ahead: int) -> NoReturn:
+    """The process: does the work, and ends."""
     code = 1
     parent = os.getppid()
 
-    def abandoned() -> bool:
+    def stop_requested() -> bool:
         return signal.SIGTERM in signal.sigpending() or os.getppid() != parent
 
     try:
-        with closing(work(index, abandoned)) as steps:
+        with closing(work(index, stop_requested)) as steps:
             next(steps)
-            os.write(tell, b"+")
-            if os.read(gate, 1):
+            os.write(report, b"+")
+            if os.read(go_ahead, 1):
                 next(steps, None)
-                os.write(tell, b"+")
-                while not signal.sigtimedwait({signal.SIGTERM}, _LOOK) and os.getppid() == parent:
-                    pass  # stay to be looked at
+                os.write(report, b"+")
+                while not signal.sigtimedwait({signal.SIGTERM}, _CHECK) and os.getppid() == parent:
+                    pass  # stay, so that the program with the gate can read the process's usage
                 code = 0
     except KeyboardInterrupt:
-        pass  # abandoned
+        pass  # the work was asked to stop
     except OSError as error:
         console.say(str(error))
-    except BaseException:  # noqa: BLE001  a defect of ours, told in full
+    except BaseException:  # noqa: BLE001  a defect of this program: print all of it
         traceback.print_exc()
     finally:
         os._exit(code)

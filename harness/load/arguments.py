@@ -1,0 +1,45 @@
+"""The command-line arguments that every program which makes a load has in common."""
+
+import argparse
+
+from harness import console
+
+
+def add_load_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments: the workload, the warm-up, how much load, how the result is reported."""
+    add = parser.add_argument
+    add("-w", dest="workload", required=True, metavar="WORKLOAD", help="a file with a path a line")
+    add(
+        "--warmup",
+        type=console.seconds,
+        default=None,
+        metavar="SECONDS",
+        help="requests before those that count; all must be OK",
+    )
+    add(
+        "--apart",
+        action="store_true",
+        help="never request a file that is on its way: each requester has a part of WORKLOAD for itself",
+    )
+    add("--json", action="store_true", help="print the result as one line of JSON")
+    add(
+        "--gate",
+        action="store_true",
+        help='let the program that starts this one decide when: print {"ready": PROGRAM} after the warm-up, and wait '
+        'for a line on standard input; print {"done": true} when the requests have ended, and wait for another; end '
+        "early where standard input ends",
+    )
+    add(
+        "--live",
+        action="store_true",
+        help='with --gate: print {"tick": {...}} each second, with what has come until then',
+    )
+    amount = parser.add_mutually_exclusive_group(required=True)
+    amount.add_argument("-r", dest="requests", type=console.positive, help="requests in all")
+    amount.add_argument("--seconds", type=console.seconds, help="send requests for this long instead")
+
+
+def check_load_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a message where the arguments do not go together."""
+    if args.live and not args.gate:
+        parser.error("--live needs --gate, which has a program read what this one prints")

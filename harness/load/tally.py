@@ -1,0 +1,124 @@
+"""What came of the requests of a load, counted in memory that its processes share."""
+
+import mmap
+import resource
+import time
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from harness.load.histogram import BUCKETS, bucket
+
+# What can come of a request. `short`: the content ended early. `wrong`: the content was not what was announced or
+# expected, or the reply was not GETFILE. `failed`: there was no reply, because the connection was refused, reset or
+# silent, or because the request was never sent.
+OUTCOMES = ("OK", "FILE_NOT_FOUND", "ERROR", "INVALID", "short", "wrong", "failed")
+OK, NOT_FOUND, ERROR, INVALID, SHORT, WRONG, FAILED = range(len(OUTCOMES))
+
+# The words of a tally behind its counts of outcomes, all unsigned 64-bit. Times are in ns, END on CLOCK_MONOTONIC.
+# EXACT: how many latencies are kept one by one. FIRSTS: how many times to first bytes are kept.
+COUNT, BYTES, END, EXACT, FIRSTS, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 9)
+_WORDS = 16
+_MOST_FIRSTS = 1 << 14  # times to first bytes that are kept: those of the latest requests
+_LATENCIES = _WORDS + BUCKETS + _MOST_FIRSTS
+_MOST_EXACT = 1 << 20  # latencies that are kept one by one: 8 MiB, and seconds to sort
+
+
+class Usage(NamedTuple):
+    """What a process has used since some time; peak_rss_kib counts from its start. The last words of a tally."""
+
+    user_ns: int = 0
+    system_ns: int = 0
+    switches: int = 0
+    peak_rss_kib: int = 0
+
+    def plus(self, later: "Usage") -> "Usage":
+        """The usage of both times together, of one process."""
+        return Usage(
+            self.user_ns + later.user_ns,
+            self.system_ns + later.system_ns,
+            self.switches + later.switches,
+            max(self.peak_rss_kib, later.peak_rss_kib),
+        )
+
+
+def usage_since(before: resource.struct_rusage) -> Usage:
+    """What this process has used since getrusage(RUSAGE_SELF) returned `before`."""
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return Usage(
+        round((after.ru_utime - before.ru_utime) * 1e9),
+        round((after.ru_stime - before.ru_stime) * 1e9),
+        after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw,
+        after.ru_maxrss,
+    )
+
+
+class Tally:
+    """What came of the requests of one process or thread, in memory that it shares with the process that forked it.
+
+    words: a count for each of OUTCOMES, then the words named above. While requests are made, the words up to END are
+    those of the latest flush(), and END is its time; the others are written by end(). latencies: ns, in the order in
+    which the requests ended, as far as there is room. histogram: how many of the later latencies are in each bucket
+    of histogram.py, so that hours of requests have room. firsts: ns to the first bytes of replies.
+    counts: how many requests had each of OUTCOMES, up to date, in the process that counts only.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self.words = memory[:_WORDS]
+        self.histogram = memory[_WORDS : _WORDS + BUCKETS]
+        self.firsts = memory[_WORDS + BUCKETS : _LATENCIES]
+        self.latencies = memory[_LATENCIES:]
+        self._room = len(self.latencies)
+
+    def begin(self) -> None:
+        """Set all counts to 0. Can be called again, after a warm-up."""
+        self.counts = [0] * len(OUTCOMES)
+        self._buckets = [0] * BUCKETS
+        self._content = self._exact = self._firsts = 0
+        self.flush(time.monotonic_ns())
+
+    def add(self, outcome: int, content: int, latency: int) -> None:
+        """Count a request that has ended: its outcome, the bytes of its content, its latency in ns."""
+        self.counts[outcome] += 1
+        self._content += content
+        if self._exact < self._room:
+            self.latencies[self._exact] = latency
+            self._exact += 1
+        else:
+            self._buckets[bucket(latency)] += 1
+
+    def add_first(self, latency: int) -> None:
+        """Keep the time to the first bytes of a reply, ns."""
+        self.firsts[self._firsts % _MOST_FIRSTS] = latency
+        self._firsts += 1
+
+    def flush(self, now: int) -> None:
+        """Write what was counted until `now` to the shared memory."""
+        self._write(now)
+
+    def end(self, end: int, usage: Usage) -> None:
+        """Write everything to the shared memory; the last request ended at `end`."""
+        self.histogram[:] = memoryview(array("Q", self._buckets))
+        self._write(end, self._exact, min(self._firsts, _MOST_FIRSTS), *usage)
+
+    def _write(self, *words: int) -> None:
+        for word, value in enumerate((*self.counts, sum(self.counts), self._content, *words)):
+            self.words[word] = value
+
+
+def shared_tallies(count: int, requests: int | None) -> list[Tally]:
+    """`count` tallies with room for the latencies of `requests` requests each; None where their number is not known.
+
+    Make them before forking. A page of their memory is allocated when it is first written.
+    """
+    words = _LATENCIES + min(requests or _MOST_EXACT, _MOST_EXACT)
+    memory = memoryview(mmap.mmap(-1, count * words * 8)).cast("Q")
+    return [Tally(memory[start : start + words]) for start in range(0, len(memory), words)]
+
+
+def check_warm_up(tallies: Sequence[Tally]) -> None:
+    """Raises OSError with the counts where a reply of the warm-up was not OK."""
+    counts = [sum(tally.counts[outcome] for tally in tallies) for outcome in range(len(OUTCOMES))]
+    if any(counts[OK + 1 :]):
+        found = ", ".join(f"{count} {outcome}" for outcome, count in zip(OUTCOMES, counts, strict=True) if count)
+        raise OSError(f"warm-up: not every reply was OK: {found}")

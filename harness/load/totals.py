@@ -1,0 +1,87 @@
+"""What the tallies of all processes add up to: the result of a load, and how it is printed."""
+
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from harness.load.histogram import bucket, upper_bound
+from harness.load.tally import BYTES, COUNT, END, EXACT, FIRSTS, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
+
+PERCENTILES = (50, 90, 99, 99.9, 99.99)
+
+
+def progress(tallies: Sequence[Tally], begun: int) -> dict[str, float]:
+    """What has come until now: `requests`, `content_bytes`, and `seconds` from `begun` to when that was counted."""
+    ends, requests, content = ([tally.words[word] for tally in tallies] for word in (END, COUNT, BYTES))
+    seconds = (sum(ends) / len(ends) - begun) / 1e9
+    return {"seconds": seconds, "requests": sum(requests), "content_bytes": sum(content)}
+
+
+def summarise(tallies: Sequence[Tally], begun: int) -> dict[str, Any]:
+    """The result of a load. begun: when it began, ns on the clock of time.monotonic_ns().
+
+    histogram: pairs of a latency in ns and a count, see harness.load.histogram: so many requests took so long or a
+    little less. Percentiles are exact, but read off the histogram where there were more requests than latencies could
+    be kept one by one. user_s, kernel_s, switches, peak_rss_bytes: sums over the processes. busy: the share of the
+    time for which the busiest process used a CPU.
+    """
+    words = [tally.words for tally in tallies]
+    elapsed = max(max(word[END] for word in words) - begun, 1) / 1e9
+    requests = sum(word[COUNT] for word in words)
+    exact = sorted(ns for tally in tallies for ns in tally.latencies[: tally.words[EXACT]])
+    buckets = Counter(map(bucket, exact))
+    for tally in tallies:
+        buckets.update({index: count for index, count in enumerate(tally.histogram) if count})
+    histogram = [(upper_bound(index), count) for index, count in sorted(buckets.items())]
+    firsts = sorted(ns for tally in tallies for ns in tally.firsts[: tally.words[FIRSTS]])
+    latencies = exact
+    up_to: Sequence[int] = range(1, requests + 1)
+    if len(exact) < requests:
+        latencies, up_to = [bound for bound, _ in histogram], list(accumulate(count for _, count in histogram))
+    return {
+        "requests": requests,
+        **{outcome: sum(word[index] for word in words) for index, outcome in enumerate(OUTCOMES)},
+        "seconds": elapsed,
+        "requests_per_s": requests / elapsed,
+        "content_bytes": sum(word[BYTES] for word in words),
+        **{f"latency_p{p:g}_us": percentile(latencies, up_to, p) / 1e3 for p in PERCENTILES},
+        "first_byte_p50_us": percentile(firsts, range(1, len(firsts) + 1), 50) / 1e3,
+        "latency_max_us": percentile(latencies, up_to, 100) / 1e3,
+        "user_s": sum(word[USER] for word in words) / 1e9,
+        "kernel_s": sum(word[SYSTEM] for word in words) / 1e9,
+        "busy": min(1.0, max(word[USER] + word[SYSTEM] for word in words) / 1e9 / elapsed),
+        "switches": sum(word[SWITCHES] for word in words),
+        "peak_rss_bytes": sum(word[RSS_KIB] for word in words) * 1024,
+        "histogram": histogram,
+    }
+
+
+def percentile(values: Sequence[int], up_to: Sequence[int], percent: float) -> int:
+    """The nearest-rank percentile: the smallest value that at least `percent` % do not exceed; 0 where there is none.
+
+    values: ascending. up_to: for each of them, how many are not larger.
+    """
+    return values[bisect_left(up_to, -(-up_to[-1] * round(percent * 100) // 10000))] if values else 0
+
+
+def print_result(result: dict[str, Any], as_json: bool) -> int:
+    """Print what summarise() returned: one line of JSON, or some to be read. Returns the program's exit code."""
+    print(json.dumps(result) if as_json else _text(result))
+    return 0 if result["OK"] == result["requests"] else 1
+
+
+def _text(result: dict[str, Any]) -> str:
+    spectrum = "  ".join(f"p{p:g} {result[f'latency_p{p:g}_us']:.0f}" for p in PERCENTILES)
+    note = ""
+    if result["busy"] > 0.9:
+        note = f"\nThe client itself was busy {result['busy']:.0%} of the time: it may be what you measure."
+    return (
+        f"{result['requests']} requests in {result['seconds']:.3f} s: {result['requests_per_s']:.0f} requests/s, "
+        f"{result['content_bytes'] / result['seconds'] / 1e6:.1f} MB/s\n"
+        f"latency in us: {spectrum}  max {result['latency_max_us']:.0f}\n"
+        + "  ".join(f"{outcome} {result[outcome]}" for outcome in OUTCOMES)
+        + note
+    )
