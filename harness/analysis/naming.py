@@ -1,4 +1,4 @@
-"""How tables and reports name sizes, factors and cells."""
+"""The names of sizes, factors and cells in tables and reports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ _COUNTED = {"files", "copies", "clients", "lanes"}
 
 
 def size(count: int) -> str:
-    """A number of bytes for people: 1536 B, 64 KiB, 3 MiB."""
+    """A number of bytes as text: 1536 B, 64 KiB, 3 MiB."""
     for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count and count % factor == 0:
             return f"{count // factor} {unit}"
@@ -49,5 +49,5 @@ def label(levels: Mapping[str, Any], separator: str = ", ") -> str:
 
 
 def design(levels: Mapping[str, Any]) -> str:
-    """The same for what is compared: `posix_mq + sendfile`."""
+    """The compared factors of a cell with their values: `posix_mq + sendfile`."""
     return label(levels, " + ")
