@@ -15,7 +15,8 @@ from support import studies
 
 from harness import report
 from harness.analysis import chart_data, run_files, study
-from harness.report import command, markup, plot
+from harness.report import markup, plot
+from harness.report import run_page as command
 from harness.report.design_styles import DesignStyles
 
 EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\x00|`"
