@@ -58,7 +58,7 @@ def tables() -> str:
 
 
 def _row(cell: study.Cell, size: int) -> str:
-    figures = cell.figures
+    figures = cell.measurements
     rate = figures["requests_per_s"]
     value = rate.value.value
     ratio = ["1.00", "-"]

@@ -15,8 +15,9 @@ from support import studies
 
 from harness import report
 from harness.analysis import chart_data, run_files, study
-from harness.report import command, markup, plot
-from harness.report.design_styles import Look
+from harness.report import markup, plot
+from harness.report import run_page as command
+from harness.report.design_styles import DesignStyles
 
 EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\x00|`"
 
@@ -99,7 +100,7 @@ def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
     for context in found.contexts:
         for cell in context.cells:
             row = rows[context.label.removesuffix(" files"), cell.label]
-            figure = cell.figures["requests_per_s"]
+            figure = cell.measurements["requests_per_s"]
             assert row[names.index("requests_per_s")] == pytest.approx(figure.value.value, rel=1e-4)
             if figure.ratio:
                 assert row[names.index("low")] == pytest.approx(figure.ratio.low, rel=1e-4)
@@ -276,11 +277,11 @@ def test_percentiles_of_merged_histograms_are_those_of_all_replies(tmp_path):
         file.write("trial,latency_us,count\n1,100,999\n1,900,1\n2,100,500\n2,200,500\n")
     trials, experiment = run_files.load(str(place))
     cell = study.analyse(trials, experiment).contexts[0].cells[0]
-    spectrum = {round(one.above, 6): one for one in chart_data.read(str(place), trials).spectrum(cell)}
+    spectrum = {round(one.above, 6): one for one in chart_data.read(str(place), trials).percentiles(cell)}
     assert spectrum[0.1].us == 200
     assert spectrum[1.0].us == 100
     assert spectrum[0.001].us == 200, "1,998 of 2,000 are at most that"
-    assert spectrum[0.001].beyond == 2
+    assert spectrum[0.001].replies_above == 2
     assert min(spectrum) == pytest.approx(10**-3.25, rel=0.01), "no percentile above the replies that there are"
 
 
@@ -309,8 +310,8 @@ def test_ticks_are_round_within_and_apart(low, high, log):
 def test_designs_are_told_apart_by_colour_and_shape(tmp_path):
     cells = [({"data": f"t{number:02}"}, 1000 + number) for number in range(24)]
     found = study.analyse(studies.trials(cells, 3), {})
-    look = Look(found)
-    assert len({(look.colour(cell), look.shape(cell)) for cell in found.contexts[0].cells}) == 24
+    styles = DesignStyles(found)
+    assert len({(styles.colour(cell), styles.shape(cell)) for cell in found.contexts[0].cells}) == 24
 
 
 def test_a_wide_terminal_shows_plots(whole):

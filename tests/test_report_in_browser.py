@@ -9,7 +9,7 @@ from support import studies
 from test_report import EVIL
 
 from harness import report
-from harness.report import command
+from harness.report import run_page as command
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (390, 768, 1280)

@@ -16,7 +16,7 @@ from scipy import stats
 from support.studies import floor_of
 
 from harness import results
-from harness.analysis import claims, compare, intervals, judgements, show, study, verdicts
+from harness.analysis import claims, claims_command, compare, intervals, judgements, show, study, verdicts
 from harness.analysis.claims import Claim
 
 BLOCK, OWN = 0.02, 0.035  # spread of blocks, which cells share, and of a trial by itself, as in kept results
@@ -79,11 +79,11 @@ def by_label(context):
 
 
 def ratio_of(cell):
-    return cell.figures["requests_per_s"].ratio
+    return cell.measurements["requests_per_s"].ratio
 
 
 def verdict_of(cell):
-    return cell.figures["requests_per_s"].verdict
+    return cell.measurements["requests_per_s"].verdict
 
 
 # Intervals
@@ -418,8 +418,11 @@ def test_ways_of_waiting_are_not_compared_without_saying_so():
             ({"data": "c"}, 1000),
         ]
     )
-    told = [note for note in study.analyse(rows, {"baseline": {"data": "b"}}).notes if "waits" in note]
-    assert told == ["* waits in another way than its baseline (spin against block): that is compared, too."]
+    notes = [note for note in study.analyse(rows, {"baseline": {"data": "b"}}).notes if "waits" in note]
+    assert notes == [
+        "* waits in another way than its baseline (spin against block), so its ratio is that of the wait strategies as "
+        "well."
+    ]
 
 
 def test_an_open_loop_is_about_latency_since_its_throughput_is_given():
@@ -429,7 +432,7 @@ def test_an_open_loop_is_about_latency_since_its_throughput_is_given():
     (context,) = study.analyse(rows, {}).contexts
     assert context.metric == "latency_p50_us"
     assert [cell.label for cell in context.cells] == ["b", "a"]
-    assert context.cells[0].figures["latency_p50_us"].verdict == "faster"
+    assert context.cells[0].measurements["latency_p50_us"].verdict == "faster"
     assert context.leaders == context.cells[:1]
 
 
@@ -468,7 +471,7 @@ def test_crossovers_name_the_fastest_transport_of_each_range_of_sizes_and_those_
         ]
     )
     (one,) = study.analyse(rows, {}).crossovers
-    assert [(segment.files, sorted(segment.designs)) for segment in one.segments] == [
+    assert [(one_range.files, sorted(one_range.designs)) for one_range in one.ranges] == [
         (["1024"], ["a", "b"]),
         (["1024 65536"], ["a", "b", "c"]),
         (["4096"], ["a", "b"]),
@@ -476,12 +479,12 @@ def test_crossovers_name_the_fastest_transport_of_each_range_of_sizes_and_those_
     ]
     rows = [row for row in rows if " " not in row.files]
     (one,) = study.analyse(rows, {}).crossovers
-    assert [(segment.files, sorted(segment.designs)) for segment in one.segments] == [
+    assert [(one_range.files, sorted(one_range.designs)) for one_range in one.ranges] == [
         (["1024", "4096"], ["a", "b"]),
         (["65536"], ["c"]),
     ]
     assert one.line.startswith("up to 4 KiB: ")
-    assert one.line.endswith(" (cannot be told apart); from 64 KiB on: c")
+    assert one.line.endswith(" (no difference found); from 64 KiB on: c")
 
 
 def test_there_is_advice_for_each_number_of_clients():
@@ -521,7 +524,7 @@ def test_a_control_that_is_off_withholds_every_verdict_and_says_why():
         ]
     }
     one = study.analyse(controlled(1.2), experiment)
-    assert {figure.verdict for figure in by_label(one.contexts[0])["b"].figures.values()} == {"withheld"}
+    assert {figure.verdict for figure in by_label(one.contexts[0])["b"].measurements.values()} == {"withheld"}
     assert one.contexts[0].leaders == one.crossovers == []
     assert "two equal cells (a, 1 KiB files) differ in requests_per_s, ratio 1.2" in one.control.line
     assert one.answers[0].outcome == "undecided"
@@ -677,17 +680,17 @@ def test_a_claim_that_is_undecided_says_why():
     told = [(one.label, one.reason) for one in gone.findings]
     assert told == [("1 KiB files", ""), ("4 KiB files", "no such trials")]
     assert (gone.outcome, gone.reason) == ("undecided", "no such trials")
-    assert answer([row for row in rows if row.block < 3]).reason == "too few blocks: 2, and 3 are the least"
-    assert answer(rows, metric="swept").reason == "no block has swept over 0 of both"
+    assert answer([row for row in rows if row.block < 3]).reason == "too few blocks: 2, and an interval needs 3"
+    assert answer(rows, metric="swept").reason == "no block has good trials of both with swept above 0"
     for row in rows:
         row.status = "failed" if row.data == "b" else row.status
-    assert answer(rows).reason == "no block has requests_per_s over 0 of both"
+    assert answer(rows).reason == "no block has good trials of both with requests_per_s above 0"
 
 
 def test_a_claim_across_ways_of_waiting_is_decided_and_says_so():
     rows = trials([({"data": "a", "wait_effective": "spin"}, 1000), ({"data": "b"}, 2000)])
     (finding,) = answer(rows).findings
-    assert (finding.outcome, finding.reason) == ("supported", "waiting differs: block against spin")
+    assert (finding.outcome, finding.reason) == ("supported", "wait strategies differ: block against spin")
 
 
 def test_a_claim_about_the_floor_without_a_cache_holds_in_each_context_of_the_others():
@@ -739,7 +742,7 @@ def keep(directory, rows, experiment=None):
 )
 def test_the_exit_code_of_claims_is_that_of_the_worst_one(tmp_path, capsys, expects, code):
     directory = keep(tmp_path / "run", trials(TWO), {"claims": [claim(expect=expect) for expect in expects]})
-    assert judgements.main([directory]) == code
+    assert claims_command.main([directory]) == code
     told = capsys.readouterr().out.splitlines()
     assert told[0] == ("refuted" if expects[0] == "lower" else "supported") + ": b is faster"
     assert told[1] == f"  requests_per_s of b to a; expected: {expects[0]}"
@@ -752,13 +755,13 @@ def test_the_exit_code_of_claims_is_that_of_the_worst_one(tmp_path, capsys, expe
     [
         (None, "claims: the experiment makes no claims"),
         ({"claims": [claim(expect="x")]}, "claims: expect: 'x': write higher"),
-        ([1], "experiment.yaml: no experiment"),
+        ([1], "experiment.yaml: not an experiment"),
     ],
 )
 def test_claims_that_cannot_be_read_are_misuse(tmp_path, capsys, experiment, message):
-    assert judgements.main([keep(tmp_path / "run", trials(TWO), experiment)]) == 2
+    assert claims_command.main([keep(tmp_path / "run", trials(TWO), experiment)]) == 2
     assert message in capsys.readouterr().err
-    assert judgements.main([str(tmp_path / "nowhere")]) == 2
+    assert claims_command.main([str(tmp_path / "nowhere")]) == 2
 
 
 def test_show_prints_the_tables_from_the_files_in_120_columns(tmp_path, capsys):

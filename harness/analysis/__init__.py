@@ -1,1 +1,1 @@
-"""Reads result files, and nothing else: every figure can be made again from them."""
+"""The analysis of result files. It reads nothing else, so every number can be computed again from them."""

@@ -1,9 +1,11 @@
-"""Trials sorted into cells, and cells into contexts: the sets of cells that may be compared with each other.
+"""Sorts the trials of a study into cells, and cells into contexts.
 
-Cells of a context differ in the compared factors only. They are equal in all others, and so are machine, kernel,
-Python and code, and the HTTP origin where there is one: trials that differ in one of `ORIGIN`, or in `origin`, are
-never pooled. A factor that says nothing of a trial (the data transport, where the proxy serves files by itself) sets it
-apart from none.
+A cell is one combination of factors. A context is a set of cells that differ only in the compared factors. Its cells
+are equal in all other factors, and in everything in `ORIGIN` and the column `origin`: machine, kernel, Python, code,
+and the HTTP origin where there is one. Trials that differ in one of these are never pooled.
+
+A factor that does not apply to a trial does not separate that trial from others. For example, the data transport does
+not apply where the proxy serves files by itself.
 """
 
 import math
@@ -29,8 +31,12 @@ _APART = ("files", *(name for name in FACTORS if name not in {"files", "control"
 Levels = Mapping[str, Any]  # column of a factor -> value
 
 
-class Run:
-    """One cell's trials that were timed. `trials`: the good ones. `bad`: failed and refused ones."""
+class CellTrials:
+    """The timed trials of one cell, in one context.
+
+    design: its compared factors. floor: whether it shows only what the harness itself costs. trials: the good ones.
+    bad: those that failed or were refused.
+    """
 
     def __init__(self, design: Levels, floor: bool) -> None:
         self.design = design
@@ -40,70 +46,76 @@ class Run:
         self._logs: dict[str, dict[int, float]] = {}
 
     def logs(self, metric: str) -> dict[int, float]:
-        """block -> logarithm of the metric. Blocks where it is 0 are left out: they have no ratio."""
+        """block -> logarithm of the metric. Blocks in which the metric is 0 are left out, because they have no
+        ratio."""
         if metric not in self._logs:
             in_block = defaultdict(list)
             for trial in self.trials:
-                if (figure := getattr(trial, metric)) > 0:
-                    in_block[trial.block].append(math.log(figure))
+                if (value := getattr(trial, metric)) > 0:
+                    in_block[trial.block].append(math.log(value))
             self._logs[metric] = {block: sum(logs) / len(logs) for block, logs in in_block.items()}
         return self._logs[metric]
 
-    def log_ratios(self, base: "Run", metric: str) -> list[float]:
-        """The log ratios to another cell, in the blocks that have both."""
-        mine, theirs = self.logs(metric), base.logs(metric)
-        return [mine[block] - theirs[block] for block in sorted(mine.keys() & theirs.keys())]
+    def log_ratios(self, base: "CellTrials", metric: str) -> list[float]:
+        """The log ratios of this cell to another one, a value for each block that has both."""
+        own, of_base = self.logs(metric), base.logs(metric)
+        return [own[block] - of_base[block] for block in sorted(own.keys() & of_base.keys())]
 
     @property
     def number(self) -> tuple[int, int]:
-        """Where it stands in the file's order."""
+        """The cell's position in the order of the file: its number, then the number of its first trial."""
         return min((trial.cell, trial.trial) for trial in (*self.trials, *self.bad))
 
     @property
     def wait(self) -> str:
-        """How its data transport waits. One that offers no strategy blocks."""
+        """The wait strategy of its data transport: `block` where the transport offers no strategy."""
         return "/".join(sorted({trial.wait_effective or "block" for trial in self.trials}))
 
     def matches(self, wanted: Levels) -> bool:
-        """Whether it has these levels. Ones that do not apply to it are no hindrance, but one has to be its own."""
+        """Whether the cell has the wanted levels. Factors that do not apply to the cell are ignored, but at least one
+        has to apply."""
         trial = (*self.trials, *self.bad)[0]
         applying = [name for name in wanted if applies(name, trial)]
         return bool(applying) and all(getattr(trial, name) == wanted[name] for name in applying)
 
 
 @dataclass(frozen=True)
-class Group:
-    """A context. levels: what sets it apart from others. runs: its cells, in the order of the file, some perhaps
-    without good trials. controls: second copies of cells, each with the cell."""
+class ContextTrials:
+    """The timed trials of one context.
+
+    levels: the factors that separate it from other contexts. cells: in the order of the file; some may have no good
+    trials. controls: pairs of (a second copy of a cell, the cell).
+    """
 
     levels: Levels
-    runs: list[Run]
-    controls: list[tuple[Run, Run]]
+    cells: list[CellTrials]
+    controls: list[tuple[CellTrials, CellTrials]]
 
     @property
-    def one(self) -> Trial:
-        """Any of its trials."""
-        return next(trial for run in self.runs for trial in (*run.trials, *run.bad))
+    def any_trial(self) -> Trial:
+        """One of its trials; all of them have the levels of the context."""
+        return next(trial for cell in self.cells for trial in (*cell.trials, *cell.bad))
 
     @property
-    def good(self) -> list[Run]:
+    def good(self) -> list[CellTrials]:
         """Its cells that have good trials."""
-        return [run for run in self.runs if run.trials]
+        return [cell for cell in self.cells if cell.trials]
 
     @property
     def metric(self) -> str:
-        """What it is about: throughput, or latency in an open loop, whose throughput is given."""
-        return MEDIAN_LATENCY if self.one.rate > 0 else THROUGHPUT
+        """The metric that its cells are ranked by: throughput, or median latency in an open loop, where the throughput
+        is given."""
+        return MEDIAN_LATENCY if self.any_trial.rate > 0 else THROUGHPUT
 
-    def baseline(self, wanted: Levels) -> Run | None:
-        """The cell that others are compared with: the first one in the order of the file that has these levels, or
-        of all where none are given; a floor only where nothing else does."""
-        candidates = [run for run in self.good if not wanted or run.matches(wanted)]
+    def baseline(self, wanted: Levels) -> CellTrials | None:
+        """The cell that the others are compared with: the first one in the order of the file that has the wanted
+        levels, or the first of all where none are wanted. A floor is taken only where there is no other cell."""
+        candidates = [cell for cell in self.good if not wanted or cell.matches(wanted)]
         return min(candidates, key=attrgetter("floor"), default=None)
 
 
-class Table:
-    """The timed trials of a study; those that were run for a probe are not in it."""
+class StudyTrials:
+    """The timed trials of a study. Trials that were run for a probe are left out."""
 
     def __init__(self, trials: Iterable[Trial]) -> None:
         self._trials = [trial for trial in trials if not trial.probe]
@@ -113,41 +125,43 @@ class Table:
 
     def compared(self, baseline: Levels) -> tuple[str, ...]:
         """The factors in which cells of a context differ: those that the baseline names, else the transports where
-        they vary, else all that varies in the system under test."""
+        they vary, else every factor of the system under test that varies."""
         system = {name for name in self.varying if name in FACTORS and name not in _WORKLOAD}
         names = set(baseline) or system.intersection(_TRANSPORTS) or system or {"command", "data"}
         if "source" in self.varying:
-            names.add("source")  # the floor without a cache stands beside every figure
+            names.add("source")  # so that the floor without a cache is a cell of every context
         return tuple(name for name in FACTORS if name in names)
 
-    def groups(self, compared: Sequence[str], always: Iterable[str] = ("files",)) -> list[Group]:
-        """The contexts by file size, then in the order of the file. always: factors that are told among their
-        levels even where they do not vary."""
-        # Where it is compared who the origin is, who it was sets nothing apart.
+    def contexts(self, compared: Sequence[str], always: Iterable[str] = ("files",)) -> list[ContextTrials]:
+        """The contexts by file size, then in the order of the file. always: factors that are among the levels of a
+        context even where they do not vary."""
+        # Where kinds of HTTP origins are compared, the server that was the origin must not separate contexts.
         within = {*compared, "origin"} if "origin_server" in compared else set(compared)
         apart = [name for name in _APART if name not in within and (name in self.varying or name in always)]
-        contexts: dict[tuple[Any, ...], dict[tuple[Any, ...], Run]] = defaultdict(dict)
-        # Trials that have no level of some factor come last, and join every context that differs in no other.
+        sorted_trials: dict[tuple[Any, ...], dict[tuple[Any, ...], CellTrials]] = defaultdict(dict)
+        # Trials to which some factor does not apply come last. They join every context that differs in no other factor.
         lacking = [sum(not applies(name, trial) for name in apart) for trial in self._trials]
         for _, trial in sorted(zip(lacking, self._trials, strict=True), key=lambda pair: (pair[0], pair[1].trial)):
             key = tuple(getattr(trial, name) if applies(name, trial) else None for name in apart)
-            cell = (trial.control, *(getattr(trial, name) for name in compared))
-            joined = [one for one in contexts if _joins(key, one)] if None in key else []
-            for context in joined or [key]:
-                runs = contexts[context]
-                if cell not in runs:
-                    runs[cell] = Run(dict(zip(compared, cell[1:], strict=True)), self._is_floor(trial, compared))
-                (runs[cell].trials if trial.status == "ok" else runs[cell].bad).append(trial)
-        groups = [
-            Group(
+            cell_key = (trial.control, *(getattr(trial, name) for name in compared))
+            joined = [one for one in sorted_trials if _joins(key, one)] if None in key else []
+            for context_key in joined or [key]:
+                cells = sorted_trials[context_key]
+                if cell_key not in cells:
+                    design = dict(zip(compared, cell_key[1:], strict=True))
+                    cells[cell_key] = CellTrials(design, self._is_floor(trial, compared))
+                cell = cells[cell_key]
+                (cell.trials if trial.status == "ok" else cell.bad).append(trial)
+        contexts = [
+            ContextTrials(
                 {name: level for name, level in zip(apart, key, strict=True) if level is not None},
-                sorted((run for cell, run in runs.items() if not cell[0]), key=attrgetter("number")),
-                [(run, runs[0, *cell[1:]]) for cell, run in runs.items() if cell[0] and (0, *cell[1:]) in runs],
+                sorted((cell for cell_key, cell in cells.items() if not cell_key[0]), key=attrgetter("number")),
+                [(cell, cells[0, *one[1:]]) for one, cell in cells.items() if one[0] and (0, *one[1:]) in cells],
             )
-            for key, runs in contexts.items()
+            for key, cells in sorted_trials.items()
         ]
-        groups = [group for group in groups if group.runs]
-        return sorted(groups, key=lambda group: (group.one.file_size_bytes, group.runs[0].number))
+        contexts = [context for context in contexts if context.cells]
+        return sorted(contexts, key=lambda context: (context.any_trial.file_size_bytes, context.cells[0].number))
 
     def _is_floor(self, trial: Trial, compared: Sequence[str]) -> bool:
         """Whether it shows what the harness itself costs: `direct`, or a floor among transports that are compared."""
@@ -165,4 +179,5 @@ def applies(name: str, trial: Trial) -> bool:
 
 
 def _joins(key: tuple[Any, ...], context: tuple[Any, ...]) -> bool:
-    return all(mine is None or mine == theirs for mine, theirs in zip(key, context, strict=True))
+    """Whether a trial with this key belongs to a context; None is a factor that does not apply to the trial."""
+    return all(level is None or level == other for level, other in zip(key, context, strict=True))

@@ -1,6 +1,6 @@
-"""What pictures show beside the figures of a study: where the CPU time goes, the whole spectrum of latency, symbols.
+"""What charts show beside the analysis of a study: where the CPU time goes, the whole distribution of latency, symbols.
 
-All of it is read off the trials that are behind a cell's figures, so that it is of the same rows.
+All of it is of the same trials as the measurements of a cell.
 """
 
 import csv
@@ -10,15 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from harness import results
-from harness.analysis import naming
+from harness.analysis import naming, run_files
 from harness.analysis.cells import THROUGHPUT
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context
 from harness.results import Trial
 
 ROLES, MODES = ("client", "proxy", "cache"), ("user", "kernel")
-SYMBOLS = "symbols.csv"
-# Where a percentile has fewer replies above it than this, they are single events.
+# A percentile with fewer replies above it than this rests on single events.
 FIRM = 10
 
 _COLUMNS = (
@@ -33,25 +32,30 @@ _STEPS = [10 ** (-step / 8) for step in range(41)]  # from all replies to one of
 
 @dataclass(frozen=True)
 class Percentile:
-    """above: the share of replies that took longer. beyond: how many these are."""
+    """One point of a distribution of latency: `above` is the share of the replies that took longer than `us`
+    microseconds, `replies_above` is how many these are."""
 
     above: float
     us: float
-    beyond: float
+    replies_above: float
 
 
 @dataclass
-class Details:
-    """trials: the good, timed ones, by number. latencies: of each trial, (bucket's upper bound, count). symbols: of
-    each cell that perf looked at, role -> symbol -> share of the role's samples. troubles: what could not be read."""
+class ChartData:
+    """The data of a run that only charts show.
+
+    trials: number -> trial, for good and timed trials. latencies: number of a trial -> (upper bound of a bucket in
+    microseconds, count). symbols: number of a cell -> role -> symbol -> share of the role's samples, for cells that the
+    probe `perf` sampled. unreadable: sentences about files that could not be read whole.
+    """
 
     trials: dict[int, Trial] = field(default_factory=dict)
     latencies: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     symbols: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)
-    troubles: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
     def cpu(self, cell: Cell) -> Mapping[tuple[str, str], float]:
-        """(role, mode) -> microseconds of CPU time a request, over all of a cell's trials."""
+        """(role, mode) -> microseconds of CPU time for each request, over all trials of a cell."""
         trials = [self.trials[row] for row in cell.rows]
         requests = sum(trial.requests_ended for trial in trials)
         if not requests:
@@ -62,9 +66,9 @@ class Details:
             for mode in MODES
         }
 
-    def spectrum(self, cell: Cell) -> list[Percentile]:
-        """Percentiles of the latency of all replies of a cell's trials, as far as there are replies above them. Without
-        latency.csv those of the columns, each the median of the trials'."""
+    def percentiles(self, cell: Cell) -> list[Percentile]:
+        """Percentiles of the latency of all replies in a cell's trials, up to the last one that has a reply above it.
+        Without latency.csv these are the percentiles in trials.csv, of each the median over the trials."""
         merged: dict[float, int] = defaultdict(int)
         for row in cell.rows:
             for bound, count in self.latencies.get(row, ()):
@@ -75,61 +79,61 @@ class Details:
         count = sum(trial.requests_ended for trial in trials)
         found = []
         for column, above in _COLUMNS:
-            seen = sorted(filter(None, (getattr(trial, column) for trial in trials)))
-            if seen and count * above >= 1:
-                found.append(Percentile(above, seen[len(seen) // 2], count * above / len(seen)))
+            values = sorted(filter(None, (getattr(trial, column) for trial in trials)))
+            if values and count * above >= 1:
+                found.append(Percentile(above, values[len(values) // 2], count * above / len(values)))
         return found
 
 
-def read(directory: str, trials: Iterable[Trial]) -> Details:
-    """The details of a run, of the files that are there. Raises OSError, ValueError."""
+def read(directory: str, trials: Iterable[Trial]) -> ChartData:
+    """The chart data of a run, from those files that it has. Raises OSError."""
     trials = list(trials)
-    details = Details({trial.trial: trial for trial in trials if trial.status == "ok" and not trial.probe})
+    data = ChartData({trial.trial: trial for trial in trials if trial.status == "ok" and not trial.probe})
     cells = {trial.trial: trial.cell for trial in trials if trial.status == "ok" and trial.probe}
-    for name, reader in ((results.LATENCY, _latencies), (SYMBOLS, _symbols)):
+    for name, reader in ((results.LATENCY, _latencies), (run_files.SYMBOLS, _symbols)):
         path = f"{directory}/{name}"
         if os.path.exists(path):
             try:
-                reader(path, details, cells)
-            except ValueError as error:  # a killed run may have left half a row
-                details.troubles.append(f"{name} is read up to this only: {error}")
-    return details
+                reader(path, data, cells)
+            except ValueError as error:  # a run that was killed may have left half a row
+                data.unreadable.append(f"{name} is read up to this only: {error}")
+    return data
 
 
-def _latencies(path: str, details: Details, _: Mapping[int, int]) -> None:
-    # Pairs, not records as results.read_latencies makes them: this may be millions of rows.
+def _latencies(path: str, data: ChartData, _: Mapping[int, int]) -> None:
+    # Pairs, not the records of results.read_latencies, because there may be millions of rows.
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         if next(rows, None) != [column.name for column in fields(results.Bucket)]:
             raise ValueError("its columns are of another version")
         for trial, bound, count in rows:
-            details.latencies[int(trial)].append((float(bound), int(count)))
+            data.latencies[int(trial)].append((float(bound), int(count)))
 
 
-def _symbols(path: str, details: Details, cells: Mapping[int, int]) -> None:
+def _symbols(path: str, data: ChartData, cells: Mapping[int, int]) -> None:
     for row in results.read_observations(path):
         if row.unit == "share" and row.trial in cells:
-            roles = details.symbols.setdefault(cells[row.trial], {})
+            roles = data.symbols.setdefault(cells[row.trial], {})
             roles.setdefault(row.role, {})[row.metric] = row.value
 
 
 def _percentiles(counts: Sequence[tuple[float, int]]) -> list[Percentile]:
-    """Nearest rank, as the columns have it."""
+    """By nearest rank, as in the columns of trials.csv."""
     total = sum(count for _, count in counts)
     found: list[Percentile] = []
     steps = [above for above in _STEPS if total * above >= 1]
-    seen = 0
+    replies = 0
     for bound, count in counts:
-        seen += count
-        while len(found) < len(steps) and 0 < seen >= total * (1 - steps[len(found)]) - 1e-9:
+        replies += count
+        while len(found) < len(steps) and 0 < replies >= total * (1 - steps[len(found)]) - 1e-9:
             above = steps[len(found)]
             found.append(Percentile(above, bound, total * above))
     return found
 
 
 @dataclass(frozen=True)
-class Floor:
-    """What share of a request's time at the baseline a floor needs as well, which is the harness's own."""
+class FloorShare:
+    """How long a request takes at a floor, as a share of how long it takes at the baseline: the harness's own part."""
 
     context: str
     floor: str
@@ -137,19 +141,19 @@ class Floor:
     share: Estimate
 
 
-def floors(contexts: Iterable[Context]) -> list[Floor]:
-    """The floors of all contexts that have a ratio to their baseline. In a closed loop time is the inverse of
-    throughput."""
+def floor_shares(contexts: Iterable[Context]) -> list[FloorShare]:
+    """The shares of all floors that have a ratio to the baseline of their context. In a closed loop the time of a
+    request is the inverse of the throughput."""
     found = []
     for context in contexts:
         for cell in context.cells:
-            figure = cell.figures.get(context.metric)
-            if not (cell.floor and context.baseline and figure and figure.ratio):
+            measured = cell.measurements.get(context.metric)
+            if not (cell.floor and context.baseline and measured and measured.ratio):
                 continue
-            ratio = figure.ratio
+            ratio = measured.ratio
             if context.metric == THROUGHPUT:
                 high = 1 / ratio.low if ratio.low else float("inf")
                 ratio = Estimate(1 / ratio.value, 1 / ratio.high, high, ratio.n, ratio.level)
             label = context.label or naming.label(context.levels)
-            found.append(Floor(label, cell.label, context.baseline.label, ratio))
+            found.append(FloorShare(label, cell.label, context.baseline.label, ratio))
     return found

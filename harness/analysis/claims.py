@@ -1,15 +1,18 @@
-"""What an experiment expects, written before it runs, and what a result has to show for it.
+"""Claims: what an experiment expects, written before it runs.
 
     claims:
       - text: sendfile beats shared memory, because the proxy stops copying
         metric: requests_per_s          # any column of numbers in trials.csv
         test: {data: sendfile}          # factors, by their names in experiment files or in the CSV
         baseline: {data: posix_shm}
-        where: {files: [1024, 102400]}  # optional: only these; each is a context of its own
+        where: {files: [1024, 102400]}  # optional: only these levels; each is a context of its own
         expect: higher                  # or: lower, "> 1.05", "< 0.9", "within 5%"
 
 A claim is about the ratio of test to baseline. It is supported where the whole interval of the ratio lies within
 what is expected, refuted where the whole interval lies outside, and undecided where the interval straddles the bound.
+
+`Claim` is the only form of a claim after the YAML file: `read` makes one of a mapping, `dataclasses.asdict` makes the
+mapping again, and both the plan and the judgements use it. harness.analysis.judgements answers claims.
 """
 
 import math
@@ -33,10 +36,10 @@ _NUMBER = r"(\d+(?:\.\d+)?)"
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim. test, baseline: factor -> value; where: factor -> the values that are looked at.
+    """One claim. test, baseline: column -> value. where: column -> the values that the claim is about.
 
-    Raises ValueError with one line where it is not one that trials could answer. Factors are turned into their
-    columns in trials.csv, and values into the types of these.
+    Factors may be given by their names in experiment files, and values as YAML reads them: both are converted to what
+    trials.csv has. Raises ValueError, one line, where no trials could answer the claim.
     """
 
     text: str
@@ -60,31 +63,38 @@ class Claim:
             where[pairs[0][0]] = [value for _, value in pairs]
         object.__setattr__(self, "where", where)
         if both := where.keys() & {*self.test, *self.baseline}:
-            raise ValueError(f"where: {', '.join(sorted(both))}: is in test or baseline, too; keep one")
+            raise ValueError(f"where: {', '.join(sorted(both))}: is in test or baseline, too; remove one of them")
         if self.test == self.baseline:
             raise ValueError("test and baseline are the same")
         unlike = set(self.test) ^ set(self.baseline)
-        other = self.test.get("source") != self.baseline.get("source")  # one of them has no cache
-        if unlike and not (other and unlike <= _ONLY_WITH_CACHE | {"source"}):
+        # Where the sources differ, one side has no cache, and so none of the cache's factors.
+        other_source = self.test.get("source") != self.baseline.get("source")
+        if unlike and not (other_source and unlike <= _ONLY_WITH_CACHE | {"source"}):
             raise ValueError(f"test and baseline must name the same factors; {', '.join(sorted(unlike))}: only in one")
 
 
 def read(given: Any) -> Claim:
-    """The claim in an item of `claims:`, such as `dataclasses.asdict` makes of one. Raises ValueError, one line."""
-    known = [one.name for one in fields(Claim)]
+    """The claim that a mapping describes: an item of `claims:` in an experiment, or what `dataclasses.asdict` makes of
+    a claim. Raises ValueError, one line."""
+    keys = [one.name for one in fields(Claim)]
     for name in _mapping("a claim", given):
-        if name not in known:
-            raise ValueError(unknown("key", name, known))
-    for name in known[:4] + known[5:]:
-        if given.get(name) in (None, "", {}):
+        if name not in keys:
+            raise ValueError(unknown("key", name, keys))
+    for name in keys:
+        if name != "where" and given.get(name) in (None, "", {}):
             raise ValueError(f"{name}: is missing")
     return Claim(**{**given, "text": str(given["text"]), "where": given.get("where") or {}})
 
 
-def region(expect: str) -> tuple[float, float]:
-    """The ratios that are expected, as an open interval: `higher` is (1, infinity). Raises ValueError.
+def of_experiment(experiment: Mapping[str, Any]) -> list[Claim]:
+    """The claims of a resolved experiment. Raises ValueError, one line."""
+    return [read(one) for one in experiment.get("claims") or []]
 
-    "within 5%" is 1/1.05 to 1.05, so that it says the same of test to baseline and of baseline to test.
+
+def region(expect: str) -> tuple[float, float]:
+    """The expected ratios as an open interval: `higher` is (1, infinity). Raises ValueError.
+
+    "within 5%" is 1/1.05 to 1.05, so that it means the same for test to baseline and for baseline to test.
     """
     if expect == "higher":
         return 1.0, math.inf
@@ -102,7 +112,7 @@ def region(expect: str) -> tuple[float, float]:
 
 
 def outcome(expect: str, low: float, high: float) -> str:
-    """What an interval of the ratio says of the claim; 0 to infinity says nothing."""
+    """Whether the interval low to high of the ratio supports or refutes the claim. 0 to infinity never does."""
     least, most = region(expect)
     if (low > least or least == 0) and (high < most or most == math.inf):
         return SUPPORTED
@@ -110,8 +120,8 @@ def outcome(expect: str, low: float, high: float) -> str:
 
 
 def levels(what: str, given: Any) -> dict[str, Any]:
-    """Factors and a value for each, as columns of trials.csv have them. Raises ValueError; `what` is where they were
-    given."""
+    """A mapping of factors to values, converted to columns and values of trials.csv. what: the key in the experiment
+    that it stands under, for the message. Raises ValueError, one line."""
     return dict(_level(what, factor, value) for factor, value in _mapping(what, given).items())
 
 

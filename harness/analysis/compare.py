@@ -1,7 +1,8 @@
-"""`harness compare`: two runs of the same cells, such as before and after a change of the code.
+"""`harness compare`: compares two runs of the same cells, for example before and after a change of the code.
 
-The runs share no blocks, so a ratio is one of geometric means over all trials of each, with Welch's interval. It knows
-how trials of one run scatter, and not how runs do: what else differed between the two is in it.
+The runs share no blocks. So each ratio is one of geometric means over all trials of each run, with Welch's interval.
+The interval takes into account how the trials of one run scatter, but not how runs scatter: whatever else differed
+between the two runs is part of the ratio.
 """
 
 import argparse
@@ -13,22 +14,26 @@ from rich import box
 from rich.table import Table as Grid
 
 from harness.analysis import claims, naming, run_files, show
-from harness.analysis.cells import Levels, Run, Table, applies
+from harness.analysis.cells import CellTrials, Levels, StudyTrials, applies
 from harness.analysis.intervals import LEAST, Estimate, corrected, interval, means, unpaired
 from harness.analysis.verdicts import MORE, SLOWER, WITHHELD, controls, verdict
 from harness.factors import FACTORS
 from harness.results import Trial
 
-# What two runs must share to be compared; versions and commits of the harness are what one compares.
+# What must be the same in two runs that are compared.
 _ALIKE = ("host", "cpu", "cpus", "kernel", "python")
+# What may differ, because it is often what is compared.
 _VERSION = ("harness", "commit")
 _WORSE = {SLOWER, MORE}
+# The columns that identify a cell in both runs.
+_KEY = [*(name for name in FACTORS if name != "control"), "origin"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One cell of both runs. levels: its factors that vary. first, second: geometric means, in the unit of the metric,
-    each with its 95 % interval. ratio: second to first, corrected for all pairs."""
+    """A cell that both runs have. levels: those of its factors that vary. first, second: its geometric mean in each
+    run, in the unit of the metric, with its 95 % interval. ratio: second to first, at the level corrected for all
+    pairs."""
 
     levels: Levels
     first: Estimate
@@ -39,8 +44,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """unlike: what differs between the machines of the runs; empty where nothing does. notes: sentences that belong
-    beside the figures. withheld: whether verdicts are."""
+    """Two runs compared. unlike: the differences between the machines of the runs. withheld: whether verdicts are
+    withheld. notes: sentences to show beside the values."""
 
     metric: str
     pairs: list[Pair]
@@ -54,38 +59,41 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="harness compare",
         description="Compare the cells that two runs share: the ratio of the second run to the first.",
-        epilog="Exit codes: 0 no cell is slower, 1 some are, 3 verdicts are withheld since an A/A control is off, 2 "
-        "the runs cannot be compared. Unpaired: what else differed between the runs is in the ratios, too.",
+        epilog="Exit codes: 0 no cell is slower, 1 some are, 3 verdicts are withheld because an A/A control is off, 2 "
+        "the runs cannot be compared. The ratios are unpaired: whatever else differed between the runs is in them.",
     )
     parser.add_argument("first", metavar="DIR_A", help="a directory that `harness run` wrote")
-    parser.add_argument("second", metavar="DIR_B", help="another one")
+    parser.add_argument("second", metavar="DIR_B", help="the directory of the second run")
     parser.add_argument("--metric", default="requests_per_s", help="a column of trials.csv (%(default)s)")
-    parser.add_argument("--force", action="store_true", help="compare also where the machines differ")
+    parser.add_argument("--force", action="store_true", help="compare the runs even where their machines differ")
     args = parser.parse_args(argv)
 
     def body() -> int:
         first, second = (run_files.load(one)[0] for one in (args.first, args.second))
         found = compare(first, second, args.metric)
         if found.unlike and not args.force:
-            raise ValueError(f"the runs are not alike: {'; '.join(found.unlike)}; --force compares them all the same")
-        _show(found)
+            raise ValueError(
+                f"the runs are not alike: {'; '.join(found.unlike)}; add --force to compare them nevertheless"
+            )
+        _print(found)
         if any(pair.verdict in _WORSE for pair in found.pairs):
             return 1
         return 3 if found.withheld else 0
 
-    return run_files.main("compare", body)
+    return run_files.exit_code("compare", body)
 
 
 def compare(first: Iterable[Trial], second: Iterable[Trial], metric: str = "requests_per_s") -> Comparison:
-    """The cells that two runs share. Raises ValueError where there are none, or where the metric is no number."""
+    """Compare the cells that two runs share. Raises ValueError where they share none with good trials, or where the
+    metric is not a column of numbers."""
     if metric not in claims.METRICS:
-        raise ValueError(f"{metric}: no column of numbers in trials.csv")
+        raise ValueError(f"{metric}: not a column of numbers in trials.csv; docs/results.md lists the columns")
     runs = [[trial for trial in run if not trial.probe] for run in (first, second)]
     cells = [_cells(run) for run in runs]
     shared = sorted(cells[0].keys() & cells[1].keys(), key=lambda key: cells[0][key].number)
     if not shared:
         raise ValueError("the runs share no cell with good trials")
-    off = [told for run in runs if (told := controls(Table(run))[1](metric))]
+    off = [reason for run in runs if (reason := controls(StudyTrials(run))[1](metric))]
     samples = [[list(some[key].logs(metric).values()) for key in shared] for some in cells]
     usable = [index for index in range(len(shared)) if samples[0][index] and samples[1][index]]
     varying = [index for index in range(len(_KEY)) if len({key[index] for key in shared}) > 1]
@@ -94,16 +102,15 @@ def compare(first: Iterable[Trial], second: Iterable[Trial], metric: str = "requ
         a, b = samples[0][index], samples[1][index]
         ratio = unpaired(b, a, corrected(len(usable)))
         levels = {_KEY[place]: shared[index][place] for place in varying}
-        said = WITHHELD if off else verdict(ratio, metric)
-        one, other = means([a, b])
-        pairs.append(Pair(levels, one, other, ratio, said))
+        first_mean, second_mean = means([a, b])
+        pairs.append(Pair(levels, first_mean, second_mean, ratio, WITHHELD if off else verdict(ratio, metric)))
     notes = [
         f"Ratios of B to A, unpaired; each of {len(pairs)} intervals at {100 * corrected(len(pairs)):.4g} %, so that "
-        "all hold at once with 95 % probability. What else differed between the runs is in them, too.",
-        *(f"A/A control: OFF, and verdicts are withheld: {told}." for told in off),
+        "all hold at once with 95 % probability. Whatever else differed between the runs is part of these ratios.",
+        *(f"A/A control: OFF, so verdicts are withheld: {reason}." for reason in off),
     ]
     for name in _VERSION:
-        before, after = (_seen(run, name) for run in runs)
+        before, after = (_values(run, name) for run in runs)
         notes.append(f"{name}: {before} in both." if before == after else f"{name}: {before} against {after}.")
     if any(min(pair.first.n, pair.second.n) < LEAST for pair in pairs):
         notes.append(f"Cells with fewer than {LEAST} good trials in a run have no interval.")
@@ -112,32 +119,31 @@ def compare(first: Iterable[Trial], second: Iterable[Trial], metric: str = "requ
     if bad := sum(trial.status != "ok" for run in runs for trial in run):
         notes.append(f"{bad} trials failed or were refused and are left out.")
     if disturbed := sum(trial.status == "ok" and bool(trial.disturbed) for run in runs for trial in run):
-        notes.append(f"{disturbed} trials were disturbed; they are in the figures.")
+        notes.append(f"{disturbed} trials were disturbed. They are not left out.")
     if any(cells[0][key].wait != cells[1][key].wait for key in shared):
-        notes.append("Some cells wait in another way in B than in A: that is compared, too.")
-    machines = {name: [_seen(run, name) for run in runs] for name in _ALIKE}
+        notes.append(
+            "Some cells wait in another way in B than in A, so their ratios are those of the wait strategies as well."
+        )
+    machines = {name: [_values(run, name) for run in runs] for name in _ALIKE}
     unlike = [f"{name}: {one} against {other}" for name, (one, other) in machines.items() if one != other]
     return Comparison(metric, pairs, unlike, bool(off), notes)
 
 
-_KEY = [*(name for name in FACTORS if name != "control"), "origin"]
-
-
-def _cells(trials: list[Trial]) -> dict[tuple[Any, ...], Run]:
-    """The cells with good trials, without second copies."""
-    cells: dict[tuple[Any, ...], Run] = {}
+def _cells(trials: list[Trial]) -> dict[tuple[Any, ...], CellTrials]:
+    """The cells that have good trials, without the second copies of an A/A control."""
+    cells: dict[tuple[Any, ...], CellTrials] = {}
     for trial in trials:
         if trial.status == "ok" and not trial.control:
             key = tuple(getattr(trial, name) if applies(name, trial) else None for name in _KEY)
-            cells.setdefault(key, Run({}, False)).trials.append(trial)
+            cells.setdefault(key, CellTrials({}, False)).trials.append(trial)
     return cells
 
 
-def _seen(trials: list[Trial], name: str) -> str:
+def _values(trials: list[Trial], name: str) -> str:
     return " and ".join(sorted({str(getattr(trial, name)) or "unknown" for trial in trials}))
 
 
-def _show(found: Comparison) -> None:
+def _print(found: Comparison) -> None:
     screen = show.console()
     grid = Grid(title=found.metric, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     names = list(found.pairs[0].levels) if found.pairs else []
@@ -148,9 +154,9 @@ def _show(found: Comparison) -> None:
     grid.add_column("verdict", no_wrap=True)
     for pair in found.pairs:
         levels = ("-" if given in ("", None) else naming.value(name, given) for name, given in pair.levels.items())
-        figures = (f"{one.value:,.5g}" for one in (pair.first, pair.second))
-        grid.add_row(*levels, *figures, f"{pair.ratio.value:.3f}", interval(pair.ratio), pair.verdict)
+        means_shown = (f"{one.value:,.5g}" for one in (pair.first, pair.second))
+        grid.add_row(*levels, *means_shown, f"{pair.ratio.value:.3f}", interval(pair.ratio), pair.verdict)
     screen.print(grid)
-    show.tell(screen, found.notes)
+    show.print_lines(screen, found.notes)
     if found.unlike:
-        show.tell(screen, [f"The machines differ, and the ratios are of them, too: {'; '.join(found.unlike)}."])
+        show.print_lines(screen, [f"The machines differ, so that is part of the ratios: {'; '.join(found.unlike)}."])

@@ -1,13 +1,14 @@
-"""How sure a ratio is: confidence intervals of geometric means and of their ratios, all on logarithms.
+"""Confidence intervals of geometric means and of their ratios. All computations are on logarithms.
 
-Trials of a block ran next to each other, so a block gives one log ratio of two cells, and what disturbed both falls
-out of it. The interval of their mean is Student's t. From `BOOTSTRAP_FROM` blocks on each of its ends is the farther
-one of t and the BCa bootstrap (Efron 1987), which follows skewed noise. With fewer blocks the bootstrap is not
-used, since it claims far too much: no resample's mean leaves the range of a handful of figures. With fewer than
-`LEAST` blocks there is no interval. docs/decisions/0009 has the simulations that decided so.
+The trials of a block ran next to each other. So each block gives one log ratio of two cells, and a disturbance that hit
+both cells cancels out. The interval of the mean of these log ratios is Student's t. From `BOOTSTRAP_FROM` blocks on,
+each end is the farther one of Student's t and the BCa bootstrap (Efron 1987), which follows skewed noise. With fewer
+blocks the bootstrap is not used, because its intervals are far too narrow: the mean of a resample never leaves the
+range of a handful of values. With fewer than `LEAST` blocks there is no interval. docs/decisions/0009 has the
+simulations behind these choices.
 
-Many comparisons: all intervals of a family of m are at the level 1 - 0.05/m (Bonferroni), so that with at least 95 %
-probability all of them hold at once, however they depend on each other, and a verdict says what its interval says.
+Many comparisons: each interval in a family of m is at the level 1 - 0.05/m (Bonferroni). So with at least 95 %
+probability all of them hold at once, however they depend on each other. A verdict is read off its own interval.
 """
 
 import math
@@ -26,15 +27,15 @@ LEAST = 3
 BOOTSTRAP_FROM = 20
 RESAMPLES = 4999
 _SEED = 20_240_229
-_ROWS = 500  # bootstrapped at a time: 20 MB of resampled means
+_ROWS = 500  # rows that are bootstrapped at a time: 20 MB of resampled means
 
 _Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """value: a ratio, or a figure in its column's unit. low, high: ends of its interval at `level`, 0 and infinity
-    where there is none. n: the blocks that it rests on."""
+    """value: a ratio, or a geometric mean in the unit of its column. low, high: the ends of its interval at `level`, or
+    0 and infinity where there is no interval. n: the number of blocks that it rests on."""
 
     value: float
     low: float
@@ -49,14 +50,14 @@ class Estimate:
 
 
 def corrected(comparisons: int) -> float:
-    """The level of each interval in a family of so many, for all of them to hold at `CONFIDENCE`."""
+    """The level of each interval in a family of `comparisons` intervals, so that all hold at once at `CONFIDENCE`."""
     return 1 - (1 - CONFIDENCE) / max(1, comparisons)
 
 
 def means(samples: Sequence[Sequence[float]], level: float = CONFIDENCE) -> list[Estimate]:
-    """An estimate of the geometric mean behind each sample of logarithms, none of them empty.
+    """An estimate of the geometric mean for each sample of logarithms. No sample may be empty.
 
-    Log ratios within blocks as samples give estimates of ratios.
+    Samples of log ratios within blocks give estimates of ratios.
     """
     result: dict[int, Estimate] = {}
     of_size = defaultdict(list)
@@ -77,8 +78,8 @@ def means(samples: Sequence[Sequence[float]], level: float = CONFIDENCE) -> list
 
 
 def unpaired(test: Sequence[float], baseline: Sequence[float], level: float = CONFIDENCE) -> Estimate:
-    """An estimate of test to baseline as a ratio of geometric means, from two samples of logarithms that share no
-    blocks: Welch's t (Welch 1947). n: the smaller one's size."""
+    """An estimate of the ratio of geometric means, test to baseline, from two samples of logarithms that share no
+    blocks: Welch's t (Welch 1947). Its n is the size of the smaller sample."""
     first, second = np.array(test, dtype=float), np.array(baseline, dtype=float)
     n = min(len(first), len(second))
     difference = first.mean() - second.mean()
@@ -93,12 +94,12 @@ def unpaired(test: Sequence[float], baseline: Sequence[float], level: float = CO
 
 
 def interval(one: Estimate) -> str:
-    """The ends of a ratio's interval for people."""
+    """The ends of the interval of a ratio as text."""
     return f"{one.low:.3f} to {one.high:.3f}" if one.bounded else "none"
 
 
 def student(logs: _Array, level: float) -> _Array:
-    """The ends of Student's intervals for the means of the rows: 2 x rows."""
+    """Student's intervals for the mean of each row of logs (rows x blocks). Returns the ends: 2 x rows."""
     n = logs.shape[1]
     half = stdtrit(n - 1, (1 + level) / 2) * logs.std(axis=1, ddof=1) / math.sqrt(n)
     ends: _Array = logs.mean(axis=1) + np.outer([-1, 1], half)
@@ -106,8 +107,9 @@ def student(logs: _Array, level: float) -> _Array:
 
 
 def bca(logs: _Array, level: float) -> _Array:
-    """The ends of BCa intervals for the means of the rows: 2 x rows. Efron 1987, "Better Bootstrap Confidence
-    Intervals". The acceleration is the jackknife's, which for a mean comes from the third moment alone."""
+    """BCa intervals for the mean of each row of logs (rows x blocks). Returns the ends: 2 x rows. Source: Efron 1987,
+    "Better Bootstrap Confidence Intervals". The acceleration is the jackknife's, which for a mean depends on the second
+    and third moment only."""
     pieces = [_bca(logs[row : row + _ROWS], level) for row in range(0, len(logs), _ROWS)]
     return np.concatenate(pieces, axis=1)
 
@@ -130,6 +132,6 @@ def _bca(logs: _Array, level: float) -> _Array:
 
 @lru_cache(maxsize=8)
 def _weights(n: int) -> _Array:
-    """How much each of n figures counts in each resample: RESAMPLES x n, rows of sum 1. The same in every call, so
-    that the same files always give the same figures."""
+    """The weight of each of n values in each resample: RESAMPLES x n, each row with the sum 1. The seed is fixed, so
+    that the same files always give the same intervals."""
     return np.random.default_rng(_SEED).multinomial(n, np.full(n, 1 / n), RESAMPLES) / n

@@ -1,4 +1,4 @@
-"""How tables and reports name sizes, factors and cells."""
+"""The names of sizes, factors and cells in tables and reports."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,5 +32,5 @@ def label(levels: Mapping[str, Any], separator: str = ", ") -> str:
 
 
 def design(levels: Mapping[str, Any]) -> str:
-    """The same for what is compared: `posix_mq + sendfile`."""
+    """The compared factors of a cell with their values: `posix_mq + sendfile`."""
     return label(levels, " + ")

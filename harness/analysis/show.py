@@ -1,6 +1,6 @@
-"""Prints what a study says: a table for each context, then claims, advice, and what one has to know about them.
+"""`harness show`: prints a study: a table for each context, then the leaders, the claims, and the notes.
 
-`harness show DIR` prints it from the files of a run, as `harness run` did at its end.
+`harness show DIR` prints from the files of a run what `harness run` printed at its end.
 """
 
 import argparse
@@ -16,20 +16,20 @@ from rich.text import Text
 from harness.analysis import naming, run_files
 from harness.results import Trial
 
-if TYPE_CHECKING:  # numpy and scipy are only loaded where something is analysed
+if TYPE_CHECKING:  # importing it loads numpy and scipy, which only an analysis needs
     from harness.analysis.study import Cell, Context, Study
 
-WIDTH = 120  # where the output is no terminal
-_ROOM = 150  # columns of a terminal that has room for plots
-_PLOT = 25  # characters of one
+WIDTH = 120  # columns, where the output is not a terminal
+_WIDE = 150  # columns from which on a terminal has room for plots
+_PLOT = 25  # columns of a plot
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the summary of a run's files. Returns the exit code."""
+    """Print the tables of a run from its files. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="harness show",
         description="Print the tables of a run again, from its files.",
-        epilog="Exit codes: 0 printed, 2 there are no such files. docs/statistics.md says what intervals mean.",
+        epilog="Exit codes: 0 printed, 2 DIR has no results. docs/statistics.md says what the intervals mean.",
     )
     parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
     args = parser.parse_args(argv)
@@ -38,40 +38,41 @@ def main(argv: Sequence[str]) -> int:
         show(*run_files.load(args.directory))
         return 0
 
-    return run_files.main("show", body)
+    return run_files.exit_code("show", body)
 
 
 def show(trials: Iterable[Trial], experiment: Mapping[str, Any] | None = None) -> None:
-    """Print the summary of a study's trials. experiment: what `study.analyse` takes. Raises ValueError."""
+    """Analyse the trials of a study and print the result. experiment: as for `study.analyse`. Raises ValueError."""
     from harness.analysis import study  # noqa: PLC0415
 
     render(study.analyse(trials, experiment or {}))
 
 
 def render(study: "Study") -> None:
-    """Print a study."""
+    """Print an analysed study."""
     screen = console()
     for context in study.contexts:
-        screen.print(_table(study, context, screen.width >= _ROOM))
+        screen.print(_table(study, context, screen.width >= _WIDE))
     lines = [one.sentence for one in study.crossovers]
     lines += [f"Claim {answer.outcome}: {answer.claim.text}" for answer in study.answers]
     lines += [study.control.line, *study.notes]
     lines += [f"No good trial: {label} ({reason})" for label, reason in study.missing]
     lines.append(
-        "requests/s: geometric mean of the trials, their smallest and largest. CPU us: proxy and cache, a request. "
-        "floor: what the harness itself costs. Unbeaten: no other one is told to be faster at any of these sizes."
+        "requests/s: geometric mean of the trials, then their smallest and largest. CPU us: of proxy and cache, for "
+        "each request. floor: what the harness itself costs. Unbeaten: no other one was found to be faster at any of "
+        "these sizes."
     )
-    tell(screen, lines)
+    print_lines(screen, lines)
 
 
-def tell(screen: Console, lines: Iterable[str]) -> None:
-    """Print lines as they are."""
+def print_lines(screen: Console, lines: Iterable[str]) -> None:
+    """Print lines without interpreting any markup in them."""
     for line in lines:
         screen.print(line, markup=False, highlight=False)
 
 
 def console() -> Console:
-    """Standard output for tables: as wide as the terminal, or as this project's pages."""
+    """Standard output for tables: as wide as the terminal, or WIDTH columns where the output is not a terminal."""
     screen = Console()
     return screen if screen.is_terminal else Console(width=WIDTH)
 
@@ -100,7 +101,7 @@ def _table(study: "Study", context: "Context", plots: bool = False) -> Table:
     for head in ("MB/s", "CPU us", "p50 us", "p99 us"):
         table.add_column(head, justify="right", no_wrap=True)
     for cell, plot in zip(context.cells, _plots(context), strict=True):
-        table.add_row(*_design(cell, names), *_figures(context, cell, [plot] if plots else []))
+        table.add_row(*_design(cell, names), *_values(context, cell, [plot] if plots else []))
     return table
 
 
@@ -112,9 +113,10 @@ def _design(cell: "Cell", names: Sequence[str]) -> list[str]:
 
 
 def _plots(context: "Context") -> list[str]:
-    """The intervals of a context's ratios as lines of characters, 1 in the middle, on one logarithmic scale."""
-    judged = [cell.figures.get(context.metric) for cell in context.cells]
-    ratios = [figure.ratio if figure else None for figure in judged]
+    """The intervals of a context's ratios drawn with characters: a line for each cell, all on one logarithmic scale
+    with 1 in the middle."""
+    measured = [cell.measurements.get(context.metric) for cell in context.cells]
+    ratios = [one.ratio if one else None for one in measured]
     far = max([abs(math.log(one.value)) for one in ratios if one], default=0) * 1.4 or 0.1
     half = _PLOT // 2
 
@@ -134,24 +136,24 @@ def _plots(context: "Context") -> list[str]:
     return lines
 
 
-def _figures(context: "Context", cell: "Cell", plots: Iterable[str]) -> Iterable[str | Text]:
-    throughput = cell.figures.get("requests_per_s")
+def _values(context: "Context", cell: "Cell", plots: Iterable[str]) -> Iterable[str | Text]:
+    throughput = cell.measurements.get("requests_per_s")
     yield f"{throughput.value.value:,.0f}" if throughput else "-"
     yield f"{throughput.least:,.0f} to {throughput.most:,.0f}" if throughput else "-"
-    judged = cell.figures.get(context.metric)
+    judged = cell.measurements.get(context.metric)
     ratio = judged.ratio if judged else None
     yield f"{ratio.value:.2f}" if ratio else "1.00" if cell.baseline else "-"
     yield f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio and ratio.bounded else "-"
     yield from plots
-    said = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
-    other = context.baseline and cell.wait != context.baseline.wait
-    flags = f" {'*' if other else ''}{f'!{cell.disturbed}' if cell.disturbed else ''}".rstrip()
-    yield Text(said + flags)
+    verdict = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
+    other_wait = context.baseline and cell.wait != context.baseline.wait
+    flags = f" {'*' if other_wait else ''}{f'!{cell.disturbed}' if cell.disturbed else ''}".rstrip()
+    yield Text(verdict + flags)
     for column, scale, places in (
         ("content_bytes_per_s", 1e6, 0),
         ("cpu_us_per_request", 1, 1),
         ("latency_p50_us", 1, 0),
         ("latency_p99_us", 1, 0),
     ):
-        figure = cell.figures.get(column)
-        yield f"{figure.value.value / scale:,.{places}f}" if figure else "-"
+        measured = cell.measurements.get(column)
+        yield f"{measured.value.value / scale:,.{places}f}" if measured else "-"

@@ -1,15 +1,15 @@
-"""Verdicts: what the interval of a ratio says, and whether this machine may give any."""
+"""Verdicts: what the interval of a ratio says, and whether this machine allows any verdict."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 from harness.analysis import naming
-from harness.analysis.cells import MEDIAN_LATENCY, THROUGHPUT, Table
+from harness.analysis.cells import MEDIAN_LATENCY, THROUGHPUT, StudyTrials
 from harness.analysis.intervals import LEAST, Estimate, corrected, interval, means
 
 METRICS = (THROUGHPUT, "content_bytes_per_s", "cpu_us_per_request", MEDIAN_LATENCY, "latency_p99_us")
-# Where more is better; of all other columns, less.
+# The columns in which more is better. In all others less is.
 MORE_IS_BETTER = {THROUGHPUT, "content_bytes_per_s", "requests", "ok", "content_bytes"}
 FASTER, SLOWER, LESS, MORE = "faster", "slower", "less", "more"
 CANNOT_TELL, WITHHELD = "cannot tell", "withheld"
@@ -17,19 +17,22 @@ CANNOT_TELL, WITHHELD = "cannot tell", "withheld"
 
 @dataclass(frozen=True)
 class Control:
-    """The A/A control: cells that ran twice in each block. checks: (label, ratio of the second to the first).
-    off: why verdicts are withheld; empty where no pair can be told apart, and where there is none."""
+    """The A/A control: cells that ran twice in each block.
+
+    checks: (label, ratio of the second copy to the first). off: why verdicts are withheld; empty where the interval of
+    every pair holds 1, and where there is no pair.
+    """
 
     checks: list[tuple[str, Estimate]]
     off: str
 
     @property
     def line(self) -> str:
-        """Its state in a sentence."""
+        """The state of the control in a sentence."""
         if self.off:
-            return f"A/A control: OFF, and verdicts are withheld: {self.off}."
+            return f"A/A control: OFF, so verdicts are withheld: {self.off}."
         if not self.checks:
-            return "A/A control: none, so nothing shows whether this machine tells equal cells apart."
+            return "A/A control: none, so nothing shows whether this machine makes equal cells look different."
         if not any(ratio.bounded for _, ratio in self.checks):
             return f"A/A control: cannot tell yet, it has fewer than {LEAST} blocks."
         ends = [end for _, ratio in self.checks for end in (ratio.low, ratio.high)]
@@ -40,7 +43,7 @@ class Control:
 
 
 def verdict(ratio: Estimate, metric: str) -> str:
-    """What the interval of a ratio to the baseline says."""
+    """The verdict on a ratio to the baseline, from its interval."""
     if ratio.low <= 1 <= ratio.high:
         return CANNOT_TELL
     more = ratio.low > 1
@@ -49,26 +52,31 @@ def verdict(ratio: Estimate, metric: str) -> str:
     return MORE if more else LESS
 
 
-def controls(table: Table) -> tuple[Control, Callable[[str], str]]:
-    """The control in what each context is about, and a function: metric -> why its verdicts are withheld, or "".
-    Verdicts in a metric are withheld where the control is off in it, too."""
-    pairs = [(group, run, twin) for group in table.groups(table.compared({})) for run, twin in group.controls]
+def controls(trials: StudyTrials) -> tuple[Control, Callable[[str], str]]:
+    """The control of a study, in the metric that each context is ranked by; and a function: metric -> why verdicts in
+    that metric are withheld, or an empty string. Verdicts in a metric are withheld where the control is off in the
+    metric of a context or in that one."""
+    pairs = [
+        (context, cell, copy_of)
+        for context in trials.contexts(trials.compared({}))
+        for cell, copy_of in context.controls
+    ]
 
     def check(metrics: list[str]) -> Control:
-        logs = [run.log_ratios(twin, metric) for (_, run, twin), metric in zip(pairs, metrics, strict=True)]
-        there = [index for index, one in enumerate(logs) if one]
-        ratios = means([logs[index] for index in there], corrected(len(there)))
+        logs = [cell.log_ratios(copy_of, metric) for (_, cell, copy_of), metric in zip(pairs, metrics, strict=True)]
+        known = [index for index, one in enumerate(logs) if one]
+        ratios = means([logs[index] for index in known], corrected(len(known)))
         checks, off = [], []
-        for index, ratio in zip(there, ratios, strict=True):
-            group, run, _ = pairs[index]
-            label = f"{naming.design(run.design)}, {naming.label(group.levels)}"
+        for index, ratio in zip(known, ratios, strict=True):
+            context, cell, _ = pairs[index]
+            label = f"{naming.design(cell.design)}, {naming.label(context.levels)}"
             checks.append((label, ratio))
             if verdict(ratio, metrics[index]) != CANNOT_TELL:
-                told = f"ratio {ratio.value:.3f}, interval {interval(ratio)}"
-                off.append(f"two equal cells ({label}) differ in {metrics[index]}, {told}")
+                shown = f"ratio {ratio.value:.3f}, interval {interval(ratio)}"
+                off.append(f"two equal cells ({label}) differ in {metrics[index]}, {shown}")
         return Control(checks, "; ".join(off))
 
-    control = check([group.metric for group, _, _ in pairs])
+    control = check([context.metric for context, _, _ in pairs])
 
     @cache
     def off(metric: str) -> str:

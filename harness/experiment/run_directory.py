@@ -15,12 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness import machine, results
+from harness.analysis.run_files import ENVIRONMENT, EXPERIMENT, LOGS
 from harness.experiment.plan import Plan
 from harness.experiment.plan import load as load_plan
 
-EXPERIMENT = "experiment.yaml"
-ENVIRONMENT = "environment.json"
-LOGS = "logs"
 # What must be the same for two halves of a run to be one.
 _ALIKE = {
     "host": ("host",),

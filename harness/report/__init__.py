@@ -3,6 +3,6 @@
 
 def write(directory: str) -> str:
     """Write the report of a run into its directory, and return the path. Raises OSError, ValueError."""
-    from harness.report import command  # noqa: PLC0415 - numpy and scipy are only loaded where something is analysed
+    from harness.report import run_page  # noqa: PLC0415 - numpy and scipy are only loaded where something is analysed
 
-    return command.write(directory)
+    return run_page.write(directory)

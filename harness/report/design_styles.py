@@ -1,4 +1,4 @@
-"""How the designs of a study look in all pictures, how many of them are drawn, and what a mark tells."""
+"""How the designs of a study styles in all pictures, how many of them are drawn, and what a mark tells."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ COLOURS = 6
 MOST_PANELS, MOST_ROWS, MOST_LINES, MOST_MARKS = 12, 32, 14, 1500
 
 
-class Look:
+class DesignStyles:
     """How a study's designs are told apart: a number, a short name, a colour and a shape for each.
 
     A short name leaves out the factors that are the same in all designs.
@@ -122,7 +122,7 @@ def _rows(cell: Cell) -> str:
 def tip(context: Context, cell: Cell, *lines: str) -> str:
     """What a mark tells."""
     told_lines = [cell.label, context.label]
-    figure = cell.figures.get(context.metric)
+    figure = cell.measurements.get(context.metric)
     if figure:
         value = micros(figure.value.value) if context.metric == MEDIAN_LATENCY else f"{number(figure.value.value)}/s"
         what = "median latency" if context.metric == MEDIAN_LATENCY else "requests"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from harness.report import page
-from harness.report.plot import Figure
+from harness.report.plot import Chart
 
 FORMATS = ("svg", "pdf", "png")
 WIDTH, MARGIN = 860, 14  # pixels; PNGs have twice as many
@@ -14,7 +14,7 @@ _HEIGHT = re.compile(r' height="([^"]*)"')
 _COLOUR = re.compile(r"var\(--([\w-]+)\)")
 
 
-def write(figures: Sequence[Figure], directory: str, formats: Sequence[str], only: str = "") -> list[str]:
+def write(figures: Sequence[Chart], directory: str, formats: Sequence[str], only: str = "") -> list[str]:
     """Write the figures into DIRECTORY/figures, and return the paths. Raises OSError, ValueError."""
     for one in formats:
         if one not in FORMATS:
@@ -36,7 +36,7 @@ def write(figures: Sequence[Figure], directory: str, formats: Sequence[str], onl
     return written
 
 
-def standalone(figure: Figure) -> str:
+def standalone(figure: Chart) -> str:
     """A figure as an SVG file, in the colours of the light page."""
     colours = dict(re.findall(r"--([\w-]+): ([^;]+);", page.asset("page.css").partition("@media")[0]))
     style = _COLOUR.sub(lambda found: colours[found[1]], page.asset("chart.css")).replace("system-ui, ", "")

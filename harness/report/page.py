@@ -12,15 +12,16 @@ from typing import Any
 
 from harness.analysis import claims, naming
 from harness.analysis.cells import MEDIAN_LATENCY
-from harness.analysis.chart_data import Floor, floors
+from harness.analysis.chart_data import FloorShare, floor_shares
 from harness.analysis.claims import REFUTED, SUPPORTED
+from harness.analysis.crossovers import Crossover, SizeRange
 from harness.analysis.intervals import Estimate
 from harness.analysis.judgements import Answer, Finding
-from harness.analysis.study import Crossover, Segment, Study
+from harness.analysis.study import Study
 from harness.report import plot
-from harness.report.design_styles import Look, told
+from harness.report.design_styles import DesignStyles, told
 from harness.report.markup import Markup, data, el, join
-from harness.report.plot import Figure, Scale, micros, number
+from harness.report.plot import Chart, Scale, micros, number
 
 _TIP = re.compile(' data-tip="([^"]*)"')  # many marks tell the same, on wide and narrow pictures all do: once is enough
 WIDE, NARROW = 860, 343
@@ -80,7 +81,7 @@ def answer(study: Study) -> Markup:
             el("h3", "Claims, written before the run"),
             el("div", [_claim(one) for one in study.answers], class_="answers"),
         ]
-    parts.append(_trust(study, floors(study.contexts)))
+    parts.append(_trust(study, floor_shares(study.contexts)))
     return el("section", parts)
 
 
@@ -99,7 +100,7 @@ def _advice(crossovers: Sequence[Crossover]) -> list[Markup]:
     """What to use where, in lines; those that say the same of several contexts are one."""
     contexts: dict[Markup, list[str]] = {}
     for crossover in crossovers:
-        contexts.setdefault(join(_segments(crossover.segments)), []).append(crossover.label)
+        contexts.setdefault(join(_ranges(crossover.ranges)), []).append(crossover.label)
     lines = [
         el("p", el("span", f"{', '.join(labels) or 'Unbeaten'} \u2014 ", class_="soft"), said, class_="lead")
         for said, labels in list(contexts.items())[:8]
@@ -109,19 +110,15 @@ def _advice(crossovers: Sequence[Crossover]) -> list[Markup]:
     return lines
 
 
-def _segments(segments: Sequence[Segment]) -> Iterable[Markup]:
-    for position, segment in enumerate(segments):
-        first, last = (naming.value("files", segment.files[end]) for end in (0, -1))
-        where = first if first == last else f"{first} to {last}"
-        if len(segments) > 1 and segment.files[0].isdecimal():
-            where = f"up to {last}" if position == 0 else f"from {first} on" if position == len(segments) - 1 else where
-        if len(segment.designs) == 1:
-            said: list[Any] = ["use ", el("strong", segment.designs[0])]
+def _ranges(ranges: Sequence[SizeRange]) -> Iterable[Markup]:
+    """What to use in each range of sizes, in words."""
+    for place, one in enumerate(ranges):
+        if len(one.designs) == 1:
+            text: list[Any] = ["use ", el("strong", one.designs[0])]
         else:
-            shown, rest = segment.designs[:4], len(segment.designs) - 4
-            more = f" or {rest} more" if rest > 0 else ""
-            said = [el("strong", " or ".join(shown)), more, ", which cannot be told apart"]
-        yield el("span", f"{where}: ", said, "; " if position < len(segments) - 1 else ".")
+            more = f" or {one.unnamed} more" if one.unnamed else ""
+            text = [el("strong", " or ".join(one.named)), more, ", with no difference found between them"]
+        yield el("span", f"{one.where}: ", text, "; " if place < len(ranges) - 1 else ".")
 
 
 def _leaders(study: Study) -> Markup:
@@ -129,7 +126,7 @@ def _leaders(study: Study) -> Markup:
     rows = []
     for context in study.contexts[:60]:
         best = next((cell for cell in context.cells if not cell.floor), context.cells[0])
-        figure = best.figures.get(context.metric)
+        figure = best.measurements.get(context.metric)
         latency = context.metric == MEDIAN_LATENCY
         value = "-" if not figure else micros(figure.value.value) if latency else f"{number(figure.value.value)}/s"
         ratio = figure.ratio if figure else None
@@ -240,7 +237,7 @@ def _strip(expect: str, ratio: Estimate) -> Markup:
     )
 
 
-def _trust(study: Study, some: Sequence[Floor]) -> Markup:
+def _trust(study: Study, some: Sequence[FloorShare]) -> Markup:
     counts, control = study.counts, study.control
     unsure = not control.checks or not any(ratio.bounded for _, ratio in control.checks)
     kind, state = ("bad", "off") if control.off else ("unsure", "not known") if unsure else ("good", "on")
@@ -269,8 +266,8 @@ def _with_code(text: str) -> list[Any]:
     return [el("code", part) if odd % 2 else part for odd, part in enumerate(text.split("`"))]
 
 
-def _floors(some: Sequence[Floor]) -> Any:
-    def line(one: Floor) -> str:
+def _floors(some: Sequence[FloorShare]) -> Any:
+    def line(one: FloorShare) -> str:
         share = one.share
         ends = f" ({100 * share.low:.0f} to {100 * share.high:.0f} %)" if share.bounded else ""
         return f"{one.context}: {100 * share.value:.0f} %{ends} of {one.baseline} ({one.floor})"
@@ -286,12 +283,12 @@ def _floors(some: Sequence[Floor]) -> Any:
 # Pictures
 
 
-def chips(look: Look) -> Markup | None:
+def chips(styles: DesignStyles) -> Markup | None:
     """What can be marked in all pictures at once."""
-    if len(look.cells) < 2:
+    if len(styles.cells) < 2:
         return None
     buttons = []
-    for name, keys, kind, shape in look.chips()[:60]:
+    for name, keys, kind, shape in styles.chips()[:60]:
         sign = (
             el(
                 "svg",
@@ -320,7 +317,7 @@ def chips(look: Look) -> Markup | None:
     )
 
 
-def picture(figure: Figure) -> Markup:
+def picture(figure: Chart) -> Markup:
     """A figure, drawn for wide and for narrow screens: text keeps its size on both."""
     drawn = []
     for width, kind in ((WIDE, "wide"), (NARROW, "narrow")):

@@ -210,7 +210,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Chart:
     """A picture: panels, `columns` of them side by side where there is room. text: how to read it.
 
     legend: what marks mean where names do not stand beside them.

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 from harness.analysis import naming
 from harness.analysis.compare import Comparison
 from harness.analysis.study import Study
-from harness.report.design_styles import Look
+from harness.report.design_styles import DesignStyles
 from harness.results import Trial
 
 Rows = list[list[Any]]
@@ -20,10 +20,10 @@ def column(name: str, title: str = "", kind: str = "text", digits: int = 0, text
     return {"name": name, "title": title or name, "kind": kind, "digits": digits, "text": text or _TITLES.get(name, "")}
 
 
-def of_cells(study: Study, look: Look) -> dict[str, Any]:
+def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
     """A row for each cell of each context."""
     apart = list(dict.fromkeys(name for context in study.contexts for name in context.levels))
-    compared = look.factors or list(study.compared)
+    compared = styles.factors or list(study.compared)
     columns = [
         *(column(name) for name in (*apart, *compared)),
         column("requests_per_s", "requests/s", "number", 0, "geometric mean of the cell's trials"),
@@ -43,7 +43,7 @@ def of_cells(study: Study, look: Look) -> dict[str, Any]:
     rows: Rows = []
     for context in study.contexts:
         for cell in context.cells:
-            throughput, judged = cell.figures.get("requests_per_s"), cell.figures.get(context.metric)
+            throughput, judged = cell.measurements.get("requests_per_s"), cell.measurements.get(context.metric)
             ratio = judged.ratio if judged else None
             direct = cell.design.get("source") == "direct"
             said = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
@@ -62,7 +62,7 @@ def of_cells(study: Study, look: Look) -> dict[str, Any]:
                     *ends,
                     said,
                     *(
-                        figure.value.value / scale if (figure := cell.figures.get(name)) else None
+                        figure.value.value / scale if (figure := cell.measurements.get(name)) else None
                         for name, scale in (
                             ("content_bytes_per_s", 1e6),
                             ("cpu_us_per_request", 1),
@@ -72,7 +72,7 @@ def of_cells(study: Study, look: Look) -> dict[str, Any]:
                     ),
                     cell.disturbed,
                     cell.rows,
-                    look.key(cell),
+                    styles.key(cell),
                 ]
             )
     return {"columns": columns, "rows": _rounded(rows)}
@@ -89,9 +89,9 @@ _MEASURED = (
 )
 
 
-def of_trials(trials: Sequence[Trial], varying: Sequence[str], study: Study, look: Look) -> dict[str, Any]:
+def of_trials(trials: Sequence[Trial], varying: Sequence[str], study: Study, styles: DesignStyles) -> dict[str, Any]:
     """A row for each trial: what it was set to, what came of it."""
-    keys = {row: look.key(cell) for context in study.contexts for cell in context.cells for row in cell.rows}
+    keys = {row: styles.key(cell) for context in study.contexts for cell in context.cells for row in cell.rows}
     shown = [
         "trial",
         "block",

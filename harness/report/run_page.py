@@ -9,13 +9,13 @@ from typing import Any
 
 from harness import results
 from harness.analysis import chart_data, compare, naming, run_files, study
-from harness.analysis.chart_data import Details
+from harness.analysis.chart_data import ChartData
 from harness.analysis.study import Study
 from harness.report import charts, export, page
 from harness.report import tables as contents
-from harness.report.design_styles import Look
+from harness.report.design_styles import DesignStyles
 from harness.report.markup import Markup, el
-from harness.report.plot import Figure
+from harness.report.plot import Chart
 from harness.results import Trial
 
 NAME, INDEX = "report.html", "index.html"
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(written))
         return 0
 
-    return run_files.main("report", body)
+    return run_files.exit_code("report", body)
 
 
 def write(place: str, output: str | None = None) -> str:
@@ -71,14 +71,14 @@ def load(place: str) -> tuple[list[Trial], dict[str, Any]]:
     return [], run_files.experiment(place)
 
 
-def pictures(place: str) -> list[Figure]:
+def pictures(place: str) -> list[Chart]:
     """The pictures of a run."""
     trials, experiment = load(place)
     return charts.charts(study.analyse(trials, experiment), chart_data.read(place, trials), trials)
 
 
-def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], found: Study, more: Details) -> str:
-    look = Look(found)
+def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], found: Study, more: ChartData) -> str:
+    styles = DesignStyles(found)
     name = found.name or os.path.basename(os.path.abspath(place))
     question = str(experiment.get("question") or name)
     varying, fixed = charts.levels(trials) if trials else ([], {})
@@ -86,18 +86,18 @@ def _report(place: str, trials: list[Trial], experiment: Mapping[str, Any], foun
     tables = {}
     parts: list[Any] = [page.head(f"Study {name}", question, _subline(found, trials)), page.answer(found)]
     if pictured:
-        parts += [el("h2", "Pictures", id="pictures"), page.chips(look), pictured]
+        parts += [el("h2", "Pictures", id="pictures"), page.chips(styles), pictured]
     if trials:
         parts.append(el("h2", "Tables", id="tables"))
     if found.contexts:
-        tables["cells"] = contents.of_cells(found, look)
+        tables["cells"] = contents.of_cells(found, styles)
         caption = "One row a cell. A click on the number of its trials shows their rows below."
         parts += [el("h3", "Cells"), page.table("cells", "Cells", caption)]
     if trials:
-        tables["trials"] = contents.of_trials(trials, varying, found, look)
+        tables["trials"] = contents.of_trials(trials, varying, found, styles)
         caption = f"One row a trial, of {results.TRIALS}, which has more columns."
         parts += [el("h3", "Trials"), page.table("trials", "Trials", caption)]
-    parts += [_measured(place, trials, experiment, found, fixed, more.troubles)]
+    parts += [_measured(place, trials, experiment, found, fixed, more.unreadable)]
     return page.page(f"{name}: {question}", [el("main", parts)], tables)
 
 
@@ -127,7 +127,7 @@ def _measured(
     experiment: Mapping[str, Any],
     found: Study,
     fixed: Mapping[str, Any],
-    troubles: Sequence[str],
+    unreadable: Sequence[str],
 ) -> Markup:
     given = environment(place)
     origin = given.get("experiment") if isinstance(given.get("experiment"), dict) else {}
@@ -178,7 +178,7 @@ def _measured(
                 open=len(bad) <= 10,
             )
         )
-    parts += [el("p", page.badge("cannot be read", "bad"), f" {trouble}") for trouble in troubles]
+    parts += [el("p", page.badge("cannot be read", "bad"), f" {trouble}") for trouble in unreadable]
     if found.missing:
         parts += [
             el("h3", "Cells without a good trial"),

@@ -8,33 +8,33 @@ from typing import Any, NamedTuple
 
 from harness.analysis import naming
 from harness.analysis.cells import MEDIAN_LATENCY, THROUGHPUT
-from harness.analysis.chart_data import FIRM, MODES, ROLES, Details, Percentile
+from harness.analysis.chart_data import FIRM, MODES, ROLES, ChartData, Percentile
 from harness.analysis.compare import Comparison
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context, Study
 from harness.analysis.verdicts import WITHHELD
 from harness.factors import FACTORS
 from harness.report import plot
-from harness.report.design_styles import MOST_MARKS, MOST_PANELS, MOST_ROWS, Look, few, left_out, tip, told
+from harness.report.design_styles import MOST_MARKS, MOST_PANELS, MOST_ROWS, DesignStyles, few, left_out, tip, told
 from harness.report.markup import Markup, el
-from harness.report.plot import Figure, Panel, Scale, micros, number, short, words
+from harness.report.plot import Chart, Panel, Scale, micros, number, short, words
 from harness.results import Trial
 
 _Drawn = tuple[list[Markup], float]
 _Draw = Callable[[float], _Drawn]
 
 
-def charts(study: Study, details: Details, trials: Sequence[Trial]) -> list[Figure]:
+def charts(study: Study, chart_data: ChartData, trials: Sequence[Trial]) -> list[Chart]:
     """All pictures that this study has something for."""
-    look = Look(study)
+    styles = DesignStyles(study)
     made = (
-        _forest(study, look),
-        _sizes(study, look),
-        _heat(study, look),
-        _spectrum(study, look, details),
-        _cpu(study, look, details),
-        *_symbols(study, look, details),
-        _order(study, look, details, trials),
+        _forest(study, styles),
+        _sizes(study, styles),
+        _heat(study, styles),
+        _spectrum(study, styles, chart_data),
+        _cpu(study, styles, chart_data),
+        *_symbols(study, styles, chart_data),
+        _order(study, styles, chart_data, trials),
     )
     return [figure for figure in made if figure and figure.panels]
 
@@ -42,40 +42,40 @@ def charts(study: Study, details: Details, trials: Sequence[Trial]) -> list[Figu
 # Pictures
 
 
-def _forest(study: Study, look: Look) -> Figure | None:
+def _forest(study: Study, styles: DesignStyles) -> Chart | None:
     """Ratios to the baseline with their intervals."""
     contexts = [context for context in study.contexts if any(_ratio(context, cell) for cell in context.cells)]
     latency = any(context.metric == MEDIAN_LATENCY for context in contexts)
     what = "median latency, ratio" if latency else "requests/s, ratio"
     base = next((context.baseline.label for context in contexts if context.baseline), "")
-    panels = [Panel(context.label, _forest_panel(context, look, f"{what} to {base}")) for context in contexts]
-    return Figure(
+    panels = [Panel(context.label, _forest_panel(context, styles, f"{what} to {base}")) for context in contexts]
+    return Chart(
         "ratios",
         "Against the baseline",
         f"{'Median latency' if latency else 'Throughput'} as a ratio to {base} within blocks, with intervals that hold "
         f"all at once. An interval that keeps clear of 1 is a difference; all others are open. "
         f"{'Left is better.' if latency else 'Right is better.'}",
         panels[:MOST_PANELS],
-        look.columns,
+        styles.columns,
         left_out(study, MOST_ROWS),
     )
 
 
 def _ratio(context: Context, cell: Cell) -> Estimate | None:
-    figure = cell.figures.get(context.metric)
+    figure = cell.measurements.get(context.metric)
     return figure.ratio if figure else None
 
 
-def _forest_panel(context: Context, look: Look, unit: str) -> _Draw:
+def _forest_panel(context: Context, styles: DesignStyles, unit: str) -> _Draw:
     cells = [cell for cell in few(context.cells, MOST_ROWS) if cell.baseline or _ratio(context, cell)]
     return _ratios(
         unit,
         [
             _Row(
-                look.name(cell),
-                look.key(cell),
-                look.colour(cell),
-                look.shape(cell),
+                styles.name(cell),
+                styles.key(cell),
+                styles.colour(cell),
+                styles.shape(cell),
                 _ratio(context, cell),
                 tip(context, cell),
             )
@@ -148,7 +148,7 @@ def _numeric(study: Study) -> str:
 _UNITS = {"files": "size of a file", "clients": "requests under way at a time", "rate": "requests asked for, 1/s"}
 
 
-def _sizes(study: Study, look: Look) -> Figure | None:
+def _sizes(study: Study, styles: DesignStyles) -> Chart | None:
     """Figures by file size, or by another number that contexts differ in."""
     name = _numeric(study)
     if not name:
@@ -166,22 +166,23 @@ def _sizes(study: Study, look: Look) -> Figure | None:
         about = naming.label(levels)
         metric, title, label = _absolute_axis(some[0].metric == MEDIAN_LATENCY, name)
         panels += [
-            Panel(", ".join(filter(None, (title, about))), _lines(some, look, name, metric, label)),
+            Panel(", ".join(filter(None, (title, about))), _lines(some, styles, name, metric, label)),
             Panel(
-                ", ".join(filter(None, ("ratio to the baseline", about))), _lines(some, look, name, "", "{:.3g}".format)
+                ", ".join(filter(None, ("ratio to the baseline", about))),
+                _lines(some, styles, name, "", "{:.3g}".format),
             ),
         ]
     drawn = [context for _, some in groups for context in some]
     what = {"files": "file size", "clients": "concurrency", "rate": "rate of requests"}[name]
-    return Figure(
+    return Chart(
         "sizes",
         f"By {what}",
         f"How each design does as the {what} grows: absolute, and as a ratio to the baseline with intervals. Where "
         "lines cross and the intervals are apart, another one is the better choice.",
         panels,
         2,
-        look.of_lines,
-        look.legend([cell for context in drawn for cell in look.lines(context)]),
+        styles.of_lines,
+        styles.legend([cell for context in drawn for cell in styles.lines(context)]),
     )
 
 
@@ -191,17 +192,19 @@ def _absolute_axis(latency: bool, name: str) -> tuple[str, str, Callable[[float]
     return ("content_bytes_per_s", "content, B/s", short) if name == "files" else (THROUGHPUT, "requests/s", short)
 
 
-def _lines(contexts: list[Context], look: Look, name: str, metric: str, label: Callable[[float], str]) -> _Draw:
+def _lines(
+    contexts: list[Context], styles: DesignStyles, name: str, metric: str, label: Callable[[float], str]
+) -> _Draw:
     """Lines by a number. metric: a column, or "": the ratio to the baseline."""
     series: dict[int, list[tuple[float, Estimate, Context, Cell]]] = defaultdict(list)
     for context in contexts:
-        for cell in look.lines(context):
-            figure = cell.figures.get(metric or context.metric)
+        for cell in styles.lines(context):
+            figure = cell.measurements.get(metric or context.metric)
             estimate = figure and (figure.value if metric else figure.ratio)
             if not metric and cell.baseline:
                 estimate = Estimate(1.0, 1.0, 1.0, cell.trials, 1.0)
             if estimate:
-                series[look.key(cell)].append((float(context.levels[name]), estimate, context, cell))
+                series[styles.key(cell)].append((float(context.levels[name]), estimate, context, cell))
     points = [point for some in series.values() for point in some]
     levels = sorted({x for x, *_ in points}) or [1.0, 2.0]
     values = [estimate.value for _, estimate, _, _ in points] or [1.0]
@@ -228,14 +231,14 @@ def _lines(contexts: list[Context], look: Look, name: str, metric: str, label: C
             # Intervals stand beside each other.
             aside = (position / max(1, len(series) - 1) - 0.5) * min(20, 3 * len(series)) if not metric else 0.0
             cell = some[0][3]
-            kind = f"{look.colour(cell)}{' dashed' if cell.floor else ''}"
+            kind = f"{styles.colour(cell)}{' dashed' if cell.floor else ''}"
             points = [(x(at) + aside, y(estimate.value)) for at, estimate, *_ in some]
             drawn.append(plot.curve(points, f"m line {kind}", data_k=key))
             for point, (_, estimate, context, cell) in zip(points, some, strict=True):
                 if not metric and estimate.bounded and not cell.baseline:
                     ends = [(point[0], y(estimate.low)), (point[0], y(estimate.high))]
                     drawn.append(plot.curve(ends, f"m thin {kind}", data_k=key))
-                drawn.append(look.mark(cell, *point, tip(context, cell, *_absolute(metric, estimate))))
+                drawn.append(styles.mark(cell, *point, tip(context, cell, *_absolute(metric, estimate))))
         return drawn, height + 38
 
     return draw
@@ -252,11 +255,11 @@ def _absolute(metric: str, estimate: Estimate) -> list[str]:
     ]
 
 
-def _heat(study: Study, look: Look) -> Figure | None:
+def _heat(study: Study, styles: DesignStyles) -> Chart | None:
     """Two factors against each other."""
     counts = {
-        name: len({cell.design[name] for cell in look.cells if cell.design.get("source") != "direct"})
-        for name in look.factors
+        name: len({cell.design[name] for cell in styles.cells if cell.design.get("source") != "direct"})
+        for name in styles.factors
         if name != "source"
     }
     pairs = [("command", "data"), ("depth", "chunk"), ("cache_threads", "proxy_threads")]
@@ -269,15 +272,15 @@ def _heat(study: Study, look: Look) -> Figure | None:
     for context in study.contexts:
         rest: dict[str, list[Cell]] = defaultdict(list)
         for cell in context.cells:
-            others = {name: cell.design[name] for name in look.factors if name not in (*pair, "source")}
+            others = {name: cell.design[name] for name in styles.factors if name not in (*pair, "source")}
             if cell.design.get("source") != "direct":
                 rest[naming.design(others)].append(cell)
         for about, cells in rest.items():
             if all(len({cell.design[name] for cell in cells}) > 1 for name in pair):
                 title = ", ".join(filter(None, (context.label, about)))
-                panels.append(Panel(title, _heat_panel(context, cells, look, pair)))
+                panels.append(Panel(title, _heat_panel(context, cells, styles, pair)))
     down, right = (name.removesuffix("_bytes") for name in pair)
-    return Figure(
+    return Chart(
         "pairs",
         f"{down.capitalize()} \u00d7 {right}",
         f"Each cell is a pair of {down} (down) and {right} (across): its ratio to the baseline. Blue is better than "
@@ -293,7 +296,7 @@ def _order_of(cells: Iterable[Cell], name: str) -> list[Any]:
     return sorted(given) if all(isinstance(one, int | float) for one in given) else given
 
 
-def _heat_panel(context: Context, cells: list[Cell], look: Look, pair: tuple[str, str]) -> _Draw:
+def _heat_panel(context: Context, cells: list[Cell], styles: DesignStyles, pair: tuple[str, str]) -> _Draw:
     at = {tuple(cell.design[name] for name in pair): cell for cell in cells}
     less = context.metric == MEDIAN_LATENCY
 
@@ -313,16 +316,16 @@ def _heat_panel(context: Context, cells: list[Cell], look: Look, pair: tuple[str
                 place = (column, row) if turned else (row, column)
                 cell = at.get((levels[0][place[0]], levels[1][place[1]]))
                 if cell:
-                    drawn += _heat_cell(context, cell, look, left + column * wide, float(y), wide, high, less)
+                    drawn += _heat_cell(context, cell, styles, left + column * wide, float(y), wide, high, less)
         return drawn, top + len(names) * high + 8.0
 
     return draw
 
 
 def _heat_cell(
-    context: Context, cell: Cell, look: Look, x: float, y: float, wide: float, high: float, less: bool
+    context: Context, cell: Cell, styles: DesignStyles, x: float, y: float, wide: float, high: float, less: bool
 ) -> list[Markup]:
-    figure = cell.figures.get(context.metric)
+    figure = cell.measurements.get(context.metric)
     estimate = figure.ratio if figure else None
     if not estimate and not cell.baseline:
         return []
@@ -333,20 +336,20 @@ def _heat_cell(
     step = min(4 if told_apart else 1, round(abs(better) * 5))
     shade = f"{'up' if better > 0 else 'down'}{step}" if step else "even"
     quiet = "" if told_apart or cell.baseline else " open"
-    return plot.tile(x, y, wide, high, shade, f"{ratio:.2f}", look.key(cell), tip(context, cell), quiet)
+    return plot.tile(x, y, wide, high, shade, f"{ratio:.2f}", styles.key(cell), tip(context, cell), quiet)
 
 
-def _spectrum(study: Study, look: Look, details: Details) -> Figure | None:
+def _spectrum(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart | None:
     """The whole distribution of latency."""
     panels, shown = [], []
     for context in study.contexts[:MOST_PANELS]:
-        found = [(cell, details.spectrum(cell)) for cell in look.lines(context)]
+        found = [(cell, chart_data.percentiles(cell)) for cell in styles.lines(context)]
         found = [(cell, some) for cell, some in found if len(some) > 1]
         if found:
-            panels.append(Panel(context.label, _spectrum_panel(context, found, look)))
+            panels.append(Panel(context.label, _spectrum_panel(context, found, styles)))
             shown += [cell for cell, _ in found]
-    whole = bool(details.latencies)
-    return Figure(
+    whole = bool(chart_data.latencies)
+    return Chart(
         "latency",
         "Latency, all of it",
         "How long the slowest share of the replies took: both axes are logarithmic, so that the tail is seen. "
@@ -354,8 +357,8 @@ def _spectrum(study: Study, look: Look, details: Details) -> Figure | None:
         + f"Dashed: fewer than {FIRM} replies are above, single events.",
         panels,
         3,
-        look.of_lines,
-        look.legend(shown),
+        styles.of_lines,
+        styles.legend(shown),
     )
 
 
@@ -363,7 +366,7 @@ def _percent(above: float) -> str:
     return f"p{100 * (1 - above):.6g}"
 
 
-def _spectrum_panel(context: Context, found: list[tuple[Cell, list[Percentile]]], look: Look) -> _Draw:
+def _spectrum_panel(context: Context, found: list[tuple[Cell, list[Percentile]]], styles: DesignStyles) -> _Draw:
     found = [(cell, [one for one in some if one.above <= 0.501 and one.above >= 1e-4 * 0.99]) for cell, some in found]
     found = [(cell, some) for cell, some in found if some]
     values = [one.us for _, some in found for one in some] or [1.0]
@@ -378,9 +381,9 @@ def _spectrum_panel(context: Context, found: list[tuple[Cell, list[Percentile]]]
         labels = {-math.log10(above): _percent(above) for above in ticks}
         drawn += plot.across(x, 18, height, lambda tick: labels[tick], "percentile of latency", list(labels))
         for cell, some in found:
-            key, kind = look.key(cell), f"m line {look.colour(cell)}"
+            key, kind = styles.key(cell), f"m line {styles.colour(cell)}"
             points = [(x(-math.log10(one.above)), y(one.us)) for one in some]
-            firm = sum(one.beyond >= FIRM for one in some)
+            firm = sum(one.replies_above >= FIRM for one in some)
             if firm > 1:
                 drawn.append(plot.curve(points[:firm], f"{kind}{' dashed' if cell.floor else ''}", data_k=key))
             if firm < len(points):
@@ -388,44 +391,48 @@ def _spectrum_panel(context: Context, found: list[tuple[Cell, list[Percentile]]]
             for above in ticks:
                 near = min(some, key=lambda one: abs(math.log(one.above / above)))
                 if abs(math.log(near.above / above)) < 0.1:
-                    text = tip(context, cell, f"{_percent(above)}: {micros(near.us)}, {near.beyond:.0f} replies above")
-                    drawn.append(look.mark(cell, x(-math.log10(near.above)), y(near.us), text, 3.5))
+                    text = tip(
+                        context, cell, f"{_percent(above)}: {micros(near.us)}, {near.replies_above:.0f} replies above"
+                    )
+                    drawn.append(styles.mark(cell, x(-math.log10(near.above)), y(near.us), text, 3.5))
         return drawn, height + 38
 
     return draw
 
 
-def _cpu(study: Study, look: Look, details: Details) -> Figure | None:
+def _cpu(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart | None:
     """CPU time of a request by role and mode."""
     panels = []
     for context in study.contexts[:MOST_PANELS]:
-        found = [(cell, details.cpu(cell)) for cell in few(context.cells, MOST_ROWS // 2)]
+        found = [(cell, chart_data.cpu(cell)) for cell in few(context.cells, MOST_ROWS // 2)]
         found = [(cell, parts) for cell, parts in found if sum(parts.values()) > 0]
         if found:
-            panels.append(Panel(context.label, _cpu_panel(context, found, look)))
-    return Figure(
+            panels.append(Panel(context.label, _cpu_panel(context, found, styles)))
+    return Chart(
         "cpu",
         "Where the CPU time goes",
         "CPU time of a request: the processes of each role, in user mode (pale) and in the kernel. Totals are exact; "
         "how a total is parted is sampled.",
         panels,
-        look.columns,
+        styles.columns,
         left_out(study, MOST_ROWS // 2),
         tuple((f"{role}-{mode}", -1, f"{role}, {mode}", None) for role in ROLES for mode in MODES),
     )
 
 
-def _cpu_panel(context: Context, found: list[tuple[Cell, Mapping[tuple[str, str], float]]], look: Look) -> _Draw:
+def _cpu_panel(
+    context: Context, found: list[tuple[Cell, Mapping[tuple[str, str], float]]], styles: DesignStyles
+) -> _Draw:
     most = max(sum(parts.values()) for _, parts in found)
 
     def draw(width: float) -> _Drawn:
-        left = plot.margin([look.name(cell) for cell, _ in found], width)
+        left = plot.margin([styles.name(cell) for cell, _ in found], width)
         x = Scale(0, most * 1.02, left, width - 50)
         bottom = len(found) * plot.ROW + 4
         drawn = plot.across(x, 0, bottom, short, "CPU time of a request, \u00b5s")
         for row, (cell, parts) in enumerate(found):
-            y, begin, key = row * plot.ROW + 3.0, 0.0, look.key(cell)
-            drawn.append(plot.named(look.name(cell), left, y + 13, key, cell.floor))
+            y, begin, key = row * plot.ROW + 3.0, 0.0, styles.key(cell)
+            drawn.append(plot.named(styles.name(cell), left, y + 13, key, cell.floor))
             lines = [f"{role}, {mode}: {number(spent)} \u00b5s" for (role, mode), spent in parts.items() if spent]
             text = tip(context, cell, *lines)
             for (role, mode), spent in parts.items():
@@ -439,13 +446,13 @@ def _cpu_panel(context: Context, found: list[tuple[Cell, Mapping[tuple[str, str]
     return draw
 
 
-def _symbols(study: Study, look: Look, details: Details) -> list[Figure]:
+def _symbols(study: Study, styles: DesignStyles, chart_data: ChartData) -> list[Chart]:
     """Symbols that the perf probe saw."""
     panels = []
     for context in study.contexts[:MOST_PANELS]:
-        cells = [cell for cell in context.cells if cell.number in details.symbols][:16]
+        cells = [cell for cell in context.cells if cell.number in chart_data.symbols][:16]
         for role in ROLES:
-            shares = {look.key(cell): details.symbols[cell.number].get(role, {}) for cell in cells}
+            shares = {styles.key(cell): chart_data.symbols[cell.number].get(role, {}) for cell in cells}
             totals: dict[str, float] = defaultdict(float)
             for some in shares.values():
                 for symbol, share in some.items():
@@ -453,15 +460,15 @@ def _symbols(study: Study, look: Look, details: Details) -> list[Figure]:
             top = sorted(totals, key=lambda symbol: -totals[symbol])[:14]
             if top:
                 panels.append(
-                    Panel(f"{role}, {context.label}", _symbols_panel(context, role, cells, look, shares, top))
+                    Panel(f"{role}, {context.label}", _symbols_panel(context, role, cells, styles, shares, top))
                 )
-    figure = Figure(
+    figure = Chart(
         "symbols",
         "Where in the code",
         "Shares of each role's CPU samples by symbol, from trials of their own for the perf probe; darker is more. "
         "Sampling slows a trial down, so these are shares, not times.",
         panels[: 2 * MOST_PANELS],
-        2 if len(details.symbols) and max(len(one.cells) for one in study.contexts) <= 7 else 1,
+        2 if len(chart_data.symbols) and max(len(one.cells) for one in study.contexts) <= 7 else 1,
     )
     return [figure] if panels else []
 
@@ -470,38 +477,38 @@ def _symbols_panel(
     context: Context,
     role: str,
     cells: list[Cell],
-    look: Look,
+    styles: DesignStyles,
     shares: Mapping[int, Mapping[str, float]],
     symbols: list[str],
 ) -> _Draw:
     def draw(width: float) -> _Drawn:
         left = min(230.0, width * 0.42)
         wide, high = min(90.0, (width - left) / len(cells)), 22
-        drawn, top = plot.heads([look.name(cell) for cell in cells], left, wide)
+        drawn, top = plot.heads([styles.name(cell) for cell in cells], left, wide)
         for row, symbol in enumerate(symbols):
             y = top + row * high
             drawn.append(words(left - 8, y + 15, plot.clip(symbol, left - 8), "label", "end"))
             for column, cell in enumerate(cells):
-                share = shares[look.key(cell)].get(symbol, 0.0)
+                share = shares[styles.key(cell)].get(symbol, 0.0)
                 shade = f"up{min(4, math.ceil(share * 12))}" if share >= 0.005 else "even"
                 text = f"{cell.label}\n{context.label}\n{role}: {symbol}\n{100 * share:.1f} % of the role's samples"
                 shown = f"{100 * share:.0f}" if share >= 0.01 and wide > 24 else ""
-                drawn += plot.tile(left + column * wide, y, wide, high, shade, shown, look.key(cell), text)
+                drawn += plot.tile(left + column * wide, y, wide, high, shade, shown, styles.key(cell), text)
         return drawn, top + len(symbols) * high + 8.0
 
     return draw
 
 
-def _order(study: Study, look: Look, details: Details, trials: Sequence[Trial]) -> Figure | None:
+def _order(study: Study, styles: DesignStyles, chart_data: ChartData, trials: Sequence[Trial]) -> Chart | None:
     """Each trial against the mean of its cell, in the order of the run."""
     points = []
     for context in study.contexts:
         for cell in context.cells:
-            figure = cell.figures.get(context.metric)
+            figure = cell.measurements.get(context.metric)
             for row in cell.rows if figure else ():
-                value = getattr(details.trials[row], context.metric)
+                value = getattr(chart_data.trials[row], context.metric)
                 if value > 0:
-                    points.append((row, value / cell.figures[context.metric].value.value, context, cell))
+                    points.append((row, value / cell.measurements[context.metric].value.value, context, cell))
     if len(points) < 2:
         return None
     bad = [trial for trial in trials if trial.status != "ok"]
@@ -510,21 +517,26 @@ def _order(study: Study, look: Look, details: Details, trials: Sequence[Trial]) 
         if trial.block > 0:
             blocks[trial.block] = min(blocks.get(trial.block, trial.trial), trial.trial)
     metric = "median latency" if study.contexts[0].metric == MEDIAN_LATENCY else "requests/s"
-    return Figure(
+    return Chart(
         "order",
         "In the order of the run",
         "Each trial against the mean of its cell: a slope is drift, a gap is something that happened to the machine. "
         "Vertical lines begin a block; hollow marks are disturbed trials, crosses at the foot failed ones.",
         [
             Panel(
-                f"{metric}, ratio to the cell's mean", _order_panel(points, bad, sorted(blocks.values()), look, details)
+                f"{metric}, ratio to the cell's mean",
+                _order_panel(points, bad, sorted(blocks.values()), styles, chart_data),
             )
         ],
     )
 
 
 def _order_panel(
-    points: list[tuple[int, float, Context, Cell]], bad: list[Trial], blocks: list[int], look: Look, details: Details
+    points: list[tuple[int, float, Context, Cell]],
+    bad: list[Trial],
+    blocks: list[int],
+    styles: DesignStyles,
+    chart_data: ChartData,
 ) -> _Draw:
     values = sorted(value for _, value, _, _ in points)
     edge = len(values) // 200  # a trial that went quite wrong is put at the edge, so that all others are seen
@@ -539,19 +551,19 @@ def _order_panel(
         drawn += plot.across(x, height, height, lambda tick: f"{tick:.0f}", "number of the trial")
         if len(points) <= MOST_MARKS:
             for row, value, context, cell in points:
-                trial = details.trials[row]
+                trial = chart_data.trials[row]
                 text = (
                     f"trial {row}, block {trial.block}\n{cell.label}\n{context.label}\n{value:.3f} of the cell's mean"
                 )
                 text += f"\ndisturbed: {trial.disturbed}" if trial.disturbed else ""
-                path = plot.marker(look.shape(cell), x(row), y(value), 3.2)
-                kind = f"m dot {look.colour(cell)}{' hollow' if trial.disturbed else ''}"
-                drawn.append(el("path", d=path, class_=kind, data_k=look.key(cell), data_tip=text))
+                path = plot.marker(styles.shape(cell), x(row), y(value), 3.2)
+                kind = f"m dot {styles.colour(cell)}{' hollow' if trial.disturbed else ''}"
+                drawn.append(el("path", d=path, class_=kind, data_k=styles.key(cell), data_tip=text))
         else:  # one path for all trials of a design: thousands of elements would make the page heavy
             dots: dict[int, list[str]] = defaultdict(list)
             for row, value, _, cell in points:
-                dots[look.key(cell)].append(f"M{x(row):.0f} {y(value):.1f}h0")
-            kinds = {look.key(cell): look.colour(cell) for *_, cell in points}
+                dots[styles.key(cell)].append(f"M{x(row):.0f} {y(value):.1f}h0")
+            kinds = {styles.key(cell): styles.colour(cell) for *_, cell in points}
             drawn += [
                 el("path", d="".join(some), class_=f"m many {kinds[key]}", data_k=key) for key, some in dots.items()
             ]
@@ -567,7 +579,7 @@ def _order_panel(
 _CHANGE = {"slower": "c1", "more": "c1", "faster": "c0", "less": "c0"}
 
 
-def changes(comparison: Comparison) -> Figure:
+def changes(comparison: Comparison) -> Chart:
     """The cells of two runs: ratios of B to A."""
     pairs, rows = comparison.pairs[: MOST_ROWS * 2], []
     for key, pair in enumerate(pairs):
@@ -576,7 +588,7 @@ def changes(comparison: Comparison) -> Figure:
         text = "\n".join((name, sides, f"B to A: {told(pair.ratio)}", f"verdict: {pair.verdict}"))
         rows.append(_Row(name, key, _CHANGE.get(pair.verdict, "floor"), 0, pair.ratio, text))
     left = len(comparison.pairs) - len(pairs)
-    return Figure(
+    return Chart(
         "changes",
         "What changed",
         "Each cell of both runs: the ratio of B to A. All intervals hold at once. Blue is better, orange is worse.",

@@ -1,0 +1,40 @@
+"""`harness claims`: prints the answer to each claim of an experiment."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.analysis import claims, judgements, run_files
+from harness.analysis.cells import StudyTrials
+from harness.analysis.claims import REFUTED, SUPPORTED, UNDECIDED
+from harness.analysis.verdicts import controls
+from harness.results import Trial
+
+# The exit code of the worst outcome, the worst one first.
+_CODES = {REFUTED: 1, UNDECIDED: 3, SUPPORTED: 0}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the answers to the claims of a run. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="harness claims",
+        description="Print whether the trials of a run support or refute each claim of its experiment, with intervals.",
+        epilog="Exit codes: 0 all claims are supported, 1 some are refuted, 3 none is refuted and some are undecided, "
+        "2 the experiment has no claims, or DIR has no results.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
+    args = parser.parse_args(argv)
+    return run_files.exit_code("claims", lambda: _print_answers(*run_files.load(args.directory)))
+
+
+def _print_answers(trials: list[Trial], experiment: Mapping[str, Any]) -> int:
+    asked = claims.of_experiment(experiment)
+    if not asked:
+        raise ValueError(f"the experiment makes no claims: {run_files.EXPERIMENT} has no `claims:`")
+    control, off = controls(StudyTrials(trials))
+    answers = judgements.judge_all(asked, trials, off)
+    for answer in answers:
+        print("\n".join(judgements.lines(answer)))
+    print(control.line)
+    outcomes = {answer.outcome for answer in answers}
+    return next(code for outcome, code in _CODES.items() if outcome in outcomes)
