@@ -25,6 +25,7 @@ from harness.load import tally, totals, workload
 from harness.load.arrivals import arrivals
 from harness.measure import apart, file_sets, record
 from harness.measure.channels import channels
+from harness.measure.placement import unschedulable
 from harness.origin import nginx
 from harness.pipeline.catalogue import Cold, Directory
 
@@ -264,8 +265,8 @@ def test_a_trial_of_every_transport_runs_with_these_options(base, data):
 # Placement
 
 
-def test_every_process_and_thread_of_a_role_is_where_the_placement_says(base):
-    seen = {}
+def of_each_task(seen, fact):
+    """A function that notes a fact of every thread of this process's trial: seen[program] is the set of these."""
 
     def look(_):
         for directory in os.scandir("/proc"):
@@ -274,17 +275,49 @@ def test_every_process_and_thread_of_a_role_is_where_the_placement_says(base):
                     words = line.read().split("\0")
                 if f"trial-{os.getpid()}-1" in words:
                     for task in os.listdir(f"{directory.path}/task"):
-                        seen.setdefault(words[3], set()).add(tuple(os.sched_getaffinity(int(task))))
+                        seen.setdefault(words[3], set()).add(fact(int(task)))
             except OSError:
                 continue
 
+    return look
+
+
+def test_every_process_and_thread_of_a_role_is_where_the_placement_says(base):
+    seen = {}
+    look = of_each_task(seen, lambda task: tuple(os.sched_getaffinity(task)))
     first, last = CPUS[0], CPUS[-1]
     row = good(run(placement=f"client={last} proxy={first} cache={last}", seconds=3.0, _live=look))
     assert row.placement_effective == f"client={last} proxy={first} cache={last}"
     assert seen == {"webproxy": {(first,)}, "simplecached": {(last,)}}
 
 
-def test_the_named_placements_are_told_by_the_cpus_that_they_gave(base):
+@pytest.mark.parametrize(
+    ("scheduling", "policy"), [("other", os.SCHED_OTHER), ("batch", os.SCHED_BATCH), ("fifo", os.SCHED_FIFO)]
+)
+def test_every_thread_of_proxy_and_cache_has_the_scheduling_policy_of_the_cell(base, scheduling, policy):
+    if reason := unschedulable(scheduling):
+        pytest.skip(reason)
+    mine, seen = os.sched_getscheduler(0), {}
+    row = good(run(scheduling=scheduling, seconds=1.5, _live=of_each_task(seen, os.sched_getscheduler)))
+    assert row.scheduling == scheduling
+    assert seen == {"webproxy": {policy}, "simplecached": {policy}}
+    assert os.sched_getscheduler(0) == mine
+
+
+def test_a_policy_that_the_user_may_not_have_is_refused_with_the_limit_to_raise(base):
+    """In a process without CAP_SYS_NICE and with RLIMIT_RTPRIO 0: an ordinary user's."""
+    check = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))\n"
+        "if not os.getuid(): os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+        "from harness.factors import Spec\nfrom harness.measure.feasible import impossible\n"
+        "print(impossible(Spec(scheduling='batch')), impossible(Spec(scheduling='fifo')), sep='|')"
+    )
+    batch, fifo = subprocess.check_output([sys.executable, "-c", check], text=True).strip().split("|")
+    assert batch == ""
+    assert fifo.startswith("scheduling fifo: this user may not, sched(7): raise its RLIMIT_RTPRIO to 1 or more")
+
+
+def test_the_named_placements_are_shown_by_the_cpus_that_they_gave(base):
     everywhere = ",".join(map(str, CPUS))
     free = good(run())
     assert free.placement_effective == f"client={everywhere} proxy={everywhere} cache={everywhere}"
@@ -296,7 +329,7 @@ def test_the_named_placements_are_told_by_the_cpus_that_they_gave(base):
     assert sorted(os.sched_getaffinity(0)) == CPUS
 
 
-def test_a_cpu_that_is_not_there_is_told_in_one_line(base):
+def test_a_cpu_that_is_not_there_is_refused_in_one_line(base):
     row = run(placement="client=0 proxy=0 cache=4095")
     assert row.status == "refused"
     assert "this run may not use CPU 4095" in row.reason

@@ -181,8 +181,8 @@ def test_a_plan_that_is_written_and_read_again_is_the_same(tmp_path):
 
 def test_one_cell_is_found_by_its_number_or_by_the_factors_that_tell_it_apart(tmp_path):
     study = load(tmp_path, "factors: {data: [fifo, unix], files: [1KiB, 3MiB]}\n")
-    assert plan.find(study, "3") == 3
-    assert study.cells[plan.find(study, "data=unix files=3MiB") - 1] == Spec(data="unix", files="3145728")
+    assert plan.find_cell(study, "3") == 3
+    assert study.cells[plan.find_cell(study, "data=unix files=3MiB") - 1] == Spec(data="unix", files="3145728")
     for text, message in (
         ("9", "from 1 to 4"),
         ("data=unix", "2 cells are like that"),
@@ -192,7 +192,7 @@ def test_one_cell_is_found_by_its_number_or_by_the_factors_that_tell_it_apart(tm
         ("clients=x", "'x' is not a whole number"),
     ):
         with pytest.raises(ValueError, match=message.replace("?", r"\?")):
-            plan.find(study, text)
+            plan.find_cell(study, text)
 
 
 def test_a_scaled_plan_has_less_load_in_the_same_trials(tmp_path):
