@@ -307,9 +307,9 @@ def test_every_thread_of_proxy_and_cache_has_the_scheduling_policy_of_the_cell(b
 def test_a_policy_that_the_user_may_not_have_is_refused_with_the_limit_to_raise(base):
     """In a process without CAP_SYS_NICE and with RLIMIT_RTPRIO 0: an ordinary user's."""
     check = (
-        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))\n"
+        "import os, resource\nfrom harness.factors import Spec\nfrom harness.measure.feasible import impossible\n"
+        "resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))\n"
         "if not os.getuid(): os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
-        "from harness.factors import Spec\nfrom harness.measure.feasible import impossible\n"
         "print(impossible(Spec(scheduling='batch')), impossible(Spec(scheduling='fifo')), sep='|')"
     )
     batch, fifo = subprocess.check_output([sys.executable, "-c", check], text=True).strip().split("|")
