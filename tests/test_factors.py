@@ -308,6 +308,7 @@ def test_a_policy_that_the_user_may_not_have_is_refused_with_the_limit_to_raise(
     """In a process without CAP_SYS_NICE and with RLIMIT_RTPRIO 0: an ordinary user's."""
     check = (
         "import os, resource\nfrom harness.factors import Spec\nfrom harness.measure.feasible import impossible\n"
+        "impossible(Spec())  # loads the plugins, which another user may not be able to read\n"
         "resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))\n"
         "if not os.getuid(): os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
         "print(impossible(Spec(scheduling='batch')), impossible(Spec(scheduling='fifo')), sep='|')"
