@@ -24,7 +24,7 @@ from harness.factors import Spec
 from harness.load import gfclient, loader
 from harness.measure import apart, file_sets
 from harness.origin import nginx
-from harness.pipeline.catalogue import Cold, Directory
+from harness.pipeline.catalogue import open_source
 
 CPUS = sorted(os.sched_getaffinity(0))
 BRIEF = {
@@ -41,7 +41,7 @@ BRIEF = {
 def drops_pages(directory):
     try:
         (directory / "file").write_bytes(b"content")
-        Cold(Directory(str(directory)))
+        open_source(str(directory), cold=True)
     except Refused:
         return False
     finally:
