@@ -1,4 +1,4 @@
-"""`harness clean`: remove what killed programs of this user left. What belongs to a living one is not touched."""
+"""`harness clean`: remove what killed programs of this user left behind. What living programs own is not touched."""
 
 import argparse
 import os
@@ -9,9 +9,11 @@ from harness import console, rendezvous
 
 
 def main(argv: Sequence[str]) -> int:
-    """Sweep, and print each object and each directory of a program that was there. Returns the exit code."""
+    """Sweep, and print each object and each program's directory that was removed. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="harness clean", description=__doc__)
-    parser.add_argument("--name", default=None, metavar="RENDEZVOUS", help="only this one (default: all of yours)")
+    parser.add_argument(
+        "--name", default=None, metavar="RENDEZVOUS", help="only at this rendezvous (default: at all of yours)"
+    )
     args = parser.parse_args(argv)
 
     def body() -> None:

@@ -1,4 +1,4 @@
-"""The command `harness`: each subcommand is a module's `main(argv)`, imported only when it is the one asked for."""
+"""The command `harness`. Each subcommand is the `main(argv)` of a module, which is imported only when it is run."""
 
 import importlib
 import sys
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 _COMMANDS = {
     "simplecached": ("harness.pipeline.simplecached", "serve files to web proxies"),
     "webproxy": ("harness.pipeline.webproxy", "serve GETFILE clients from a cache"),
-    "origin": ("harness.origin.server", "serve files over HTTP, for a proxy without a cache to be tried with"),
-    "gfclient": ("harness.load.gfclient", "ask for files, count and time the replies"),
+    "origin": ("harness.origin.server", "serve files over HTTP, for proxies and caches that fetch from an origin"),
+    "gfclient": ("harness.load.gfclient", "ask a proxy for files, count and time the replies"),
     "lane": ("harness.load.lane", "ask a cache for files over the two channels alone, count and time the replies"),
     "experiment": ("harness.experiment.check", "say what an experiment file would run"),
     "run": ("harness.experiment.run", "run an experiment file and keep its results"),
     "show": ("harness.analysis.show", "print the tables of a run again"),
-    "report": ("harness.report.run_page", "write the report of a run: a page to look at, and pictures"),
+    "report": ("harness.report.run_page", "write the report of a run: a page and pictures"),
     "claims": ("harness.analysis.claims_command", "say which claims of an experiment its trials support"),
     "compare": ("harness.analysis.compare", "compare two runs, such as before and after a change"),
     "doctor": ("harness.doctor", "say what this machine allows, and what will disturb a study"),
     "plugins": ("harness.plugins", "list the installed transports and probes, and whether they work here"),
-    "new-transport": ("harness.new_transport", "write a package with a transport of your own to begin with"),
-    "check": ("harness.testkit.check", "hold transports to what they promise"),
-    "clean": ("harness.clean", "remove what killed programs left"),
+    "new-transport": ("harness.new_transport", "write a package with a transport of your own to start from"),
+    "check": ("harness.testkit.check", "test whether transports keep what the contract promises"),
+    "clean": ("harness.clean", "remove what killed programs left behind"),
 }
 
 
@@ -30,7 +30,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Returns its exit code; 2 where there is no such one."""
+    """Run one subcommand. Returns its exit code, or 2 if there is no such command."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] in ([], ["-h"], ["--help"]):
         print(usage())

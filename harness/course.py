@@ -1,8 +1,8 @@
-"""The course's own programs, `webproxy`, `simplecached` and `gfclient_download`: its options and defaults, over ours.
+"""The course's programs, `webproxy`, `simplecached` and `gfclient_download`: the course's options, our programs.
 
-What the course's programs take is taken unchanged, also ` 8` for a number and the flags that its graders pass. All
-other options are those of `harness webproxy` and `harness simplecached`, and go there. Defaults are those of the
-course's code, which its help does not always give.
+These take everything that the course's programs take, also ` 8` for a number and the flags that its graders pass. All
+other options are passed to `harness webproxy` and `harness simplecached`. The defaults are those of the course's code;
+its help texts do not always show them.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from harness.load import loader, sinks, tally, workload
 from harness.protocol import gios
 
 _PORT = 25496
-_ROW = 1 << 20
+_ROW = 1 << 20  # bytes: as many small segments follow each other without a wait
 _STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-_REQUEST = 30.0  # seconds for a request of the client
+_REQUEST = 30.0  # seconds that a request of the client may take
 _NEVER = sys.maxsize
 
 
@@ -35,22 +35,29 @@ def webproxy(argv: Sequence[str] | None = None) -> int:
     add("-n", "--segment-count", type=_from_to(1, 1000), metavar="COUNT", help="segments to the cache (13)")
     add("-p", "--listen-port", "--port", type=_from_to(0, 65535), default=_PORT, metavar="PORT", help="(%(default)s)")
     add("-t", "--thread-count", type=_from_to(1, 420), default=33, metavar="COUNT", help="workers (%(default)s)")
-    add("-s", "--server", metavar="URL", help="serve from there; not used where -n or -z say that there is a cache")
+    add(
+        "-s",
+        "--server",
+        metavar="URL",
+        help="serve from this HTTP server; ignored with -n or -z, which say that there is a cache",
+    )
     add("-z", "--segment-size", type=_from_to(822, 64 << 20), metavar="BYTES", help="bytes of a segment (5313)")
     parser.add_ignored("-i", "--hidden", "-q", "-x", "-l")
     args, more = parser.parse_known_args(argv)
     options = ["--dialect", "gios", "--wait", "0", "-p", str(args.listen_port), "-t", str(args.thread_count)]
     if args.server is None or args.segment_count or args.segment_size:
-        # A worker uses one segment at a time: those that none could be using are not made.
+        # A worker uses one segment at a time: segments beyond one for each worker would never be used.
         segments = min(args.segment_count or 13, args.thread_count)
-        # Small ones come several in a row, up to a MiB in all: four times as fast as one that both sides wait for.
+        # Several small segments in a row, up to a MiB in all, are four times as fast as one that both sides wait for.
         size = args.segment_size or 5313
         depth = max(1, min(8, _ROW // size))
         if segments * depth * size > _free_memory():
-            parser.error(f"{segments} segments of {size} bytes do not fit the memory there is")
+            parser.error(
+                f"{segments} segments of {size} bytes do not fit into the free memory: use fewer or smaller ones"
+            )
         options += ["-n", str(segments), "-z", str(size), "--data", f"posix_shm:depth={depth}"]
         if args.server is not None:
-            print("webproxy: -n or -z means that files come from a cache: -s is not used", file=sys.stderr)
+            print("webproxy: -n or -z means that files come from a cache: -s is ignored", file=sys.stderr)
     else:
         options += ["-s", args.server]
     from harness.pipeline import webproxy as ours  # noqa: PLC0415  the client needs none of it
@@ -74,7 +81,14 @@ def simplecached(argv: Sequence[str] | None = None) -> int:
         help="a directory, or a file of lines `/key path` (%(default)s)",
     )
     add("-t", "--nthreads", type=_from_to(1, 420), default=8, metavar="COUNT", help="workers (%(default)s)")
-    add("-d", "--delay", type=_from_to(0, 2_500_000), default=0, metavar="MICROSECONDS", help="delay of each lookup")
+    add(
+        "-d",
+        "--delay",
+        type=_from_to(0, 2_500_000),
+        default=0,
+        metavar="MICROSECONDS",
+        help="wait so long before each lookup",
+    )
     parser.add_ignored("-i", "--hidden", "-l", "-x")
     args, more = parser.parse_known_args(argv)
     from harness.pipeline import simplecached as ours  # noqa: PLC0415
@@ -83,11 +97,11 @@ def simplecached(argv: Sequence[str] | None = None) -> int:
 
 
 def gfclient_download(argv: Sequence[str] | None = None) -> int:
-    """The command `gfclient_download`. Returns the exit code: 0 where every request was answered, well or not."""
+    """The command `gfclient_download`. Returns the exit code: 0 if every request was answered, whatever the status."""
     parser = _Parser(
         prog="gfclient_download",
-        description="Download the files of a workload, each to its path below "
-        "the working directory, and say what came of each.",
+        description="Download the files of a workload, each to its path below the working directory, and print the "
+        "outcome of each.",
     )
     add = parser.add_argument
     add("-s", "--server", default="127.0.0.1", help="(%(default)s)")
@@ -127,28 +141,28 @@ def _download(args: argparse.Namespace) -> int:
     requests = args.nrequests or len(paths)
     saves = [sinks.Save(".", f"{os.getpid()}-{client}") for client in range(min(args.nthreads, requests))]
     (counted,) = tally.shared_tallies(1, requests)
-    # A signal is looked for now and then: it could come between the making and the noting of a file.
+    # Signals are blocked and polled for: one could come between the creation of a file and its entry for removal.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     stop: Callable[[], bool] = lambda: bool(signal.sigpending() & _STOP)  # noqa: E731
-    loader.Loader(target, paths, counted, stop, _Telling).run(saves, range(requests), _NEVER)
+    loader.Loader(target, paths, counted, stop, _Reporting).run(saves, range(requests), _NEVER)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return 1 if any(counted.counts[outcome] for outcome in (tally.SHORT, tally.WRONG, tally.FAILED)) else 0
 
 
-class _Telling(loader.Client):
-    """Says what came of each request, in the words of the course's client."""
+class _Reporting(loader.Client):
+    """Prints the outcome of each request, in the words of the course's client."""
 
     def start(self, path: str, request: bytes, due: int, now: int) -> int:
         if (fd := super().start(path, request, due, now)) < 0:
-            self._tell()
+            self._report()
         return fd
 
     def finish(self) -> bool:
         super().finish()
-        self._tell()
+        self._report()
         return True
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         print(
             f"Requesting {self._target.address[0]}{self._path}\nStatus: {tally.OUTCOMES[self.outcome]}\n"
             f"Received {self.content} of {max(0, self._length)} bytes",
@@ -157,7 +171,8 @@ class _Telling(loader.Client):
 
 
 def _free_memory() -> int:
-    """Bytes that shared memory could take: all of it is there from the start, so too much would end other programs."""
+    """Bytes that shared memory can take. It is all filled at the start: if it were too much, other programs would be
+    killed."""
     with open("/proc/meminfo") as info:
         available = next(int(line.split()[1]) * 1024 for line in info if line.startswith("MemAvailable:"))
     room = os.statvfs("/dev/shm")  # noqa: S108  where shm_open(3) makes it
@@ -165,13 +180,13 @@ def _free_memory() -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
     def add_ignored(self, *names: str) -> None:
-        """Flags that the course's programs take, and that change nothing there either."""
+        """Accept flags that the course's programs take and ignore."""
         for name in names:
             self.add_argument(name, action="store_true", dest="ignored", help=argparse.SUPPRESS)
 
@@ -179,7 +194,7 @@ class _Parser(argparse.ArgumentParser):
 def _from_to(least: int, most: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         try:
-            value = int(text)  # blanks around it are nothing to it: stress scripts pass `-t 8` as one argument
+            value = int(text)  # int() ignores blanks: stress scripts pass `-t 8` as one argument
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if not least <= value <= most:

@@ -1,6 +1,6 @@
 """What this machine is, allows and does at present: facts for result files and for `harness doctor`, proc(5), sysfs(5).
 
-Nothing is guessed: a fact that cannot be read here, as in many containers and virtual machines, is None.
+A fact that cannot be read is None, not a guess: many containers and virtual machines hide some.
 """
 
 import glob
@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 import harness
 from harness import rendezvous
 
-_TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds, of the counters in /proc
+_TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds: the unit of the counters in /proc
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_LOOK = 0.06  # seconds of a look at the load: 12 of these ticks on 2 CPUs
+_LOOK = 0.06  # seconds for which the load is looked at: 12 ticks on 2 CPUs
 _CPU = "/sys/devices/system/cpu"
 _CGROUP = "/sys/fs/cgroup"
 
 
 def facts() -> dict[str, Any]:
-    """What does not change from one trial to the next, ready for JSON; sizes in bytes."""
-    meeting = rendezvous.base_directory()
+    """What does not change from one trial to the next, ready for JSON. Sizes are in bytes."""
+    base = rendezvous.base_directory()
     return {
         "host": platform.node(),
         "user": os.getuid(),
@@ -58,7 +58,7 @@ def facts() -> dict[str, Any]:
             **_settings("kernel", "perf_event_paranoid", "kptr_restrict"),
             **_settings("kernel/yama", "ptrace_scope"),
         },
-        "rendezvous": {"directory": meeting, "file_system": _file_system(meeting)},
+        "rendezvous": {"directory": base, "file_system": _file_system(base)},
         "software": {
             "python": platform.python_version(),
             "implementation": platform.python_implementation(),
@@ -87,14 +87,14 @@ def _cpu() -> dict[str, Any]:
 
 @cache
 def cpu_model() -> str:
-    """The name of the processor in /proc/cpuinfo; `unknown` where it has none there, as on ARM."""
+    """The name of the processor in /proc/cpuinfo; `unknown` where that has no name, as on ARM."""
     with open("/proc/cpuinfo") as info:
         return next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
 
 
 @cache
 def commit() -> str:
-    """The commit of the checkout that this package lies in, empty where it lies in none."""
+    """The commit of the checkout that this package lies in; empty if it lies in none."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if not os.path.exists(f"{root}/.git"):
         return ""
@@ -107,7 +107,7 @@ def commit() -> str:
 
 @cache
 def kernel_option(name: str) -> bool | None:
-    """Whether the kernel was built with an option; None where its configuration is nowhere to be read."""
+    """Whether the kernel was built with the option; None if its configuration cannot be found."""
     for path, opener in (("/proc/config.gz", gzip.open), (f"/boot/config-{platform.release()}", open)):
         try:
             with opener(path, "rt") as lines:
@@ -118,7 +118,7 @@ def kernel_option(name: str) -> bool | None:
 
 
 class CpuTimes(NamedTuple):
-    """Seconds, summed over some CPUs: those that passed, and of them the idle, the stolen and those of interrupts."""
+    """Seconds, summed over some CPUs: all that passed, and of these the idle, the stolen and those of interrupts."""
 
     passed: float
     idle: float
@@ -130,7 +130,7 @@ class CpuTimes(NamedTuple):
 
 
 def cpu_times(cpus: Set[int]) -> CpuTimes:
-    """What /proc/stat has counted of `cpus` until now, waiting for disks as idle; steps of 10 ms a CPU."""
+    """What /proc/stat has counted for `cpus` until now, in steps of 10 ms a CPU. Waiting for disks counts as idle."""
     now = time.monotonic()
     idle = steal = interrupts = 0
     with open("/proc/stat") as stat:
@@ -146,8 +146,8 @@ def cpu_times(cpus: Set[int]) -> CpuTimes:
     return CpuTimes(now * len(cpus), idle * _TICK, steal * _TICK, interrupts * _TICK)
 
 
-def load(seconds: float) -> tuple[float, float]:
-    """The shares of the next `seconds` for which the CPUs that this process may use are busy, and stolen."""
+def busy_and_stolen(seconds: float) -> tuple[float, float]:
+    """The shares (0 to 1) of the next `seconds` for which the CPUs that this process may use are busy, and stolen."""
     cpus = os.sched_getaffinity(0)
     before = cpu_times(cpus)
     time.sleep(seconds)
@@ -158,11 +158,11 @@ def load(seconds: float) -> tuple[float, float]:
 def quiet(limit: float, bound: float) -> float:
     """Wait until the CPUs that this process may use are busy or stolen for at most a share of `limit`.
 
-    It looks for 0.06 s at a time, and for at most `bound` seconds in all. Returns how long that took; whether it has
-    become quiet, a trial's column `disturbed` tells.
+    Looks for 0.06 s at a time, and for at most `bound` seconds in all. Returns the seconds that this took. The column
+    `disturbed` of the trial that follows says whether it was quiet then.
     """
     begun = time.monotonic()
-    while time.monotonic() + _LOOK <= begun + bound and sum(load(_LOOK)) > limit:
+    while time.monotonic() + _LOOK <= begun + bound and sum(busy_and_stolen(_LOOK)) > limit:
         pass
     return time.monotonic() - begun
 
@@ -193,12 +193,12 @@ def _switch(path: str) -> bool | None:
 
 
 def _chosen(path: str) -> str | None:
-    """The word in brackets."""
+    """The word in brackets: the chosen one of the values that a file of sysfs(5) lists."""
     return (_text(path) or "").partition("[")[2].partition("]")[0] or None
 
 
 def _limit(which: int) -> dict[str, int | None]:
-    """A limit of this process, getrlimit(2); None: unlimited."""
+    """A limit of this process, getrlimit(2); None means unlimited."""
     soft, hard = (None if value == resource.RLIM_INFINITY else value for value in resource.getrlimit(which))
     return {"soft": soft, "hard": hard}
 
@@ -209,13 +209,13 @@ def _turbo() -> bool | None:
 
 
 def _is_virtual() -> bool | None:
-    """Whether a hypervisor says so, for which only x86 has a flag."""
+    """Whether the processor has the flag of a hypervisor; None where no flags are listed, as on ARM."""
     with open("/proc/cpuinfo") as info:
         return next(("hypervisor" in line.split() for line in info if line.startswith("flags")), None)
 
 
 def _cpu_quota() -> float | None:
-    """How many CPUs' worth of time the control groups of this process allow, cgroups(7); None: no quota is known."""
+    """The CPUs' worth of time that the control groups of this process allow, cgroups(7); None if no quota is known."""
     quotas = []
     for line in (_text("/proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -246,11 +246,11 @@ def _space(directory: str) -> dict[str, Any] | None:
 
 
 def _file_system(path: str) -> str | None:
-    """The type of the file system that a path is on, or is to be on, /proc/self/mounts."""
+    """The type of the file system that a path is on, or would be on if it existed; see /proc/self/mounts."""
     path = os.path.realpath(path)
     found: tuple[int, str | None] = (0, None)
     for line in (_text("/proc/self/mounts") or "").splitlines():
         _, mount, kind, *_ = line.split(" ")
         if f"{path}/".startswith(mount if mount == "/" else f"{mount}/") and len(mount) >= found[0]:
-            found = len(mount), kind  # of several at one place the last is seen
+            found = len(mount), kind  # of several mounts at one place the last one counts
     return found[1]

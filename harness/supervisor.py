@@ -1,8 +1,8 @@
 """A program of several worker processes: fork, readiness, signals, and an end that leaves nothing behind.
 
-The parent makes and removes what the program owns and serves nobody; its children serve. So a child that crashes
-takes no cleaning up with it. SIGTERM or SIGINT ends the program; a child that ends by itself ends it as a failure.
-Children notice at once, or nearly, that their parent was killed, and end.
+The parent creates and removes what the program owns; only its children serve. So what a child that crashes leaves
+behind is still removed. SIGTERM or SIGINT ends the program; a child that ends by itself ends it as a failure. Children
+whose parent was killed end within a quarter of a second.
 """
 
 import gc
@@ -19,19 +19,19 @@ from typing import NoReturn, Protocol
 from harness import rendezvous
 from harness.console import ENDING_SIGNALS, Failure, Refused, heeded_signals, say
 
-GRACE = 1.5  # seconds that requests in flight have left after SIGTERM; with the rest of the ending it stays under 2
-_PATIENCE = 3.0  # seconds until a worker that has been asked to end, and has not, is killed
-_HAND_OVER = 2.0  # seconds for the workers of a killed program to be gone
-_PARENT_CHECK = 0.25  # seconds
-SWITCH_INTERVAL = 1e-4  # seconds after which a thread of a worker insists on the GIL (docs/decisions/0014-the-gil.md)
-_STARTED = "+"  # what a child tells when it serves; anything else is why it cannot
+GRACE = 1.5  # seconds for requests in flight after SIGTERM; with everything else the end takes less than 2
+_PATIENCE = 3.0  # seconds for a worker to end when asked; then it is killed
+_HAND_OVER = 2.0  # seconds for the workers of a killed program to end
+_PARENT_CHECK = 0.25  # seconds between looks whether the parent is alive
+SWITCH_INTERVAL = 1e-4  # seconds until a thread of a worker demands the GIL (docs/decisions/0014-the-gil.md)
+_STARTED = "+"  # the line that a child writes when it serves; any other line is the reason why it cannot
 
 
 class Workers(Protocol):
-    """What serves in one process, from its making on."""
+    """What serves in one process, from its construction to stop()."""
 
     def stop(self, grace: float) -> None:
-        """Refuse what is new, give requests in flight `grace` seconds, remove the names this process made."""
+        """Refuse new requests, give those in flight `grace` seconds, remove the names that this process made."""
 
 
 def run(
@@ -43,15 +43,15 @@ def run(
 ) -> None:
     """Run `serve(0)` ... `serve(processes - 1)`, each in a process of its own, until a signal asks to end.
 
-    `ready` is called once all of them serve, `ending` before they are asked to end. until_eof: end with standard
-    input, too. Raises Failure where one of the processes ends by itself, or badly, Refused where one cannot serve.
+    `ready` is called once all of them serve, `ending` before they are asked to end. until_eof: end also when standard
+    input does. Raises Failure if a process ends by itself or with an error, Refused if one cannot serve.
     """
-    signals, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    signals, wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     for number in heeded_signals():
         signal.signal(number, lambda *_: None)  # from here on a signal only writes to `signals`
     started, tell_started = os.pipe2(os.O_CLOEXEC)
-    gc.freeze()  # what is here now stays: the children need neither look at it nor copy its pages
+    gc.freeze()  # keeps the objects that exist now out of the children's collections, which would copy their pages
     parent = os.getpid()
     children = {}
     for index in range(processes):
@@ -66,13 +66,14 @@ def run(
     finally:
         bad = end(children)
         os.close(signals)
-        os.close(told)
+        os.close(wakeup)
         os.close(started)
     if bad:
         raise Failure(bad)
 
 
 def _watch(ends: list[int], started: int, children: dict[int, int], ready: Callable[[], None]) -> None:
+    """Call `ready` when all children have written _STARTED to `started`; return when one of `ends` asks to end."""
     poll = select.poll()
     for fd in (*ends, started, *children):
         poll.register(fd, select.POLLIN)
@@ -85,9 +86,9 @@ def _watch(ends: list[int], started: int, children: dict[int, int], ready: Calla
                 raise Failure(_how_it_ended(children[fd]))
             if fd != started:
                 continue
-            for told in os.read(started, 1 << 16).decode(errors="replace").splitlines():
-                if told != _STARTED:
-                    raise Refused(told)
+            for line in os.read(started, 1 << 16).decode(errors="replace").splitlines():
+                if line != _STARTED:
+                    raise Refused(line)
                 waiting -= 1
             if not waiting:
                 poll.unregister(started)
@@ -103,7 +104,7 @@ def _how_it_ended(pid: int) -> str:
 
 
 def end(children: dict[int, int]) -> str:
-    """End and reap them all: pids by their pidfds. Returns how one ended that did not end well, or nothing."""
+    """End and reap all children (pidfd -> pid). Returns a line about one that failed, empty if none did."""
     bad = ""
     for pidfd in children:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
@@ -112,7 +113,7 @@ def end(children: dict[int, int]) -> str:
         if not select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         if os.waitpid(pid, 0)[1]:
-            bad = bad or f"worker process {pid} did not end well"
+            bad = bad or f"worker process {pid} did not end as it was asked to"
         os.close(pidfd)
     return bad
 
@@ -120,37 +121,39 @@ def end(children: dict[int, int]) -> str:
 def _serve(serve: Callable[[int], Workers], index: int, parent: int, tell_started: int) -> NoReturn:
     code = 1
     try:
-        # Ctrl-C reaches the whole process group; the parent passes it on as SIGTERM. The signals are blocked, in
-        # the threads that start from here too: they are waited for, and interrupt nothing.
+        # Ctrl-C reaches the whole process group; the parent passes it on as SIGTERM. The signals are blocked, also in
+        # threads that start later: sigtimedwait takes them, and they interrupt no system call.
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         sys.setswitchinterval(SWITCH_INTERVAL)
         workers = serve(index)
         os.write(tell_started, f"{_STARTED}\n".encode())
-        # Woken from SIGSTOP after its time is up, CPython's sigtimedwait returns a siginfo that nobody has filled in.
+        # Woken from SIGSTOP after its time is up, CPython's sigtimedwait returns a siginfo with arbitrary content.
         while not (got := signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK)) or got.si_signo != signal.SIGTERM:
             if os.getppid() != parent:
-                os._exit(1)  # it was killed; what it made, and so what this process made, is swept by the next one
+                os._exit(1)  # the parent was killed; the next program sweeps what it and its children made
         workers.stop(GRACE)
         code = 0
     except (OSError, ValueError) as error:
         os.write(tell_started, (" ".join(str(error).split()) + "\n").encode()[: select.PIPE_BUF])
-    except BaseException:  # noqa: BLE001  a defect of ours, told in full
+    except BaseException:  # noqa: BLE001  a defect of ours
         traceback.print_exc()
     finally:
         sys.stderr.flush()
-        os._exit(code)  # threads may still wait somewhere; nothing of theirs needs an end of its own
+        os._exit(code)  # threads may still wait somewhere; none has anything to clean up
 
 
 def open_home(undo: ExitStack, name: str, part: str) -> rendezvous.Home:
-    """The program's own directory at a rendezvous, closed by `undo`. Raises Failure where another one keeps it, and
-    at its closing where something had been left behind in it."""
+    """The program's own directory at a rendezvous, closed by `undo`.
+
+    Raises Failure if a living program has it; closing it raises Failure if objects had been left behind in it.
+    """
     deadline = time.monotonic() + _HAND_OVER
     while True:
         try:
             home = rendezvous.Home(name, part)
             break
-        except rendezvous.Taken:  # perhaps by the workers of a killed one, who have yet to notice
+        except rendezvous.Taken:  # perhaps by workers of a killed program, which end soon
             if time.monotonic() > deadline:
                 raise Failure(f"another {part} runs at rendezvous {name!r}: stop it, or use another --name") from None
             time.sleep(0.02)
@@ -160,7 +163,7 @@ def open_home(undo: ExitStack, name: str, part: str) -> rendezvous.Home:
             left = f"removed {len(found)} objects that were left behind: {', '.join(found)}"
             if sys.exc_info()[0] is None:
                 raise Failure(left)
-            say(left)  # no news where the program fails anyway
+            say(left)  # the program fails already: keep its reason
 
     undo.callback(close)
     return home

@@ -47,7 +47,7 @@ def test_as_json_it_is_a_list_of_findings_with_the_same_verdicts():
     assert len(names) == len(set(names))
 
 
-def test_lowered_limits_are_told_with_what_they_leave():
+def test_lowered_limits_are_reported_with_what_they_leave():
     lower = (
         "import resource\n"
         f"resource.setrlimit(resource.RLIMIT_MSGQUEUE, ({doctor._COMMANDS + 3 * doctor._LANE},) * 2)\n"
@@ -63,8 +63,8 @@ def test_lowered_limits_are_told_with_what_they_leave():
     assert found["probe syscalls"]["mend"] == "apt-get install strace"
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobody")
-def test_an_ordinary_user_is_told_too():
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_an_ordinary_user_gets_an_answer_too():
     before = "import os; from harness import doctor; doctor.registry.load(); os.setresuid(65534, 65534, 65534)"
     code, text = ask("--json", before=before)
     found = {one["name"]: one for one in json.loads(text)}
@@ -77,13 +77,13 @@ def test_the_needs_of_transports_that_it_knows_are_their_own():
     lane, command = registry.data_transport("posix_mq"), registry.command_transport("posix_mq")
     assert lane.depth * (lane.chunk + posix_mq._OVERHEAD) == doctor._LANE
     assert command.depth * (posix_mq.COMMAND_BYTES + posix_mq._OVERHEAD) == doctor._COMMANDS
-    assert doctor._LEAST["POSIX queues"][2] == {
+    assert doctor._NEEDS["POSIX queues"].least == {
         "msg_max": max(lane.depth, command.depth),
         "msgsize_max": lane.chunk,
         "queues_max": doctor._LANES + 1,
     }
-    assert doctor._LEAST["SysV queues"][2]["msgmax"] == registry.data_transport("sysv_mq").chunk
-    assert doctor._LEAST["pipes"][2]["pipe-max-size"] == registry.data_transport("fifo").pipe_size
+    assert doctor._NEEDS["SysV queues"].least["msgmax"] == registry.data_transport("sysv_mq").chunk
+    assert doctor._NEEDS["pipes"].least["pipe-max-size"] == registry.data_transport("fifo").pipe_size
     shared = registry.data_transport("posix_shm")
     assert shared.depth * shared.chunk == doctor._SHARED
 
@@ -132,7 +132,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_worse_than_here_is_told_with_a_command_that_mends_it(facts, name):
+def test_what_is_worse_than_here_is_reported_with_a_command_that_mends_it(facts, name):
     verdict, changes = BAD[name]
     finding = next(one for one in doctor.examine(changed(facts, changes)) if one.name == name)
     assert finding.verdict == verdict
@@ -222,7 +222,7 @@ def test_quiet_waits_for_others_to_be_quiet_and_not_for_ever():
     spinners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
     try:
         time.sleep(0.2)
-        assert sum(machine.load(0.2)) > 0.8  # busy, or taken away by the machine below this one
+        assert sum(machine.busy_and_stolen(0.2)) > 0.8  # busy, or taken away by the machine below this one
         assert 0.4 < machine.quiet(0.5, 0.6) < 3
         assert machine.quiet(1.0, 5.0) < 0.5
         assert machine.quiet(0.5, 0.0) < 0.1

@@ -27,7 +27,7 @@ from harness.measure import apart, file_sets, record
 from harness.measure.channels import channels
 from harness.measure.placement import unschedulable
 from harness.origin import nginx
-from harness.pipeline.catalogue import Cold, Directory
+from harness.pipeline.catalogue import open_source
 
 CPUS = sorted(os.sched_getaffinity(0))
 BRIEF = {
@@ -44,7 +44,7 @@ BRIEF = {
 def drops_pages(directory):
     try:
         (directory / "file").write_bytes(b"content")
-        Cold(Directory(str(directory)))
+        open_source(str(directory), cold=True)
     except Refused:
         return False
     finally:

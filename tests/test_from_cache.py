@@ -9,7 +9,7 @@ from support.programs import eventually
 from harness.pipeline.from_cache import LanePool
 
 
-def test_a_freed_lane_goes_to_whoever_waits_longest_and_not_to_a_newcomer():
+def test_a_freed_lane_goes_to_the_thread_that_waits_longest_and_not_to_a_newcomer():
     pool = LanePool(["lane"])
     held = pool.lease(1)
     served = []

@@ -253,7 +253,7 @@ def test_redirects_are_followed_to_http_only_and_five_of_them(origin, proxy, str
     assert origin.count("/loop") + origin.count("/loop", "HEAD") == 6
 
 
-def test_nobody_is_there_and_what_is_there_says_nothing(pipeline, origin):
+def test_an_origin_that_is_not_there_or_says_nothing_is_an_error(pipeline, origin):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     refused = pipeline.proxy("-s", f"http://127.0.0.1:{port}", "--timeout", 1)
@@ -290,7 +290,7 @@ def test_an_origin_that_drops_a_kept_connection_costs_no_request(origin, proxy):
     assert running.errors == ""
 
 
-def test_credentials_go_to_the_origin_alone_and_are_never_told(origin, proxy):
+def test_credentials_go_to_the_origin_alone_and_are_never_printed(origin, proxy):
     elsewhere = Origin()
     elsewhere.answers["/file"] = ok(b"content")
     origin.answers |= {"/file": ok(b"content"), "/away": redirect(f"{elsewhere.url}/file"), "/500": status(500)}
@@ -457,7 +457,7 @@ def test_a_proxy_without_a_cache_ends_on_a_signal_and_leaves_nothing(origin, pro
     assert not os.path.exists(base)
 
 
-def test_libcurl_is_imported_only_where_there_is_an_origin_and_its_lack_is_told(pipeline):
+def test_libcurl_is_imported_only_where_there_is_an_origin_and_its_lack_is_reported(pipeline):
     check = "import harness.pipeline.webproxy, harness.pipeline.simplecached, sys; print('pycurl' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", check], text=True) == "False\n"
     blocked = "import sys; sys.modules['pycurl'] = None; from harness.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -15,7 +15,7 @@ from support.programs import eventually, open_files
 
 from harness import registry
 from harness.pipeline.http_session import Origin
-from harness.pipeline.http_store import Store
+from harness.pipeline.http_store import HttpStore
 
 CONTENT = os.urandom(300_000)
 
@@ -133,7 +133,7 @@ def nameless(tmp_path, origin):
     """(starts a store, one that was started, the name of /file there), where that is whole and has no name yet."""
 
     def start():
-        return Store(Origin(origin.url, 5), str(tmp_path), 1 << 20, 5, durable=False)
+        return HttpStore(Origin(origin.url, 5), str(tmp_path), 1 << 20, 5, durable=False)
 
     origin.answers["/file"] = ok(CONTENT)
     store = start()
@@ -210,10 +210,10 @@ def test_a_worker_killed_in_a_download_has_the_next_one_in_line_begin_anew(origi
     gate, asked = threading.Event(), threading.Event()
     origin.answers["/file"] = halting(CONTENT, gate, asked=asked)
     if not (child := os.fork()):
-        Store(Origin(origin.url, 20), str(tmp_path), 1 << 20, 20, False).open(b"/file")
+        HttpStore(Origin(origin.url, 20), str(tmp_path), 1 << 20, 20, False).open(b"/file")
         os._exit(0)
     assert asked.wait(20)
-    store = Store(Origin(origin.url, 20), str(tmp_path), 1 << 20, 20, False)  # which must not take it for abandoned
+    store = HttpStore(Origin(origin.url, 20), str(tmp_path), 1 << 20, 20, False)  # which must not take it for abandoned
     found = []
     waiting = threading.Thread(target=lambda: found.append(store.open(b"/file")))
     waiting.start()

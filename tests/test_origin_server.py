@@ -1,4 +1,4 @@
-"""The origin that the harness starts: HTTP/1.1 as clients speak it, and slow where it is told to be."""
+"""The origin that the harness starts: HTTP/1.1 as clients speak it, and slow where an option says so."""
 
 import os
 import re
@@ -191,7 +191,7 @@ def test_auto_is_nginx_unless_the_origin_is_to_be_slow_or_its_source_is_a_list(p
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--latency", 1], "nginx knows no latency"), (["-c", "list"], "nginx serves directories")],
+    [(["--latency", 1], "nginx has no latency"), (["-c", "list"], "nginx serves directories")],
 )
 def test_what_nginx_cannot_do_is_refused(pipeline, monkeypatch, arguments, message):
     monkeypatch.chdir(pipeline.directory)
@@ -225,5 +225,5 @@ def test_where_nginx_is_another_one_auto_does_without(pipeline, origin, monkeypa
 def test_where_nginx_is_not_installed_that_is_the_reason(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(nginx, "_PLACES", "")
-    told = "no nginx and no setpriv here: apt-get install nginx-light util-linux, or take the server `own`"
-    assert nginx.unable("/", slow=False) == told
+    reason = "no nginx and no setpriv here: apt-get install nginx-light util-linux, or use the server `own`"
+    assert nginx.unable("/", slow=False) == reason

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -46,7 +47,7 @@ def test_fifty_clients_on_four_lanes_are_all_served_and_none_starves(pipeline):
     code, output = pipeline.client(proxy.port, [path], "-r", 2000, "-t", 50, "--verify", pipeline.files)
     assert code == 0, output
     assert "OK 2000" in output
-    assert proxy.errors == ""  # nobody gave up waiting for a lane
+    assert proxy.errors == ""  # no worker gave up waiting for a lane
 
 
 def test_bad_clients_cost_no_other_client_anything_and_free_their_worker_in_time(pipeline):
@@ -174,7 +175,7 @@ def test_a_cache_killed_in_a_transfer_cuts_the_reply_and_its_successor_serves_th
         assert received.startswith(b"GETFILE OK 67108864\r\n\r\n")
         assert len(received) < len(content)
         assert content.startswith(received.partition(b"\r\n\r\n")[2])
-        assert get(proxy.port, small) == b"GETFILE ERROR\r\n\r\n"  # nobody is there
+        assert get(proxy.port, small) == b"GETFILE ERROR\r\n\r\n"  # there is no cache
         successor = pipeline.cache()
         assert get(proxy.port, small).endswith(b"content")
         assert proxy.stop() == 0
@@ -246,9 +247,16 @@ def test_a_slow_client_is_served_for_longer_than_the_timeout(pipeline, data):
 
 
 def test_the_workers_of_a_killed_cache_end_too_and_its_successor_may_start_at_once(pipeline):
+    path = pipeline.write("file", b"content")
     cache = pipeline.cache("--processes", 2)
+    workers = [os.pidfd_open(pid) for pid in cache.children()]
+    assert len(workers) == 2
     cache.kill()
     pipeline.cache()
+    for worker in workers:
+        assert select.select([worker], [], [], 1)[0] == [worker]  # it has ended
+        os.close(worker)
+    assert get(pipeline.proxy().port, path) == b"GETFILE OK 7\r\n\r\ncontent"
 
 
 def test_a_cache_whose_command_channel_has_gone_ends_as_a_failure_and_its_successor_serves(pipeline, base):
@@ -292,7 +300,7 @@ def test_a_cache_that_is_stopped_under_load_leaves_no_request_hanging(pipeline):
     client.wait()
     assert result["OK"] > 1000
     assert result["OK"] + result["ERROR"] == result["requests"]  # refused, where not served
-    assert result["latency_max_us"] < 4.5e6  # nobody waited for the timeout
+    assert result["latency_max_us"] < 4.5e6  # no request waited for the timeout
     assert successor.stop() == 0
 
 
@@ -435,9 +443,9 @@ def test_the_proxy_may_start_first_says_that_it_waits_and_gives_up_after_a_state
     pipeline.cache("--command", "fifo")
     port = int(proxy.line().split()[3].rstrip(",").rpartition(":")[2])
     assert get(port, path).endswith(b"content")
-    hopeless = pipeline.start("webproxy", "-p", 0, "--name", "nobody", "--wait", 0.2)
+    hopeless = pipeline.start("webproxy", "-p", 0, "--name", "empty", "--wait", 0.2)
     assert hopeless.wait() == 1
-    assert "no cache at rendezvous 'nobody' after 0.2 s: start" in hopeless.errors
+    assert "no cache at rendezvous 'empty' after 0.2 s: start" in hopeless.errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

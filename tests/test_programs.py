@@ -1,7 +1,9 @@
 """The programs as commands: arguments, sources, one-line errors, exit codes, what they import."""
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,12 +11,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 
 import pytest
 from support.clients import Connection, get
 from support.programs import eventually, open_files
 from support.transports import COMMAND, DATA
 
+from harness import cli, registry
 from harness.load import loader
 from harness.protocol import getfile
 
@@ -41,7 +45,7 @@ def test_help_names_every_command_and_every_command_has_help():
 @pytest.mark.parametrize("program", ["simplecached", "webproxy", "gfclient", "lane"])
 def test_the_programs_of_a_trial_import_nothing_heavy(program):
     check = (
-        f"import harness.{program}, harness.registry, sys; harness.registry.load(); "
+        f"import {cli._COMMANDS[program][0]}, harness.registry, sys; harness.registry.load(); "
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", check], text=True) == "[]\n"
@@ -94,20 +98,20 @@ def test_a_file_of_keys_serves_just_these_with_or_without_a_last_newline(pipelin
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("lines", "code", "message"),
     [
-        ("/one {file}\n/two /nowhere\n", "locals.txt:2: /nowhere: No such file"),
-        ("/one {file}\n/one {file}\n", "locals.txt:2: the key /one is there twice"),
-        ("/one\n", "locals.txt:1: write `/key path`"),
-        ("one {file}\n", "locals.txt:1: write `/key path`"),
-        ("/dir /tmp\n", "locals.txt:1: /tmp: not a regular file"),
+        ("/one {file}\n/two /nowhere\n", 1, "locals.txt:2: /nowhere: No such file"),
+        ("/one {file}\n/one {file}\n", 2, "locals.txt:2: the key /one is there twice"),
+        ("/one\n", 2, "locals.txt:1: write `/key path`"),
+        ("one {file}\n", 2, "locals.txt:1: write `/key path`"),
+        ("/dir /tmp\n", 1, "locals.txt:1: /tmp: not a regular file"),
     ],
 )
-def test_a_file_of_keys_that_cannot_be_served_whole_refuses_the_start(pipeline, lines, message):
+def test_a_file_of_keys_that_cannot_be_served_whole_refuses_the_start(pipeline, lines, code, message):
     file = pipeline.write("file", b"content")
     (pipeline.directory / "locals.txt").write_text(lines.format(file=pipeline.directory / f"files{file}"))
     program = pipeline.start("simplecached", "-c", pipeline.directory / "locals.txt")
-    assert program.wait() in {1, 2}
+    assert program.wait() == code
     assert message in program.errors
     assert len(program.errors.splitlines()) == 1
 
@@ -189,6 +193,35 @@ def test_clean_touches_nothing_that_is_not_ours(base):
     with open(f"{thesis}/chapter-1") as chapter:
         assert chapter.read() == "three years of work"
     shutil.rmtree(base)
+
+
+def test_with_json_a_program_says_that_it_is_ready_in_one_line_of_json(pipeline):
+    path = pipeline.write("file", b"content")
+    cache = pipeline.start("simplecached", "-c", pipeline.files, "--json")
+    assert json.loads(cache.line()) == {"ready": "simplecached"}
+    proxy = pipeline.start("webproxy", "-p", 0, "--json")
+    ready = json.loads(proxy.line())
+    assert get(ready["port"], path) == b"GETFILE OK 7\r\n\r\ncontent"
+    assert ready == {"ready": "webproxy", "host": "127.0.0.1", "port": ready["port"]}
+    origin = pipeline.start("origin", "-c", pipeline.files, "-p", 0, "--json")
+    ready = json.loads(origin.line())
+    with urllib.request.urlopen(f"{ready['url']}{path}", timeout=20) as reply:
+        assert reply.read() == b"content"
+    assert ready == {"ready": "origin", "url": ready["url"], "server": "harness origin"}
+    for program in (origin, proxy, cache):
+        program.process.terminate()
+        assert program.process.stdout.read() == b""  # nothing but that line
+        assert program.wait() == 0
+
+
+def test_without_json_a_program_says_in_words_what_it_serves_and_where(pipeline):
+    cache = pipeline.start("simplecached", "-c", pipeline.files, "--command", "fifo")
+    assert cache.line() == f"simplecached: ready at rendezvous 'default' over {registry.describe(COMMAND['fifo']())}"
+    proxy = pipeline.start("webproxy", "-p", 0, "--direct", pipeline.files)
+    assert re.fullmatch(rf"webproxy: listening on 127\.0\.0\.1:\d+, serving {pipeline.files} by sendfile", proxy.line())
+    origin = pipeline.start("origin", "-c", pipeline.files, "-p", 0)
+    greeting = rf"origin: listening on http://127\.0\.0\.1:\d+, serving {pipeline.files} by harness origin"
+    assert re.fullmatch(greeting, origin.line())
 
 
 def test_a_base_directory_that_others_may_enter_is_refused(base):
@@ -357,7 +390,7 @@ def test_the_client_finds_wrong_content_and_gives_up_on_a_silent_server(pipeline
     assert (code, "failed 2" in output) == (1, True)
 
 
-def test_a_warm_up_longer_than_the_load_is_no_harm_and_a_bad_one_is_told(pipeline):
+def test_a_warm_up_longer_than_the_load_is_no_harm_and_a_bad_one_is_reported(pipeline):
     path = pipeline.write("file", b"content")
     pipeline.cache()
     proxy = pipeline.proxy()
@@ -436,7 +469,7 @@ def test_a_proxy_that_still_waits_for_a_cache_ends_with_standard_input_too(pipel
 
 
 @pytest.mark.parametrize("gone_on", [False, True])
-def test_a_client_at_a_gate_ends_early_where_whoever_holds_the_gate_does(pipeline, gone_on):
+def test_a_client_at_a_gate_ends_early_where_the_program_that_holds_the_gate_does(pipeline, gone_on):
     path = pipeline.write("file", b"content")
     pipeline.cache()
     proxy = pipeline.proxy()

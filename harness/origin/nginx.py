@@ -1,11 +1,12 @@
-"""nginx as the origin, where it is installed: what many people have in front of their files.
+"""nginx as the origin, where it is installed: the server that many people have in front of their files.
 
-It inherits a listening socket, so the port is known and nobody else can have taken it: it finds that by $NGINX, as a
-new nginx finds the sockets of the one it replaces (nginx.org, "Upgrading Executable on the Fly"). setpriv(1) has it end
-when this process is killed, PR_SET_PDEATHSIG of prctl(2), and until it has, it holds the lock of our home.
+nginx inherits our listening socket, so the port is known and no other program can take it. It finds the socket by
+$NGINX, as a new nginx finds the sockets of the one it replaces (nginx.org, "Upgrading Executable on the Fly").
+setpriv(1) makes it end when this process is killed, PR_SET_PDEATHSIG of prctl(2). Until it has ended, it holds the lock
+of our home.
 
-It knows no latency, and its limit_rate lets the bytes of a whole second pass at once: an origin that is to be slow has
-to be the other one (httpd.py). Unlike that one it follows symbolic links out of its directory.
+nginx cannot delay responses, and its limit_rate sends the bytes of a whole second at once: for an origin with a latency
+or a bandwidth take our own server (server.py). Unlike that one, nginx follows symbolic links out of its directory.
 """
 
 import os
@@ -22,13 +23,13 @@ from functools import cache
 from harness import rendezvous
 from harness.console import Failure
 
-_START = 10.0  # seconds until it answers
-_END = 1.5  # seconds to end after SIGTERM
-_PLACES = ":/usr/local/sbin:/usr/sbin"  # where it is, and what the PATH of an ordinary user lacks
-_OLDEST = 1, 19, 5  # which first knows -e
+_START = 10.0  # seconds for nginx to answer
+_END = 1.5  # seconds for nginx to end after SIGTERM
+_PLACES = ":/usr/local/sbin:/usr/sbin"  # where nginx is; the PATH of an ordinary user lacks these
+_OLDEST = 1, 19, 5  # the first that knows -e
 _PACKAGES = {"nginx": "nginx-light", "setpriv": "util-linux"}
-_NAME = re.compile(r'[^"\\$\0-\x1f]*')  # that stands for itself between quotes
-_MAKES = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # directories, whether it needs them or not
+_NAME = re.compile(r'[^"\\$\0-\x1f]*')  # a name that needs no escapes between quotes
+_MAKES = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")  # directories that nginx makes, needed or not
 _CONFIGURATION = """\
 daemon off;
 {user}
@@ -53,9 +54,9 @@ http {{
 
 
 def unable(source: str, slow: bool) -> str:
-    """Why it cannot serve `source` here; empty where it can. slow: whether a latency or a bandwidth is asked for."""
+    """Why nginx cannot serve `source` here; empty if it can. slow: whether a latency or a bandwidth is asked for."""
     if slow:
-        return "nginx knows no latency, and no bandwidth within a second: take the server `own`"
+        return "nginx has no latency, and no bandwidth within a second: use the server `own`"
     for directory in (source, rendezvous.base_directory()):
         if not _NAME.fullmatch(os.path.abspath(directory)):
             return f"nginx takes no quotes, backslashes or $ in the names of directories: {directory!r}"
@@ -63,7 +64,7 @@ def unable(source: str, slow: bool) -> str:
         return f"nginx serves directories, and {source!r} is none"
     if lacking := [name for name in _PACKAGES if not _find(name)]:
         packages = " ".join(_PACKAGES[name] for name in lacking)
-        return f"no {' and no '.join(lacking)} here: apt-get install {packages}, or take the server `own`"
+        return f"no {' and no '.join(lacking)} here: apt-get install {packages}, or use the server `own`"
     version = re.match(r"nginx version: nginx/(\d+)\.(\d+)\.(\d+)", _about())
     if version is None or tuple(map(int, version.groups())) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
@@ -77,7 +78,7 @@ def _find(name: str) -> str | None:
 
 @cache
 def _about() -> str:
-    """What `nginx -V` says: the version, and how it was built. Empty where it fails."""
+    """The output of `nginx -V`: the version, and how it was built. Empty if that fails."""
     try:
         command = [_find("nginx") or "nginx", "-V"]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_START).stderr
@@ -93,9 +94,11 @@ def serve(
     ready: Callable[[str], None],
     until_eof: bool,
 ) -> None:
-    """Serve the files below `root` on `listener`, with configuration and logs in `home`, until KeyboardInterrupt or,
-    where that is to be heeded, the end of standard input. ready: called with the server's version once it answers.
-    Raises Failure where it does not, or ends by itself. It is able to: see unable()."""
+    """Serve the files below `root` on `listener`, with configuration and logs in `home`, until KeyboardInterrupt.
+
+    Only call this if unable() returned nothing. ready: called with nginx's version once it answers. until_eof: return
+    also when standard input ends. Raises Failure if nginx does not answer, or ends by itself.
+    """
     place, about = home.directory, _about()
     makes = [f'{kind}_temp_path "{place}/{kind}";' for kind in _MAKES if f"--without-http_{kind}_module" not in about]
     with open(f"{place}/nginx.conf", "w") as configuration:
@@ -133,7 +136,7 @@ def serve(
             client.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
             answered = client.fileno()
             if select.select([answered, ended], [], [], _START)[0] != [answered]:
-                raise Failure("nginx does not answer")
+                raise Failure(f"nginx does not answer within {_START:g} s")
         ready(about.removeprefix("nginx version: ").split()[0])
         while select.select([ended, *([0] if until_eof else [])], [], [])[0] == [0]:
             if not os.read(0, 4096):
@@ -143,6 +146,6 @@ def serve(
         master.terminate()
         select.select([ended], [], [], _END)
         with suppress(ProcessLookupError):
-            os.killpg(master.pid, signal.SIGKILL)  # its workers, where it was killed; itself, where it does not end
+            os.killpg(master.pid, signal.SIGKILL)  # its workers if nginx was killed, nginx itself if it did not end
         master.wait()
         os.close(ended)

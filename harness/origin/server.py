@@ -1,8 +1,8 @@
-"""A small HTTP/1.1 server of files, an origin that trials of the web proxy start: GET and HEAD, kept connections.
+"""`harness origin`: a small HTTP/1.1 server of files, the origin in trials: GET and HEAD, kept connections.
 
-One epoll(7) loop a process, sendfile(2) for the content: it is to be faster than whoever asks, and slower only where it
-is told to be. --latency delays each response; --bandwidth has the kernel pace each connection, SO_MAX_PACING_RATE of
-socket(7), from the first half MiB on, which leaves at once.
+Each process runs one epoll(7) loop and sends content with sendfile(2), so that the origin is faster than its clients
+unless an option slows it down. --latency delays each response. --bandwidth makes the kernel pace each connection,
+SO_MAX_PACING_RATE of socket(7); the first half MiB is not paced.
 """
 
 import argparse
@@ -31,18 +31,18 @@ SERVERS = ("own", "nginx", "auto")
 
 
 class Connection:
-    """One client: a request is answered when it is due, and then the next one is looked at."""
+    """One client's connection: each request is answered when it is due, then the next one."""
 
     def __init__(self, client: RawSocket, find: Find) -> None:
         self._client, self._find = client, find
         self.fd = client.fileno()
-        self._data = b""  # of requests
+        self._data = b""  # requests that have come
         self._closing = False  # after the response under way
         self._file, self._offset, self._end = -1, 0, 0
 
     def receive(self) -> bool:
-        """Take what has come. Returns whether there is a whole request. Raises OSError or EOFError where the client
-        has gone, or sends what is none."""
+        """Read what has come. Returns whether there is a whole request. Raises OSError or EOFError if the client has
+        gone, or sends no valid request."""
         data = self._client.recv(_REQUEST_LIMIT)
         if not data or len(self._data) > _REQUEST_LIMIT:
             raise EOFError
@@ -50,7 +50,7 @@ class Connection:
         return _END in self._data
 
     def respond(self) -> bool:
-        """Answer the request. Returns whether all has been sent."""
+        """Answer the request. Returns whether the whole response has been sent."""
         request, _, self._data = self._data.partition(_END)
         line, _, headers = request.partition(b"\r\n")
         method, target, version = line.split(b" ")
@@ -64,12 +64,12 @@ class Connection:
             length = os.fstat(file).st_size
             content = length if method == b"GET" else 0
             header = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length
-            self._client.send(header, socket.MSG_MORE if content else 0)  # it waits for the content
+            self._client.send(header, socket.MSG_MORE if content else 0)  # leaves with the content
             self._file, self._end = file, content
         return self.send()
 
     def send(self) -> bool:
-        """Send more of the content. Returns whether that was all."""
+        """Send more of the content. Returns whether all of it has been sent."""
         while self._offset < self._end:
             try:
                 sent = os.sendfile(self.fd, self._file, self._offset, self._end - self._offset)
@@ -83,7 +83,7 @@ class Connection:
         return True
 
     def has_request(self) -> bool:
-        """Whether another whole request has come with the one before."""
+        """Whether another whole request has come already."""
         return _END in self._data
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Server:
     def __init__(self, listener: socket.socket, find: Find, latency: float) -> None:
         self._listener, self._find, self._latency = listener, find, latency
         self._open: dict[int, Connection] = {}
-        self._due: list[tuple[float, int, Connection]] = []  # a heap; the number tells equal times apart
+        self._due: list[tuple[float, int, Connection]] = []  # a heap; the number orders equal times
         self._stopping, self._stop = os.pipe2(os.O_CLOEXEC)
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
@@ -104,7 +104,7 @@ class Server:
         threading.Thread(target=self._work, daemon=True).start()
 
     def stop(self, grace: float) -> None:
-        """Stop at once: what is under way is cut."""
+        """Stop at once: responses under way are cut."""
         os.write(self._stop, b"x")
 
     def _work(self) -> None:
@@ -154,7 +154,7 @@ class Server:
 
     def _schedule(self, connection: Connection) -> None:
         if self._latency:
-            self._epoll.modify(connection.fd, 0)  # what comes meanwhile waits
+            self._epoll.modify(connection.fd, 0)  # further requests wait in the socket
             heapq.heappush(self._due, (time.monotonic() + self._latency, id(connection), connection))
         else:
             self._respond(connection)
@@ -176,7 +176,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness origin",
         description="Serve files over HTTP, for `harness webproxy -s` and `harness simplecached --origin`.",
-        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused, 3 nginx is not able to.",
+        epilog="Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 misused, 3 nginx cannot serve this.",
     )
     add = parser.add_argument
     add(
@@ -189,21 +189,27 @@ def arguments() -> argparse.ArgumentParser:
     add("-p", dest="port", type=console.port, default=8080, help="port; 0 picks one (%(default)s)")
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("--processes", type=console.positive, default=os.cpu_count(), help="worker processes (one a CPU)")
-    add("--latency", type=console.count, default=0, metavar="MICROSECONDS", help="that each response waits (none)")
-    add("--bandwidth", type=console.size, default=None, metavar="BYTES", help="a second for each connection (no limit)")
+    add("--latency", type=console.count, default=0, metavar="MICROSECONDS", help="delay each response by so much (0)")
+    add(
+        "--bandwidth",
+        type=console.size,
+        default=None,
+        metavar="BYTES",
+        help="bytes a second for each connection (no limit)",
+    )
     add(
         "--server",
         choices=SERVERS,
         default="own",
-        help="who serves: this program, nginx, or `auto`: nginx where that is installed and able to (%(default)s)",
+        help="what serves: this program, nginx, or `auto`: nginx if that is installed and can (%(default)s)",
     )
     add(
         "--name",
         default=rendezvous.DEFAULT,
         metavar="RENDEZVOUS",
-        help="with nginx: where its configuration is kept while it runs (%(default)s)",
+        help="with nginx: rendezvous where its configuration is kept while it runs (%(default)s)",
     )
-    add("--until-eof", action="store_true", help="end when standard input does: for programs that start this one")
+    console.add_serving(parser)
     return parser
 
 
@@ -223,7 +229,9 @@ def _run(args: argparse.Namespace) -> None:
         host, port = listener.getsockname()[:2]
 
         def ready(server: str) -> None:
-            print(f"origin: listening on http://{host}:{port}, serving {args.source} by {server}", flush=True)
+            url = f"http://{host}:{port}"
+            text = f"listening on {url}, serving {args.source} by {server}"
+            console.greet(args.json, text, url=url, server=server)
 
         if args.server != "own" and not unable:
             with ExitStack() as undo:

@@ -1,48 +1,67 @@
 """Where the content comes from: a directory, or a file of keys and paths. Each file is opened once.
 
 Descriptors stay open and are read with positional reads only. A directory's files are opened when they are first
-asked for, so files that appear later are found; a file that is replaced by another of its name is not noticed.
+asked for, so files that appear later are found. A file that is replaced by another of its name goes unnoticed.
 """
 
 import errno
 import os
 import re
 import stat
+from collections.abc import Callable
+from typing import Protocol
 
 from harness.console import Refused
 
-COLD = "drop each file from the page cache when it is asked for"  # what the programs' option does
+COLD = "drop each file from the page cache when it is asked for"  # the help of the programs' option --cold
 _DETOUR = re.compile(rb"/\.{0,2}(?:/|$)")
 _NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
+Find = Callable[[bytes], int | None]
 
-def open_source(source: str, cold: bool = False) -> "Directory | Locals | Cold":
+
+class Catalogue(Protocol):
+    """Files by their paths.
+
+    caller_closes: whether each descriptor that find() returns is the caller's to close; otherwise it stays open.
+    """
+
+    @property
+    def caller_closes(self) -> bool: ...
+
+    def find(self, path: bytes, /) -> int | None:
+        """The descriptor of the file at `path` (starts with "/"), None if there is none. Raises OSError."""
+
+
+def open_source(source: str, cold: bool = False) -> Catalogue:
     """The catalogue that `source` names. Raises OSError or ValueError, with the name of what cannot be served.
 
     cold: see Cold.
     """
     catalogue = Directory(source) if os.path.isdir(source) else Locals(source)
-    return Cold(catalogue) if cold else catalogue
+    return Cold(catalogue.find, catalogue.sample()) if cold else catalogue
 
 
 class Directory:
-    """The files below one directory, also through symbolic links, as long as these lead to files below it.
+    """The files below one directory. A symbolic link is followed if it leads to a file below that directory.
 
-    A file has one path here: one with `//`, `/./` or `/../` in it leads to none.
+    Each file has one path here: a path with `//`, `/./` or `/../` in it leads to no file.
     """
+
+    caller_closes = False
 
     def __init__(self, root: str) -> None:
         self._root = os.path.realpath(root)
         self._below = self._root.rstrip("/") + "/"
         self._opened: dict[bytes, int] = {}
 
-    def find(self, path: bytes) -> int | None:
-        """The descriptor of the file at `path` (starts with "/"), None where there is none."""
+    def find(self, path: bytes, /) -> int | None:
+        """See Catalogue."""
         fd = self._opened.get(path)
         return self._open(path) if fd is None else fd
 
-    def some(self) -> int | None:
-        """The descriptor of any file that is not empty, None where there is none."""
+    def sample(self) -> int | None:
+        """The descriptor of any file that is not empty, None if there is none."""
         for directory, _, files in os.walk(self._root):
             for name in files:
                 path = os.fsencode(os.path.join(directory, name).removeprefix(self._root))
@@ -54,7 +73,7 @@ class Directory:
         if _DETOUR.search(path):
             return None
         try:
-            # O_PATH looks a name up without opening the file, open(2); where that led is judged first, race-free.
+            # O_PATH looks a name up without opening the file, open(2). What it led to is judged first: free of races.
             pin = os.open(os.fsencode(self._root) + path, os.O_PATH | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in _NO_SUCH_FILE:
@@ -75,6 +94,8 @@ class Directory:
 class Locals:
     """The files of a `locals.txt`: a line for each, `key<space or tab>path`, paths from the working directory."""
 
+    caller_closes = False
+
     def __init__(self, source: str) -> None:
         self._opened: dict[bytes, int] = {}
         with open(source, "rb") as lines:
@@ -88,10 +109,10 @@ class Locals:
                 if fields[0] in self._opened:
                     raise ValueError(f"{where}: the key {os.fsdecode(fields[0])} is there twice; keep one")
                 self._opened[fields[0]] = _open_regular(where, fields[1])
-        self.find = self._opened.get
+        self.find: Find = self._opened.get  # see Catalogue
 
-    def some(self) -> int | None:
-        """The descriptor of any file that is not empty, None where there is none."""
+    def sample(self) -> int | None:
+        """The descriptor of any file that is not empty, None if there is none."""
         return next((fd for fd in self._opened.values() if os.fstat(fd).st_size), None)
 
 
@@ -106,22 +127,24 @@ def _open_regular(where: str, path: bytes) -> int:
 
 
 class Cold:
-    """Drops each file from the page cache when it is asked for, posix_fadvise(2) POSIX_FADV_DONTNEED.
+    """Drops each file that `find` finds from the page cache, posix_fadvise(2) POSIX_FADV_DONTNEED.
 
-    The call is part of what a request takes. It spares pages that are mapped, or on their way to a client. Raises
-    Refused where pages stay anyway, as in a tmpfs(5), which is nothing else.
+    That call is part of what a request takes. It spares pages that are mapped, or on their way to a client. sample: the
+    descriptor of one of the files. Raises Refused if its pages cannot be dropped: a tmpfs(5) consists of such pages.
     """
 
-    def __init__(self, catalogue: Directory | Locals) -> None:
-        some = catalogue.some()
-        self._find = catalogue.find
-        if some is not None and not _drops_pages(some):
+    caller_closes = False
+
+    def __init__(self, find: Find, sample: int | None) -> None:
+        self._find = find
+        if sample is not None and not _drops_pages(sample):
             raise Refused(
                 "--cold: the page cache keeps this file system's files (tmpfs?): serve files on a disk; a trial's are "
                 "below $TRANSPORT_HARNESS_DIR"
             )
 
-    def find(self, path: bytes) -> int | None:
+    def find(self, path: bytes, /) -> int | None:
+        """See Catalogue."""
         fd = self._find(path)
         if fd is not None:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -129,11 +152,11 @@ class Cold:
 
 
 def _drops_pages(fd: int) -> bool:
-    """Whether the file can be had out of the page cache: then a read that may not wait finds nothing, preadv2(2).
+    """Whether the file's pages leave the page cache: afterwards a read that must not wait finds nothing, preadv2(2).
 
-    Not for each request: the kernel may begin to read all the same.
+    This is not tried for each request: the kernel may begin to read even so.
     """
-    os.fsync(fd)  # what is yet to be written stays
+    os.fsync(fd)  # pages that are yet to be written would stay
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     try:
         return not os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)

@@ -1,10 +1,10 @@
 """The GETFILE server: worker threads that accept, read a request, and let a handler write the reply.
 
-Accepted sockets inherit options of the listening one, so these cost no system call a request. SO_RCVTIMEO and
+Accepted sockets inherit the options of the listening one, which thus cost no system call per request. SO_RCVTIMEO and
 SO_SNDTIMEO, socket(7): every wait for a client ends in time. TCP_CORK, tcp(7): header, content and the end of the
 connection share segments, however many calls write them; only a reply that stalls halfway may be held for 200 ms.
 
-Which dialect is spoken is decided at the start, and costs a request nothing.
+The dialect is chosen when the server starts, and costs a request nothing.
 """
 
 import errno
@@ -21,16 +21,16 @@ from harness.console import say
 from harness.protocol import getfile
 from harness.protocol.dialects import Dialect
 
-# Writes the whole reply to (client's socket, path) and lets the socket open. Raises OSError or EOFError where it was
-# cut, so that the connection ends with it.
+# (client's socket, path): writes the whole reply and leaves the socket open. Raises OSError or EOFError if the reply
+# was cut; then the server ends the connection.
 Handler = Callable[[int, bytes], None]
 
 # BBR paces with a timer a packet, which on a virtual machine costs more than all copies of a large file do; Reno is
-# everywhere, allowed to everybody, and paces nothing (docs/decisions/0003-congestion-control.md).
+# in every kernel, allowed for every user, and does not pace (docs/decisions/0003-congestion-control.md).
 CONGESTION = "reno"
 SYSTEM = "system"
 
-_LINGER = 1.0  # seconds for a client to close that is to do so first, or to read why it was refused
+_LINGER = 1.0  # seconds to wait for a client that should close first, or that has yet to read why it was refused
 _BACKLOG = 4096
 
 
@@ -41,14 +41,14 @@ class Backend(Protocol):
         """The handler of one worker thread."""
 
     def close(self) -> None:
-        """Remove the names this process made; requests may still be in flight."""
+        """Remove the names that this process made. Requests may still be in flight."""
 
 
 def listen(host: str, port: int, timeout: float, congestion: str, cork: bool = True) -> socket.socket:
-    """A listening TCP socket (port 0 picks one) whose clients are given `timeout` seconds for each read and write.
+    """A listening TCP socket (port 0 picks one) whose clients have `timeout` seconds for each read and write.
 
     congestion: TCP's congestion control for them, tcp(7) TCP_CONGESTION; SYSTEM leaves the machine's default.
-    cork: whether what is written to them waits for the end of the connection, or is sent at once.
+    cork: whether what is written to a client waits for the end of its connection; otherwise it is sent at once.
     """
     try:
         listener = socket.create_server((host, port), backlog=_BACKLOG)
@@ -89,16 +89,16 @@ class Server:
         """Accept no more, give requests in flight `grace` seconds, and let the backend remove its names."""
         self._stopping = True
         try:
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the workers that wait in accept, in all processes
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the workers of all processes from accept
         except OSError:
-            pass  # another process was first
+            pass  # another process has shut it down
         deadline = time.monotonic() + grace
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._backend.close()
 
     def _work(self, handle: Handler) -> None:
-        # socket.accept() would build a socket object and ask the kernel for its name: 3 us that nobody needs.
+        # socket.accept() would also build a socket object and ask the kernel for its name, which takes 3 us.
         accept = self._listener._accept  # type: ignore[attr-defined]
         while True:
             try:
@@ -109,12 +109,12 @@ class Server:
                 if error.errno in {errno.EMFILE, errno.ENFILE}:
                     say(f"no descriptor for a client: {error.strerror}; raise ulimit -n")
                     time.sleep(0.1)
-                continue  # BlockingIOError: nobody came for `timeout` seconds
+                continue  # BlockingIOError: no client came for `timeout` seconds
             try:
                 if (path := self._read_request(client)) is not None:
                     handle(client, path)
             except (OSError, EOFError):
-                pass  # the client went away, or said nothing in time; or its file ended early
+                pass  # the client went away or was silent for too long, or its file ended early
             except Exception as error:  # noqa: BLE001  a defect costs its request, not the worker
                 say(f"request failed: {type(error).__name__}: {error}")
             finally:
@@ -144,14 +144,14 @@ class Server:
 
 
 def readable(fd: int, deadline: float) -> bool:
-    """Whether there is something to read, or the end of it, before `deadline` on the clock of time.monotonic()."""
+    """Whether data or the end of the stream can be read before `deadline`, on the clock of time.monotonic()."""
     poll = select.poll()  # not select(2), which ends at descriptor 1023
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
 
 def _await_close_after(handle: Handler) -> Handler:
-    """What also waits for the client to close, for a dialect in which that comes first."""
+    """A handler that also waits for the client to close: for dialects in which the client closes first."""
 
     def answer(client: int, path: bytes) -> None:
         handle(client, path)
@@ -162,7 +162,7 @@ def _await_close_after(handle: Handler) -> Handler:
 
 
 def push(client: int) -> None:
-    """Send what TCP_CORK and Nagle's algorithm hold back."""
+    """Send what TCP_CORK and Nagle's algorithm hold back, tcp(7)."""
     connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=client)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -173,8 +173,8 @@ def push(client: int) -> None:
 
 
 def _refuse_and_linger(client: int, refusal: bytes) -> None:
-    """Say why, and read what the client still sends: close(2) on unread data would reset the connection, and the
-    refusal with it, tcp(7)."""
+    """Send the refusal, then read what the client still sends: close(2) with unread data would reset the connection
+    before the client reads the refusal, tcp(7)."""
     os.write(client, refusal)
     connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=client)
     try:
@@ -185,7 +185,7 @@ def _refuse_and_linger(client: int, refusal: bytes) -> None:
 
 
 def _await_close(client: int) -> None:
-    """Return when the client has closed, or after a moment."""
+    """Return when the client has closed, or after _LINGER seconds."""
     deadline = time.monotonic() + _LINGER
     while readable(client, deadline) and os.read(client, 1 << 16):
         pass

@@ -1,7 +1,8 @@
-"""The cache: worker threads that take commands from the channel and answer each over the lane that it names.
+"""`harness simplecached`: the cache. Its worker threads take commands from the channel, and answer each over its lane.
 
-It is told nothing about data transports: beside each lane its proxy has noted which one it is. With --origin it fetches
-what is not in its own files (http_store.py); a request waits for that, and other requests for the same file with it.
+A command names the lane for its reply. Which data transport a lane is over, its proxy has noted beside it, so the cache
+has no option for that. With --origin it fetches files that it does not have (http_store.py): the request waits for the
+download, and so do other requests for the same file.
 """
 
 import argparse
@@ -10,20 +11,16 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from harness import console, registry, rendezvous, supervisor
 from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Sender
 from harness.pipeline import transfer
 from harness.pipeline.cache_link import CACHE, CHANNEL, COMMANDS, LANE, proxies
-from harness.pipeline.catalogue import COLD, Cold, Directory, Locals, open_source
+from harness.pipeline.catalogue import COLD, Catalogue, open_source
 from harness.protocol import wire
 
-if TYPE_CHECKING:
-    from harness.pipeline.http_store import Fetching
-
 DEFAULT_COMMAND = "posix_mq"
-_QUIET = 0.1  # seconds without a command after which none is on its way
+_QUIET = 0.1  # seconds: when no command has come for so long, no other is on its way
 
 
 class CacheWorkers:
@@ -31,7 +28,7 @@ class CacheWorkers:
 
     def __init__(
         self,
-        catalogue: "Directory | Locals | Cold | Fetching",
+        catalogue: Catalogue,
         transport: CommandTransport,
         scope: Scope,
         rendezvous_name: str,
@@ -39,22 +36,22 @@ class CacheWorkers:
         delay: float,
     ) -> None:
         self._find = catalogue.find
-        self._close = None if isinstance(catalogue, Directory | Locals | Cold) else os.close  # of what was found
+        self._caller_closes = catalogue.caller_closes
         self._delay = delay
         self._rendezvous = rendezvous_name
-        self._lanes = Lanes(rendezvous_name)
+        self._lanes = LaneEnds(rendezvous_name)
         self._stopping = False
-        self._last = 0.0  # when the latest command came, once it is stopping
+        self._last = 0.0  # when the latest command came; kept only once the cache is stopping
         self._busy = [False] * threads
         receivers = [transport.receiver(scope) for _ in range(threads)]
         for index, receiver in enumerate(receivers):
             threading.Thread(target=self._work, args=(index, receiver), daemon=True).start()
 
     def stop(self, grace: float) -> None:
-        """Refuse what still comes; return when nothing has come for a moment, or after `grace` seconds.
+        """Refuse what still comes; return when no command has come for a moment, or after `grace` seconds.
 
-        The proxies know by now that this cache is no more, but where there are any, commands may be on their way. So
-        may replies, where a transport has threads of its own: closing an end waits for them.
+        The proxies know by now that this cache has ended, but a command of theirs may still be on its way. So may a
+        reply of ours, where a transport has threads of its own: closing an end waits for them.
         """
         self._stopping = True
         quiet = _QUIET if proxies(self._rendezvous) else 0.0
@@ -73,7 +70,7 @@ class CacheWorkers:
                 record = receiver.receive()
             except TimeoutError:
                 continue
-            except Exception as error:  # noqa: BLE001  whatever a plugin raises: nobody may take it for a cache that serves
+            except Exception as error:  # noqa: BLE001  a plugin may raise anything: this cache does not serve any more
                 try:
                     console.say(f"the command channel failed: {type(error).__name__}: {error}")
                 finally:
@@ -108,13 +105,13 @@ class CacheWorkers:
             lane.close()
             raise
         finally:
-            if self._close is not None and fd >= 0:
-                self._close(fd)
+            if self._caller_closes and fd >= 0:
+                os.close(fd)
         self._lanes.put_back(name, lane)
 
 
-class OpenLane:
-    """This process's end of one lane. `answer`: see transfer.answerer_over."""
+class LaneEnd:
+    """This process's end of one lane. answer: see transfer.answerer_over."""
 
     def __init__(self, scope: Scope, sender: Sender | FileSender) -> None:
         self.directory = scope.directory
@@ -122,37 +119,38 @@ class OpenLane:
         self.close = sender.close
 
 
-class Lanes:
-    """The ends of lanes that this process has open and nobody is using. Opened once, at the lane's first command."""
+class LaneEnds:
+    """This process's ends of lanes. Each is opened at its lane's first command, and kept while no thread uses it."""
 
     def __init__(self, rendezvous_name: str) -> None:
         self._rendezvous = rendezvous_name
-        self._idle: dict[bytes, OpenLane] = {}
-        self._looked = 0.0  # for retired lanes, on the clock of time.monotonic()
+        self._idle: dict[bytes, LaneEnd] = {}
+        self._looked = 0.0  # when retired lanes were last looked for; time.monotonic()
 
-    def take(self, name: bytes) -> OpenLane:
-        """The lane that commands call `name`; one thread uses it until put_back. Raises OSError or ValueError."""
+    def take(self, name: bytes) -> LaneEnd:
+        """The end of the lane that commands call `name`, for one thread until put_back(). Raises OSError or
+        ValueError."""
         return self._idle.pop(name, None) or self._open(name)
 
-    def put_back(self, name: bytes, lane: OpenLane) -> None:
-        # The proxy may have sent the next command before this: then another thread has opened the lane once more.
+    def put_back(self, name: bytes, lane: LaneEnd) -> None:
+        # The proxy may have sent its next command meanwhile: then another thread has opened a second end.
         if self._idle.setdefault(name, lane) is not lane:
             lane.close()
 
     def close(self) -> None:
-        """Close those that nobody uses at this moment."""
+        """Close the ends that no thread is using."""
         self._close(list(self._idle))
 
-    def _open(self, name: bytes) -> OpenLane:
+    def _open(self, name: bytes) -> LaneEnd:
         self._close_retired()
         home, _, part = os.fsdecode(name).partition("/")
         place = rendezvous.foreign_scope(self._rendezvous, home, part, 0).directory
         timeout, text = rendezvous.read_note(f"{place}/{LANE}")
         scope = rendezvous.foreign_scope(self._rendezvous, home, part, timeout)
-        return OpenLane(scope, registry.data_transport(text).sender(scope))
+        return LaneEnd(scope, registry.data_transport(text).sender(scope))
 
     def _close_retired(self) -> None:
-        """A lane that is opened may take the place of one that its proxy has retired, or the proxy has gone."""
+        """Close the ends of lanes whose names are gone: their proxy has retired them, or has ended."""
         if (now := time.monotonic()) < self._looked + 1:
             return
         self._looked = now
@@ -185,12 +183,30 @@ def arguments() -> argparse.ArgumentParser:
         metavar="URL",
         help="fetch what is not in SOURCE from this HTTP origin, /path from URL/path, and keep it (off)",
     )
-    add("--store", default=None, metavar="DIR", help="keep it there, also for the next run (default: for this run)")
-    add("--store-size", type=console.size, default=1 << 30, metavar="BYTES", help="keep no more than that (1GiB)")
+    add(
+        "--store",
+        default=None,
+        metavar="DIR",
+        help="keep fetched files there, also for the next run (default: for this run)",
+    )
+    add(
+        "--store-size",
+        type=console.size,
+        default=1 << 30,
+        metavar="BYTES",
+        help="bytes of fetched files to keep at most (1GiB)",
+    )
     add("-t", dest="threads", type=console.positive, default=4, help="worker threads a process (%(default)s)")
     add("--processes", type=console.positive, default=1, help="worker processes (%(default)s)")
     add("--command", default=DEFAULT_COMMAND, metavar="NAME[:opt=val,...]", help="command transport (%(default)s)")
-    add("-d", dest="delay", type=console.count, default=0, metavar="MICROSECONDS", help="delay of each lookup")
+    add(
+        "-d",
+        dest="delay",
+        type=console.count,
+        default=0,
+        metavar="MICROSECONDS",
+        help="wait so long before each lookup (0)",
+    )
     add("--cold", action="store_true", help=COLD)
     console.add_common(parser)
     return parser
@@ -207,7 +223,6 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     transport = registry.command_transport(args.command)
-    catalogue: Directory | Locals | Cold | Fetching | None
     catalogue = own = None if args.source is None else open_source(args.source, args.cold)
     with ExitStack() as undo:
         home = supervisor.open_home(undo, args.name, CACHE)
@@ -215,7 +230,7 @@ def _run(args: argparse.Namespace) -> None:
             from harness.pipeline import http_session, http_store  # noqa: PLC0415  libcurl costs a sixth of the start
 
             where = args.store or f"{home.directory}/store"
-            kept = http_store.Store(
+            kept = http_store.HttpStore(
                 http_session.parse_url(args.origin, args.timeout),
                 where,
                 args.store_size,
@@ -237,9 +252,7 @@ def _run(args: argparse.Namespace) -> None:
         def ready() -> None:
             rendezvous.write_note(f"{home.directory}/{CHANNEL}", args.timeout, registry.describe(transport))
             origin_too = f", and from {kept.origin.url}" if args.origin is not None else ""
-            print(
-                f"simplecached: ready at rendezvous {args.name!r} over {registry.describe(transport)}{origin_too}",
-                flush=True,
-            )
+            text = f"ready at rendezvous {args.name!r} over {registry.describe(transport)}{origin_too}"
+            console.greet(args.json, text)
 
         supervisor.run(args.processes, serve, ready, lambda: rendezvous.unhold(serving), args.until_eof)

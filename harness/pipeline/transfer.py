@@ -1,7 +1,7 @@
 """Moves one reply over a lane, whatever the shapes of its ends: an answerer in the cache, a relay in the proxy.
 
 The content is never copied here: the cache reads the file into the memory that the transport lends, and the proxy
-sends from the memory that the transport hands out. What shape an end has is looked at once, when it is opened.
+sends from the memory that the transport hands out. The shape of an end is looked up once, when it is opened.
 Header and content may be written by several calls: the client's socket is corked, so they share segments.
 """
 
@@ -14,19 +14,19 @@ from typing import Protocol
 from harness.api import HEAD_BYTES, ClientGiver, FileSender, Receiver, Sender, SocketReceiver
 from harness.protocol.wire import decode_head, encode_head
 
-DRAIN_LIMIT = 64 << 20  # bytes of a reply that nobody wants; beyond it a new lane is cheaper
+DRAIN_LIMIT = 64 << 20  # bytes of a reply that are read although its client has gone; for more a new lane is cheaper
 
 Answerer = Callable[[int, int, int, int], None]
 
 
 class ClientGone(Exception):
-    """The client does not take its reply. The lane is at rest and can be used again."""
+    """The client did not take its reply. The lane is at rest and can be used again."""
 
 
 class Relay(Protocol):
-    """The proxy's side of one lane: `await_head`, then `pass_on`, once each a reply.
+    """The proxy's side of one lane. For each reply, call `await_head` once, then `pass_on` once.
 
-    Both raise OSError, EOFError or ValueError where the lane failed and cannot be used again.
+    Both raise OSError, EOFError or ValueError if the lane failed and cannot be used again.
     """
 
     def await_head(self, request_id: int) -> tuple[int, int]:
@@ -49,8 +49,9 @@ def relay_over(receiver: Receiver | SocketReceiver | ClientGiver) -> Relay:
 def answerer_over(sender: Sender | FileSender) -> Answerer:
     """The function (request id, status, fd, length) that sends one reply over `sender`.
 
-    The content is the first `length` bytes of `fd`; with length 0 there is none. It raises EOFError where the file
-    is shorter, OSError where the lane fails; either way the lane cannot be used again.
+    The content is the first `length` bytes of `fd`; with length 0 there is none. It raises EOFError if the file is
+    shorter,
+    OSError if the lane fails; either way the lane cannot be used again.
     """
     return partial(_send_file, sender) if isinstance(sender, FileSender) else partial(_fill, sender)
 
@@ -79,7 +80,7 @@ class CopyingRelay:
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._content = memoryview(b"")  # of the piece that bears the head
+        self._content = memoryview(b"")  # what follows the head in its piece
         self._length = 0
 
     def await_head(self, request_id: int) -> tuple[int, int]:
@@ -107,7 +108,7 @@ class CopyingRelay:
             _check_written(os.writev(sink, (header, piece)), len(header) + sent)
         except ConnectionError as error:
             gone = str(error)
-        piece.release()  # no view outlives its turn, not even in a traceback: it would keep the lane mapped
+        piece.release()  # a view that stayed, even in a traceback, would keep the lane mapped
         receiver.give_back()
         while sent < length and not (gone and length - sent > DRAIN_LIMIT):
             piece = receiver.take()
@@ -125,9 +126,9 @@ class CopyingRelay:
             raise ClientGone(gone)
 
     def spend(self, use: Callable[[memoryview], bool] | None) -> bool:
-        """Have `use` look at each piece of the content, instead of sending it; None: nobody looks.
+        """Call `use` with each piece of the content, instead of sending it; None: take the pieces and give them back.
 
-        Returns whether `use` said so of all pieces. Raises as pass_on.
+        Returns whether `use` returned true for all pieces. Raises as pass_on does, but not ClientGone.
         """
         receiver, length = self._receiver, self._length
         piece, self._content = self._content, memoryview(b"")
@@ -183,7 +184,7 @@ class SocketRelay:
 
 
 class HandOffRelay:
-    """Has the client answered by the cache: `give` goes before the command, `take_back` goes after a failure."""
+    """Lets the cache answer the client: call `give` before the command is sent, `take_back` after a failure."""
 
     def __init__(self, giver: ClientGiver) -> None:
         self._giver = giver
@@ -208,14 +209,14 @@ class HandOffRelay:
             raise ClientGone(str(error)) from None
 
     def take_back(self, client: int) -> bool:
-        """Whether the client is the proxy's again. If not, its connection ends, for whoever may have it."""
+        """Whether the client is the proxy's again. If not, its connection is ended here: the cache may have it."""
         if self._giver.take_back():
             return True
         connection = socket.socket(fileno=client)
         try:
             connection.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # the client was faster
+            pass  # the client has closed already
         finally:
             connection.detach()
         return False
@@ -225,9 +226,9 @@ class HandOffRelay:
 
 
 def _check_written(written: int, count: int) -> None:
-    """A blocking socket takes all, unless its SO_SNDTIMEO passes first, socket(7): then the client has stalled.
+    """Raises TimeoutError if a blocking socket took less than all: its SO_SNDTIMEO passed, socket(7).
 
-    So a client has one timeout for what a lane moves at a time, here as in the cache, which waits for as long for room.
+    So a client has one timeout for each piece that a lane moves. In the cache the sender waits as long for room.
     """
     if written < count:
         raise TimeoutError("the client stalled")

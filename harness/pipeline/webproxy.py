@@ -1,5 +1,4 @@
-"""The web proxy: a GETFILE server whose replies come from the cache, from an HTTP origin, or from its own files (the
-floor)."""
+"""`harness webproxy`: serves GETFILE clients from the cache, from an HTTP origin, or by itself (the floor)."""
 
 import argparse
 import os
@@ -9,26 +8,26 @@ from contextlib import ExitStack
 from harness import console, registry, supervisor
 from harness.api import send_file
 from harness.pipeline.cache_link import open_proxy_home, wait_for_cache
-from harness.pipeline.catalogue import COLD, Cold, Directory, Locals, open_source
+from harness.pipeline.catalogue import COLD, Catalogue, open_source
 from harness.pipeline.from_cache import CacheBackend
 from harness.pipeline.gfserver import CONGESTION, SYSTEM, Backend, Handler, Server, listen
 from harness.protocol import getfile
 from harness.protocol.dialects import DIALECTS, Dialect
 
 DEFAULT_DATA = "posix_shm"
-STRATEGIES = ("head-then-get", "single-get", "buffered")  # of getting a file from an HTTP origin
+STRATEGIES = ("head-then-get", "single-get", "buffered")  # ways to get a file from an HTTP origin
 
 
 class DirectBackend:
-    """Serves files by itself with sendfile(2): what every other figure is read against."""
+    """Serves files by itself with sendfile(2): the floor that every other figure is read against."""
 
-    def __init__(self, catalogue: Directory | Locals | Cold, timeout: float, dialect: Dialect) -> None:
+    def __init__(self, catalogue: Catalogue, timeout: float, dialect: Dialect) -> None:
         self._find = catalogue.find
         self._timeout = timeout
         self._ok_header, self._refusal_header = dialect.OK_HEADER, dialect.refusal_header
 
     def handler(self) -> Handler:
-        """The handler of any worker thread: there is nothing to own."""
+        """The handler of every worker thread: they share it."""
         return self._handle
 
     def close(self) -> None:
@@ -62,7 +61,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("-t", dest="threads", type=console.positive, default=4, help="worker threads a process (%(default)s)")
     add("--processes", type=console.positive, default=1, help="worker processes (%(default)s)")
-    add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE, towards clients (%(default)s)")
+    add("--dialect", choices=DIALECTS, default="getfile", help="dialect of GETFILE that clients speak (%(default)s)")
     add(
         "--congestion",
         default=CONGESTION,
@@ -81,7 +80,7 @@ def arguments() -> argparse.ArgumentParser:
         "--strategy",
         choices=STRATEGIES,
         default="single-get",
-        help="with -s: ask for the length first, pass on what one GET brings, or collect that first (%(default)s)",
+        help="with -s: ask for the length first, pass on what one GET brings, or collect it first (%(default)s)",
     )
     add("--reuse", action=argparse.BooleanOptionalAction, default=True, help="with -s: keep connections to the origin")
     add(
@@ -89,16 +88,21 @@ def arguments() -> argparse.ArgumentParser:
         type=console.size,
         default=1 << 20,
         metavar="BYTES",
-        help="with -s: how much of a body that has to be collected is kept in memory, the rest in a file (1MiB)",
+        help="with -s: bytes of a collected body that are kept in memory; the rest is kept in a file (1MiB)",
     )
     add(
         "--largest",
         type=console.size,
         default=4 << 30,
         metavar="BYTES",
-        help="with -s: the largest body that is collected (4GiB); a larger one is an ERROR",
+        help="with -s: the largest body that is collected (4GiB); a larger one is answered with ERROR",
     )
-    add("--spool", default="/var/tmp", metavar="DIR", help="with -s: where that file is, without a name (%(default)s)")  # noqa: S108
+    add(
+        "--spool",
+        default="/var/tmp",  # noqa: S108  not /tmp: that may be memory
+        metavar="DIR",
+        help="with -s: directory of that file, which has no name (%(default)s)",
+    )
     add_lanes(parser)
     console.add_common(parser)
     return parser
@@ -120,22 +124,22 @@ def add_lanes(parser: argparse.ArgumentParser) -> None:
         type=console.size,
         default=None,
         metavar="CHUNK_BYTES",
-        help="bytes that a lane moves at a time, such as 65536 or 64KiB (default: the transport's); a client has "
-        "--timeout to take so many",
+        help="bytes that a lane moves at a time, such as 65536 or 64KiB (default: the transport's); a client must take "
+        "so many within --timeout",
     )
     add("--data", default=DEFAULT_DATA, metavar="NAME[:opt=val,...]", help="data transport (%(default)s)")
     add(
         "--command",
         default=None,
         metavar="NAME[:opt=val,...]",
-        help="command transport that the cache must have (default: whichever it has)",
+        help="command transport that the cache must have (default: any)",
     )
     add(
         "--wait",
         type=console.seconds_or_0,
         default=30.0,
         metavar="SECONDS",
-        help="how long to wait for a cache at the start (%(default)g); with 0 a proxy starts without one",
+        help="seconds to wait for a cache at the start (%(default)g); with 0 a proxy starts without one",
     )
 
 
@@ -160,14 +164,14 @@ def _run(args: argparse.Namespace) -> None:
             def backend(_: int) -> Backend:
                 return DirectBackend(catalogue, args.timeout, dialect)
         elif args.server is not None:
-            from harness.pipeline import http_session  # noqa: PLC0415  libcurl costs a sixth of the start
+            from harness.pipeline import from_http, http_session  # noqa: PLC0415  libcurl costs a sixth of the start
 
             source = http_session.parse_url(args.server, args.timeout, args.reuse)
-            bounds = http_session.Bounds(args.memory, args.largest, args.spool)
+            bounds = from_http.Bounds(args.memory, args.largest, args.spool)
             what = f"{source.url} by {args.strategy}"
 
             def backend(_: int) -> Backend:
-                return http_session.OriginBackend(source, args.strategy, bounds, args.timeout, dialect)
+                return from_http.HttpBackend(source, args.strategy, bounds, args.timeout, dialect)
         else:
             lanes = args.lanes or args.processes * args.threads
             if lanes < args.processes:
@@ -184,9 +188,13 @@ def _run(args: argparse.Namespace) -> None:
                 return CacheBackend(home, args.name, data, slots, args.timeout, dialect)
 
         host, port = listener.getsockname()[:2]
+
+        def ready() -> None:
+            console.greet(args.json, f"listening on {host}:{port}, serving {what}", host=host, port=port)
+
         supervisor.run(
             args.processes,
             lambda process: Server(listener, args.threads, backend(process), args.timeout, dialect),
-            lambda: print(f"webproxy: listening on {host}:{port}, serving {what}", flush=True),
+            ready,
             until_eof=args.until_eof,
         )

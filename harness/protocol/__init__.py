@@ -1,1 +1,1 @@
-"""The bytes on the wire: pure functions, no I/O."""
+"""The bytes on the wire: pure functions without I/O."""

@@ -1,4 +1,4 @@
-"""The dialects of GETFILE by name, and what each offers as a module."""
+"""The dialects of GETFILE by name, and what the module of a dialect offers."""
 
 from typing import Final, Protocol
 
@@ -6,9 +6,10 @@ from harness.protocol import getfile, gios
 
 
 class Dialect(Protocol):
-    """HEADER_LIMIT: bytes that a request may have. OK_HEADER: what precedes content, % its length in bytes.
+    """The module of a dialect.
 
-    CLIENT_CLOSES_FIRST: who ends the connection after a whole reply; the server, where it is not the client.
+    HEADER_LIMIT: the most bytes that a request may have. OK_HEADER: what precedes content, % its length in bytes.
+    CLIENT_CLOSES_FIRST: whether the client closes the connection first after a whole reply; otherwise the server does.
     """
 
     @property

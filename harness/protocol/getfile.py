@@ -5,12 +5,12 @@ r"""GETFILE between client and proxy, dialect `getfile`: pure functions on bytes
              | "GETFILE " ("FILE_NOT_FOUND" | "ERROR" | "INVALID") CRLF CRLF
 
 Laws:
-- A parser is given all that has arrived so far. It returns None while more is needed, raises `Malformed`
-  as soon as no continuation can be valid, and never looks past the blank line: what follows is content.
+- A parser takes all bytes that have arrived so far. It returns None while more are needed, raises `Malformed` as soon
+  as no continuation can be valid, and never looks past the blank line: what follows is content.
 - A header is at most 4096 bytes, the blank line included; a length is an unsigned 64-bit decimal.
 - One request a connection; the server closes.
 
-A further dialect is a sibling module with the same functions and constants: dialects.Dialect.
+Another dialect is a module beside this one with the same functions and constants: dialects.Dialect.
 """
 
 import re
@@ -38,7 +38,7 @@ _REFUSAL_HEADERS: Final = {status: f"GETFILE {status}\r\n\r\n".encode() for stat
 
 
 class Malformed(ValueError):
-    """Bytes that no continuation can make a valid header."""
+    """These bytes are not the beginning of any valid header."""
 
 
 class Reply(NamedTuple):
@@ -50,7 +50,7 @@ class Reply(NamedTuple):
 
 
 def encode_request(path: str) -> bytes:
-    """The request for `path`. Raises Malformed where the server half would."""
+    """The request for `path`. Raises Malformed if parse_request would."""
     request = b"GETFILE GET " + path.encode("utf-8", "surrogateescape") + END
     if parse_request(request) is None:
         raise Malformed("a path cannot hold a blank line")
@@ -64,7 +64,7 @@ def parse_request(data: bytes) -> bytes | None:
     """
     end = data.find(END)
     if end < 0:
-        # `\r`, `\n` may be the beginning of the blank line: only what stands before it is judged yet.
+        # `\r`, `\n` at the end may begin the blank line: only what stands before them is judged.
         path = data[12:].rstrip(b"\r\n")
         if len(data) > HEADER_LIMIT - 1:
             raise Malformed(f"no blank line within {HEADER_LIMIT} bytes")
@@ -98,10 +98,11 @@ def parse_reply(data: bytes) -> Reply | None:
 def match_reply(
     data: bytes, whole: re.Pattern[bytes], lines: Iterable[bytes], length_so_far: re.Pattern[bytes]
 ) -> Reply | None:
-    """parse_reply of any dialect.
+    """parse_reply for any dialect.
 
-    whole: a header; its groups are the length, and the status of a refusal. lines: what may have come in part.
-    length_so_far: a header up to somewhere behind the first digit of its length.
+    whole: matches a whole header; its groups are the length, and the status of a refusal. lines: the fixed beginnings
+    of headers, of which any part may have come. length_so_far: matches a header that is cut behind the first digit of
+    its length.
     """
     if match := whole.match(data):
         if match[1] is None:

@@ -6,9 +6,9 @@ r"""GETFILE as the prebuilt programs of the course speak it, dialect `gios`: pur
              | "GETFILE " ("FILE_NOT_FOUND" | "ERROR") " 0" LF
 
 Laws:
-- A parser is given all that has arrived so far, and returns or raises as its sibling in `getfile` does.
-- A request is at most 127 bytes. It ends with its first LF: whatever comes after that says nothing.
-- There is no INVALID: what is no request is answered with ERROR.
+- A parser takes all bytes that have arrived so far, and returns or raises as the one in `getfile` does.
+- A request is at most 127 bytes. It ends with its first LF: bytes after that are ignored.
+- There is no INVALID: bytes that are no request are answered with ERROR.
 - One request a connection; the client closes when it has `length` bytes, and the server waits for that.
 """
 
@@ -31,7 +31,7 @@ _REFUSAL_HEADERS: Final = {FILE_NOT_FOUND: _REFUSALS[0], ERROR: _REFUSALS[1], IN
 
 
 def encode_request(path: str) -> bytes:
-    """The request for `path`. Raises Malformed where the server half would."""
+    """The request for `path`. Raises Malformed if parse_request would."""
     request = b"GETFILE GET " + path.encode("utf-8", "surrogateescape") + b"\r\n\r\n"
     if len(request) > HEADER_LIMIT:
         raise Malformed(f"a request of {len(request)} bytes; the dialect gios ends at {HEADER_LIMIT}")

@@ -1,10 +1,10 @@
-"""What proxy and cache say to each other: the command record and the head of a reply. Pure functions on bytes.
+"""What proxy and cache send each other: the command record and the head of a reply. Pure functions on bytes.
 
 A command is one record of COMMAND_BYTES: atomic on a pipe (<= PIPE_BUF, pipe(7)), fits any queue, needs no
 framing. It names the request, the lane that waits for the reply, and the path. A reply is HEAD_BYTES of head,
 then the content.
 
-The head is 64 bytes although it needs 24, so that content behind it lies at 64 modulo the page size. Where a
+The head is 64 bytes although it needs 24, so that content behind it lies at 64 modulo the page size. If a
 copy's destination is 1 to 31 bytes ahead of its source modulo 4096, `rep movsb` on Zen 3 falls from 17 GB/s to
 2 (measured, docs/decisions/0002).
 """
@@ -35,26 +35,26 @@ class Command(NamedTuple):
 
 
 def encode_command(request_id: int, lane: bytes, path: bytes) -> bytes:
-    """A record of COMMAND_BYTES. Raises ValueError where lane and path are over TEXT_BYTES together."""
+    """A record of COMMAND_BYTES. Raises ValueError if lane and path together are over TEXT_BYTES."""
     if len(lane) + len(path) > TEXT_BYTES:
         raise ValueError(f"a path of {len(path)} bytes does not fit a command (room for {TEXT_BYTES - len(lane)})")
     return _COMMAND.pack(request_id, len(lane), len(path), lane + path)
 
 
 def decode_command(record: bytes) -> Command:
-    """The fields of a record. Raises ValueError where it is not one."""
+    """The fields of a record. Raises ValueError if it is not a command."""
     if len(record) != COMMAND_BYTES:
         raise ValueError(f"a command of {len(record)} bytes instead of {COMMAND_BYTES}")
     request_id, lane, path, text = _COMMAND.unpack(record)
     if lane + path > TEXT_BYTES:
-        raise ValueError("a command whose text lengths are over its room")
+        raise ValueError(f"a command with {lane + path} bytes of text; it has room for {TEXT_BYTES}")
     return Command(request_id, text[:lane], text[lane : lane + path])
 
 
 def decode_head(data: bytes | bytearray | memoryview) -> tuple[int, int, int]:
     """(request id, status, content length in bytes) at the front of `data`, which is at least HEAD_BYTES long.
 
-    Raises ValueError where it cannot be a head.
+    Raises ValueError if it cannot be a head.
     """
     request_id, status, length = _HEAD.unpack_from(data)
     if status > STATUS_ERROR or (status and length):
