@@ -5,8 +5,6 @@ import os
 import re
 import secrets
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -68,10 +66,10 @@ def test_one_wrong_byte_is_found_by_the_checksum_and_by_the_warm_up(pipeline, da
     code, result, errors = ask(pipeline, paths, "--data", data, "--verify", other, "--sink", "checksum", "-r", 10)
     assert (code, errors) == (1, "")
     assert (result["OK"], result["wrong"]) == (5, 5)
-    code, result, errors = ask(pipeline, paths, "--data", data, "--verify", other, "--warmup", 0.05, "-r", 10)
+    code, result, errors = ask(pipeline, paths, "--data", data, "--verify", other, "--warmup", 0.3, "-r", 10)
     assert (code, result) == (1, None)
-    assert "warm-up: not every reply was OK: " in errors
-    assert " wrong" in errors
+    right, wrong = map(int, re.search(r"warm-up: not every reply was OK: (\d+) OK, (\d+) wrong\n", errors).groups())
+    assert right - 1 <= wrong <= right  # the two files in turn, of which one is wrong
 
 
 @pytest.mark.parametrize("data", SHAPES)
@@ -91,52 +89,14 @@ def test_a_file_that_is_not_there_costs_no_other_request_anything(pipeline, data
         assert result["content_bytes"] == 50_000
 
 
-def test_it_waits_at_the_gate_and_reports_as_the_client_does(pipeline):
-    path = pipeline.write("file", b"content")
-    pipeline.cache()
-    workload = pipeline.directory / "workload.txt"
-    workload.write_text(f"{path}\n")
-    command = [
-        sys.executable,
-        "-m",
-        "harness",
-        "lane",
-        "-w",
-        str(workload),
-        "--seconds",
-        "0.3",
-        "--warmup",
-        "0.1",
-        "--gate",
-        "--json",
-    ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as lane:
-        assert lane.stdout.readline() == "warm\n"
-        time.sleep(0.2)
-        begun = time.monotonic()
-        lane.stdin.write("go\n")
-        assert lane.stdout.readline() == "done\n"
-        assert 0.25 < time.monotonic() - begun < 2
-        with open(f"/proc/{lane.pid}/task/{lane.pid}/children") as children:
-            (worker,) = children.read().split()
-        assert len(os.listdir(f"/proc/{worker}/task")) == 3  # still there to be looked at
-        lane.stdin.write("end\n")
-        result = json.loads(lane.stdout.readline())
-        assert lane.wait(10) == 0
-    assert 0.25 < result["seconds"] < 1
-    proxy = pipeline.proxy()
-    _, output = pipeline.client(proxy.port, [path], "-r", 1, "--json")
-    assert list(json.loads(output)) == list(result)
+def serves(cache, sleeps=300):
+    """Whether the cache gets to serve requests: its workers have gone to sleep as often as only requests make them."""
 
-
-def served(cache):
-    """Whether the cache gets to serve requests: its workers have gone to sleep as often as only these make them."""
-
-    def sleeps(pid):
+    def slept(pid):
         counts = [Path(f"/proc/{pid}/task/{task}/status").read_text() for task in os.listdir(f"/proc/{pid}/task")]
         return sum(int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", one)[1]) for one in counts)
 
-    return eventually(lambda: sum(map(sleeps, cache.children())) > 300)
+    return eventually(lambda: sum(map(slept, cache.children())) > sleeps)
 
 
 @pytest.mark.parametrize("data", [*SHAPES, "fifo", "splice"])
@@ -144,12 +104,12 @@ def test_a_killed_cache_is_counted_as_errors_and_the_end_comes_in_time(pipeline,
     path = pipeline.write("file", os.urandom(1 << 20))
     cache = pipeline.cache("--processes", 2)
     lane = start(pipeline, [path], "--data", data, "-t", 2, "--seconds", 60, "--timeout", 0.5)
-    assert served(cache)
+    assert serves(cache)
     for pid in (cache.pid, *cache.children()):
         os.kill(pid, signal.SIGKILL)
     cache.wait()
     begun = time.monotonic()
-    result = json.loads(lane.line())  # nobody comes in its place, so nothing is left to be measured
+    result = json.loads(lane.line())  # no other cache takes its place, so the lane ends
     assert time.monotonic() - begun < 5
     assert lane.wait() == 1
     assert result["OK"] > 10
@@ -164,20 +124,22 @@ def test_a_killed_cache_is_counted_as_errors_and_the_end_comes_in_time(pipeline,
 def test_a_lane_that_failed_is_replaced_and_the_next_cache_serves_the_next_request(pipeline, data):
     path = pipeline.write("file", os.urandom(1 << 20))
     cache = pipeline.cache()
-    arguments = ["--sink", "checksum", "--verify", pipeline.files, "--timeout", 0.6, "--seconds", 6]
+    arguments = ["--sink", "checksum", "--verify", pipeline.files, "--timeout", 1.5, "--seconds", 60]
     lane = start(pipeline, [path], "--data", data, *arguments)
-    assert served(cache)
+    assert serves(cache)
     (worker,) = cache.children()
-    os.kill(worker, signal.SIGSTOP)  # with a reply under way, as like as not
-    time.sleep(0.9)
+    os.kill(worker, signal.SIGSTOP)  # most likely with a reply under way
+    time.sleep(1.8)
     os.kill(worker, signal.SIGCONT)
     assert cache.stop() == 0
-    pipeline.cache()
+    following = pipeline.cache()
+    assert serves(following, sleeps=100)  # more than it sleeps in that time without requests
+    assert following.stop() == 0  # no other cache takes its place, so the lane ends
     result = json.loads(lane.line())
     assert lane.wait() == 1
     assert 1 <= result["ERROR"] == result["requests"] - result["OK"], lane.errors  # a cache that ends refuses, too
-    assert result["OK"] > 100
-    assert result["latency_max_us"] < 4.5e6
+    assert result["OK"] > 50
+    assert 1.4e6 < result["latency_max_us"] < 4.5e6
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -282,18 +244,17 @@ def test_bad_arguments_get_one_clear_line(base, tmp_path, arguments, code, messa
     (tmp_path / "workload.txt").write_text("/nowhere\n")
     result = harness("lane", *(tmp_path / "workload.txt" if one == "WORKLOAD" else one for one in arguments))
     assert (result.returncode, result.stdout) == (code, "")
-    told = [line for line in result.stderr.splitlines() if line.startswith(("lane: ", "harness lane: "))]
-    told = [line for line in told if "waiting for a cache" not in line]
-    assert len(told) == 1
-    assert message in told[0]
+    lines = [line for line in result.stderr.splitlines() if line.startswith(("lane: ", "harness lane: "))]
+    (line,) = (line for line in lines if "waiting for a cache" not in line)
+    assert message in line
 
 
-def test_a_lane_that_cannot_be_made_is_told_in_one_line(pipeline):
+def test_a_lane_that_cannot_be_made_is_reported_in_one_line(pipeline):
     pipeline.cache()
     code, result, errors = ask(pipeline, ["/x"], "--data", "fifo:pipe_size=1GiB", "-r", 1)
     assert (code, result) == (1, None)
-    assert "lane 1 of 1 over fifo: pipe_size=1073741824" in errors
-    assert "Traceback" not in errors
+    (line,) = (line for line in errors.splitlines() if "a process ended before it could warm up" not in line)
+    assert line.startswith("lane: lane 1 of 1 over fifo: pipe_size=1073741824")
 
 
 @pytest.mark.parametrize("data", SHAPES)
@@ -318,3 +279,4 @@ def test_what_a_lane_has_none_of_is_refused_in_one_line(base, bad):
     row = apart.run(apart.Spec(scope="lane", **bad), results.Trial(trial=1))
     assert (row.status, row.requests) == ("refused", 0)
     assert row.reason.startswith("scope lane: a lane leads to a cache, and each request waits for its reply")
+    assert "\n" not in row.reason

@@ -459,7 +459,7 @@ def test_a_client_at_a_gate_ends_early_where_whoever_holds_the_gate_does(pipelin
     ]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as client:
-        assert client.stdout.readline() == "warm\n"
+        assert client.stdout.readline() == '{"ready": "gfclient"}\n'
         if gone_on:
             client.stdin.write("go\n")
         client.stdin.close()

@@ -25,14 +25,14 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--gate",
         action="store_true",
-        help="let the program that starts this one decide when: print `warm` after the warm-up, and wait "
-        "for a line on standard input; print `done` when the requests have ended, and wait for another; end "
+        help='let the program that starts this one decide when: print {"ready": PROGRAM} after the warm-up, and wait '
+        'for a line on standard input; print {"done": true} when the requests have ended, and wait for another; end '
         "early where standard input ends",
     )
     add(
         "--live",
         action="store_true",
-        help="with --gate: print `tick` and JSON each second: what has come until then",
+        help='with --gate: print {"tick": {...}} each second, with what has come until then',
     )
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument("-r", dest="requests", type=console.positive, help="requests in all")

@@ -2,8 +2,12 @@
 
 Each process writes one byte to a pipe when its warm-up is complete, and another when its requests have ended.
 
-With a gate, the program that started the load decides when. It reads a line `warm` or `done` from standard output, and
-answers with a line, whose text does not matter, on standard input.
+With a gate, the program that started the load decides when. It reads one JSON object a line from standard output, and
+answers the first and the last with a line on standard input, whose text does not matter:
+
+    {"ready": "gfclient"}   all processes are warm; their requests begin when it answers
+    {"tick": {...}}         each second while they run, where there is a `progress`: what has come until then
+    {"done": true}          all requests have ended; the processes stay until it answers, for it to read their usage
 """
 
 import gc
@@ -31,10 +35,10 @@ _CHECK = 0.25  # seconds between checks whether the parent still runs
 def run_processes(
     count: int, work: Work, gate: str = "", progress: Callable[[int], dict[str, float]] | None = None
 ) -> int:
-    """Run `work(0, ...)` ... `work(count - 1, ...)`, each in a process of its own, until all have ended.
+    """Run `work(0, ...)` to `work(count - 1, ...)`, each in a process of its own, until all have ended.
 
-    gate: the program's name, where the program that started it has the gate; "": there is no gate.
-    progress: what to print each second, given the time at which the requests began.
+    gate: the program's name, for `ready`; "": there is no gate. progress: returns what to print each second, given the
+    time at which the requests began.
 
     Returns when the requests began, ns on the clock of time.monotonic_ns(). Raises Failure where a process ends early,
     or standard input does.
@@ -43,28 +47,31 @@ def run_processes(
     try:
         processes.await_each("warm up")
         if gate:
-            print("warm", flush=True)
+            _print({"ready": gate})
             if not sys.stdin.readline():
                 raise console.Failure("standard input ended before the line that starts the load")
         begun = time.monotonic_ns()
         processes.start()
-        processes.await_each(
-            "finish", (lambda: print("tick", json.dumps(progress(begun)), flush=True)) if progress else None
-        )
+        processes.await_each("finish", (lambda: _print({"tick": progress(begun)})) if progress else None)
         if gate:
-            print("done", flush=True)
+            _print({"done": True})
             sys.stdin.readline()
     finally:
         processes.end()
     return begun
 
 
+def _print(message: dict[str, object]) -> None:
+    print(json.dumps(message), flush=True)
+
+
 class _Processes:
+    """The processes as their parent has them, from construction to end()."""
+
     def __init__(self, count: int, work: Work, gate: bool) -> None:
         self._poll = select.poll()
         if gate:
-            # POLLHUP, poll(2): the program that has the gate has gone
-            self._poll.register(sys.stdin.fileno(), 0)
+            self._poll.register(sys.stdin.fileno(), 0)  # POLLHUP, poll(2): the program with the gate has ended
         self._reports: list[int] = []
         go_ahead, self._go_ahead = os.pipe2(os.O_CLOEXEC)
         self._children: dict[int, int] = {}  # pids by pidfd
@@ -87,7 +94,7 @@ class _Processes:
     def await_each(self, what: str, each_second: Callable[[], None] | None = None) -> None:
         """Wait for a byte of each process. Raises Failure where a process ends without it, or standard input does.
 
-        what: that the byte says the process has done, for the message.
+        what: that the byte reports, for the message: `warm up`.
         """
         due = time.monotonic() + 1
         for report in self._reports:
