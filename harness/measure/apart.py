@@ -258,7 +258,7 @@ def _measure(
             f"--{spec.sink}",
             *load,
         )
-    client.expect("warm", _START + spec.warmup)
+    client.expect('{"ready": ', _START + spec.warmup)
     processes = {"client": client.pids(), **{role: program.pids() for role, program in servers.items()}}
     if "origin" in servers:  # it may be an nginx, which has workers of its own
         processes["origin"] += [pid for child in servers["origin"].pids()[1:] for pid in _children(child)]
@@ -290,13 +290,13 @@ def _await_end(spec: Spec, client: "_Program", processes: Mapping[str, Sequence[
     # In an open loop what was due in time may be sent until a request's timeout has passed, and then takes its own.
     deadline = time.monotonic() + (_LONG if spec.requests else spec.seconds) + 2 * _REQUEST + 5
     if not live:
-        client.expect("done", deadline - time.monotonic())
+        client.expect('{"done": ', deadline - time.monotonic())
         return
     last = {"seconds": 0.0, "requests": 0.0, "content_bytes": 0.0}
     looked, cpu = time.monotonic(), Cpu()
     cpu.begin(processes, "")
-    while (line := client.expect(("tick ", "done"), deadline - time.monotonic())) != "done":
-        now = json.loads(line.removeprefix("tick "))
+    beginnings = ('{"tick": ', '{"done": ')
+    while now := json.loads(client.expect(beginnings, deadline - time.monotonic())).get("tick"):
         passed = max(now["seconds"] - last["seconds"], 1e-9)
         told = {
             "requests": now["requests"],
