@@ -66,7 +66,7 @@ def test_one_wrong_byte_is_found_by_the_checksum_and_by_the_warm_up(pipeline, da
     code, result, errors = ask(pipeline, paths, "--data", data, "--verify", other, "--sink", "checksum", "-r", 10)
     assert (code, errors) == (1, "")
     assert (result["OK"], result["wrong"]) == (5, 5)
-    code, result, errors = ask(pipeline, paths, "--data", data, "--verify", other, "--warmup", 0.05, "-r", 10)
+    code, result, errors = ask(pipeline, paths, "--data", data, "--verify", other, "--warmup", 0.3, "-r", 10)
     assert (code, result) == (1, None)
     right, wrong = map(int, re.search(r"warm-up: not every reply was OK: (\d+) OK, (\d+) wrong\n", errors).groups())
     assert right - 1 <= wrong <= right  # the two files in turn, of which one is wrong
@@ -124,20 +124,22 @@ def test_a_killed_cache_is_counted_as_errors_and_the_end_comes_in_time(pipeline,
 def test_a_lane_that_failed_is_replaced_and_the_next_cache_serves_the_next_request(pipeline, data):
     path = pipeline.write("file", os.urandom(1 << 20))
     cache = pipeline.cache()
-    arguments = ["--sink", "checksum", "--verify", pipeline.files, "--timeout", 0.6, "--seconds", 6]
+    arguments = ["--sink", "checksum", "--verify", pipeline.files, "--timeout", 1.5, "--seconds", 60]
     lane = start(pipeline, [path], "--data", data, *arguments)
     assert serves(cache)
     (worker,) = cache.children()
     os.kill(worker, signal.SIGSTOP)  # most likely with a reply under way
-    time.sleep(0.9)
+    time.sleep(1.8)
     os.kill(worker, signal.SIGCONT)
     assert cache.stop() == 0
-    assert serves(pipeline.cache(), sleeps=100)  # more than it sleeps in that time without requests
+    following = pipeline.cache()
+    assert serves(following, sleeps=100)  # more than it sleeps in that time without requests
+    assert following.stop() == 0  # no other cache takes its place, so the lane ends
     result = json.loads(lane.line())
     assert lane.wait() == 1
     assert 1 <= result["ERROR"] == result["requests"] - result["OK"], lane.errors  # a cache that ends refuses, too
     assert result["OK"] > 50
-    assert result["latency_max_us"] < 4.5e6
+    assert 1.4e6 < result["latency_max_us"] < 4.5e6
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
