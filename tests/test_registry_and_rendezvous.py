@@ -1,6 +1,7 @@
 """Transports by name and option, and what a killed program leaves."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,3 +219,60 @@ def test_memory_that_there_is_no_room_for_is_refused_before_anything_starts(home
     transport = registry.data_transport("posix_shm:chunk=65536GiB,depth=1")
     with pytest.raises(OSError, match="1 slots of"), transport.provision(home.scope("lane", 1.0)):
         pass
+
+
+TYPED = """
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from harness.api import DataTransport, FileSender, Receiver, Scope, StreamReceiver, hookimpl, tcp_listener
+
+
+@dataclass(frozen=True)
+class Mine(DataTransport):
+    name = "mine"
+    floor = True
+    chunk: int = 4096
+
+    @contextmanager
+    def provision(self, scope: Scope) -> Iterator[None]:
+        yield
+
+    def receiver(self, scope: Scope) -> Receiver:
+        return StreamReceiver(tcp_listener(scope.path("port"), scope.timeout), self.chunk, scope.timeout)
+
+    def sender(self, scope: Scope) -> FileSender:
+        raise NotImplementedError
+
+
+@hookimpl
+def data_transports() -> list[type[DataTransport]]:
+    return [Mine]
+"""
+
+
+MISTAKES = {
+    "attribute": ("scope.timeout)", "scope.seconds)", '"Scope" has no attribute "seconds"'),
+    "flag": ("floor = True", 'floor = "yes"', "Incompatible types in assignment"),
+    "end": ("FileSender:", "int:", 'incompatible with return type "Sender | FileSender"'),
+}
+
+
+def test_an_author_gets_the_types_of_the_contract(tmp_path):
+    (tmp_path / "right.py").write_text(TYPED)
+    for name, (right, wrong, _) in MISTAKES.items():
+        (tmp_path / f"{name}.py").write_text(TYPED.replace(right, wrong))
+    mypy = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "right.py",
+        *(f"{name}.py" for name in MISTAKES),
+    ]
+    result = subprocess.run(mypy, capture_output=True, text=True, check=False, timeout=110, cwd=tmp_path)
+    assert not [line for line in result.stdout.splitlines() if line.startswith("right.py")], result.stdout
+    for name, (*_, message) in MISTAKES.items():
+        assert re.search(rf"^{name}\.py:.*{re.escape(message)}", result.stdout, re.M), result.stdout + result.stderr
