@@ -1,5 +1,4 @@
-"""Writes docs/transports.md: what each transport says of itself, and what strace(1) counts for a reply of 1 MiB, and
-for a command.
+"""Writes docs/transports.md: what strace(1) counts for a reply of 1 MiB and for a command, and where each file is.
 
     .venv/bin/python benchmarks/describe_transports.py > docs/transports.md
 
@@ -21,59 +20,93 @@ from harness.api import CommandTransport, DataTransport
 
 REQUESTS = 20
 SIZE = 1 << 20
-COPYING = {
-    "read",
-    "pread64",
-    "readv",
-    "preadv",
-    "preadv2",
-    "recvfrom",
-    "recvmsg",
-    "write",
-    "pwrite64",
-    "writev",
-    "sendto",
-    "sendmsg",
-    "mq_timedreceive",
-    "msgrcv",
-}
-SIZED = re.compile(r' (?:mq_timedsend|msgsnd)\(.*[".}], (\d+), ')  # these return 0, and say their size before
+READING = ["read", "pread64", "readv", "preadv", "preadv2", "recvfrom", "recvmsg", "mq_timedreceive", "msgrcv"]
+WRITING = ["write", "pwrite64", "writev", "sendto", "sendmsg"]
+COPYING = {*READING, *WRITING}
+SIZED = re.compile(r' (?:mq_timedsend|msgsnd)\(.*[".}], (\d+), ')  # these return 0; their size is an argument
 IDLE = {"futex", "rt_sigtimedwait", "getppid", "restart_syscall", "clock_nanosleep", "flock"}
+HEAD = """\
+# The transports
+
+Written by `benchmarks/describe_transports.py`.
+
+The docstring of each file says how a byte travels, what happens when a peer is killed, and which limits of the system
+apply. Follow the link, or read it with `python -m pydoc transports.fifo`. `harness plugins` shows which transports work
+on this machine, with their options."""
+REPLY = f"""\
+## One reply of 1 MiB, counted by strace over {REQUESTS} replies
+
+System calls of a request at each end, and bytes copied between kernel and process in MiB. Commands go over
+`posix_mq`, and the client's connection is the same for all: accept, read, close at the proxy. Waiting on a
+semaphore is not counted (futex), nor what a queue's Python package copies within the process.
+
+| data transport | cache: calls | cache: MiB copied | proxy: calls | proxy: MiB copied |
+|---|--:|--:|--:|--:|"""
+COMMAND = f"""\
+## One command, counted by strace over {REQUESTS} requests for a file of a byte
+
+As above, with data over `null`. The calls of `null` are included, and so are those for the file that the cache looks up
+and for the client's connection. A command is a record of 512 bytes.
+
+| command transport | cache: calls | cache: bytes copied | proxy: calls | proxy: bytes copied |
+|---|--:|--:|--:|--:|"""
 
 
 def main() -> int:
+    """Measure, and print the page. Returns the exit code."""
     if shutil.which("strace") is None:
         print("strace is not installed: apt-get install strace", file=sys.stderr)
         return 1
-    # Strangers' have pages of their own.
-    ours = [one for one in registry.defaults() if type(one).__module__.startswith("transports.")]
-    print("# The transports\n\nWritten by `benchmarks/describe_transports.py`. `harness plugins`: what works here.\n")
-    print("What each says of itself follows: the path of a byte, what becomes of killed peers, and the limits.\n")
-    print(f"## One reply of 1 MiB, counted by strace over {REQUESTS} replies\n")
-    print("System calls of a request at each end, and bytes copied between kernel and process in MiB. Commands go over")
-    print("`posix_mq`, and the client's connection is the same for all: accept, read, close at the proxy. Waiting on a")
-    print("semaphore is not counted (futex), nor what a queue's Python package copies within the process.\n")
-    print("| data transport | cache: calls | cache: MiB copied | proxy: calls | proxy: MiB copied |")
-    print("|---|--:|--:|--:|--:|")
-    for name in sorted([*(one.name for one in ours if isinstance(one, DataTransport)), "posix_shm:sync=fifo"]):
+    print(f"{HEAD}\n\n{overview()}\n\n{REPLY}")
+    data = [one.name for one in built_in() if isinstance(one, DataTransport)]
+    for name in sorted([*data, "posix_shm:sync=fifo"]):
         (cache_calls, cache_bytes), (proxy_calls, proxy_bytes) = count("posix_mq", name, SIZE)
         print(
             f"| `{name}` | {cache_calls:.1f} | {cache_bytes / SIZE:.2f} | {proxy_calls:.1f} | "
             f"{proxy_bytes / SIZE:.2f} |"
         )
-    print(f"\n## One command, counted by strace over {REQUESTS} requests for a file of a byte\n")
-    print("As above, with data over `null`, whose part is in it, as are the file that the cache looks up and the")
-    print("client's connection. A command is a record of 512 bytes.\n")
-    print("| command transport | cache: calls | cache: bytes copied | proxy: calls | proxy: bytes copied |")
-    print("|---|--:|--:|--:|--:|")
-    for name in sorted(one.name for one in ours if isinstance(one, CommandTransport)):
+    print(f"\n{COMMAND}")
+    for name in sorted(one.name for one in built_in() if isinstance(one, CommandTransport)):
         (cache_calls, cache_bytes), (proxy_calls, proxy_bytes) = count(name, "null", 1)
         print(f"| `{name}` | {cache_calls:.1f} | {cache_bytes:.0f} | {proxy_calls:.1f} | {proxy_bytes:.0f} |")
-    modules = {type(one).__module__: sys.modules[type(one).__module__] for one in ours}
-    for module in modules.values():
-        title, _, rest = (module.__doc__ or "").strip().partition("\n")
-        print(f"\n## {module.__name__.removeprefix('transports.')}\n\n{title}\n{rest}")
     return 0
+
+
+def built_in() -> list[registry.AnyTransport]:
+    """The transports of this package. Plugins from elsewhere have pages of their own."""
+    return [one for one in registry.defaults() if type(one).__module__.startswith("transports.")]
+
+
+def overview() -> str:
+    """A table of the built-in transports: what each is, what its ends do, and the file whose docstring explains it."""
+    kinds: dict[str, list[registry.AnyTransport]] = {}
+    for one in built_in():
+        kinds.setdefault(type(one).__module__, []).append(one)
+    rows = ["| transport | carries | cache's end of a lane | proxy's end | mechanism |", "|---|---|---|---|---|"]
+    for module, of_module in sorted(kinds.items()):
+        title = (sys.modules[module].__doc__ or "").strip().partition("\n")[0]
+        data = [one for one in of_module if isinstance(one, DataTransport)]
+        carries = ["commands"] * (len(of_module) > len(data)) + ["content"] * len(data)
+        ends = registry.shape(data[0]) if data else ("", "")
+        cells = [
+            f"[`{of_module[0].name}`](../{module.replace('.', '/')}.py)",
+            ", ".join(carries),
+            *ends,
+            "; ".join([title.rstrip("."), *remarks(of_module)]),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def remarks(kinds: list[registry.AnyTransport]) -> list[str]:
+    """What the transports of a file say of themselves by the class attributes of harness/api/contract.py."""
+    data = [one for one in kinds if isinstance(one, DataTransport)]
+    said = {
+        "a floor": any(one.floor for one in kinds),
+        "moves no content": any(not one.moves_content for one in data),
+        "keeps content": any(one.keeps_content for one in data),
+    }
+    return [remark for remark, applies in said.items() if applies]
 
 
 def count(command: str, data: str, size: int) -> list[tuple[float, float]]:
@@ -85,22 +118,13 @@ def count(command: str, data: str, size: int) -> list[tuple[float, float]]:
         with open(f"{directory}/workload.txt", "w") as workload:
             workload.write("/file\n")
         cache, _ = start(undo, "simplecached", "-c", directory, "-t", "1", "--command", command)
-        proxy, told = start(undo, "webproxy", "-p", "0", "-t", "1", "-n", "1", "--data", data)
-        ask = [
-            "gfclient",
-            "-p",
-            told.split()[3].rstrip(",").rpartition(":")[2],
-            "-w",
-            f"{directory}/workload.txt",
-            "-t",
-            "1",
-            "--discard",
-            "-r",
-        ]
-        harness(*ask, "5")
+        proxy, greeting = start(undo, "webproxy", "-p", "0", "-t", "1", "-n", "1", "--data", data)
+        port = greeting.split()[3].rstrip(",").rpartition(":")[2]
+        client = ["gfclient", "-p", port, "-w", f"{directory}/workload.txt", "-t", "1", "--discard", "-r"]
+        harness(*client, "5")
         logs = [f"{directory}/cache.log", f"{directory}/proxy.log"]
         tracers = [trace(cache, logs[0]), trace(proxy, logs[1])]
-        harness(*ask, str(REQUESTS))
+        harness(*client, str(REQUESTS))
         for tracer in tracers:
             tracer.terminate()
             tracer.communicate()
@@ -108,11 +132,12 @@ def count(command: str, data: str, size: int) -> list[tuple[float, float]]:
 
 
 def harness(*arguments: str) -> None:
+    """Run a program of the harness to its end."""
     subprocess.run([sys.executable, "-m", "harness", *arguments], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
 def start(undo: ExitStack, *arguments: str) -> tuple[int, str]:
-    """Start a program: (pid of its one worker, the line that says that it is ready)."""
+    """Start a program. Returns (pid of its one worker, the line that it prints once it is ready)."""
     program = subprocess.Popen([sys.executable, "-m", "harness", *arguments], stdout=subprocess.PIPE, text=True)
     undo.callback(program.wait, 20)
     undo.callback(program.terminate)
@@ -123,6 +148,7 @@ def start(undo: ExitStack, *arguments: str) -> tuple[int, str]:
 
 
 def trace(pid: int, log: str) -> "subprocess.Popen[bytes]":
+    """Attach strace(1) to a process; return once it traces."""
     tracer = subprocess.Popen(["strace", "-f", "-p", str(pid), "-o", log], stderr=subprocess.PIPE)
     assert tracer.stderr is not None
     tracer.stderr.readline()
@@ -131,6 +157,7 @@ def trace(pid: int, log: str) -> "subprocess.Popen[bytes]":
 
 
 def counted(log: str) -> tuple[float, float]:
+    """(system calls, bytes copied) a request, from a log of strace."""
     calls = copied = 0
     with open(log, errors="replace") as lines:
         for line in lines:

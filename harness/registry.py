@@ -1,7 +1,7 @@
-"""Finds transports and probes: built-in and strangers' come through the same entry points, group `transport_harness`.
+"""Finds transports and probes by the entry points of group `transport_harness`, built-in ones like all others.
 
-Plugins are loaded one by one (pluggy's own loading stops at the first that fails to import); a failure is kept for the
-message when somebody asks for what is not there, and for `harness plugins`.
+Plugins are loaded one by one, as pluggy's own loading stops at the first that fails to import. The reason of a failure
+is kept: `harness plugins` shows it, and so does the message for a name that does not exist.
 """
 
 import dataclasses
@@ -13,16 +13,25 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 import pluggy
 
 from harness import api, suggest, units
+from harness.api.contract import GROUP, Hooks
 
-GROUP = "transport_harness"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-_TRIALS = "trials"  # the one table that is not a probe's
+_TRIALS = "trials"  # the result file that no probe may write
+# What a transport says of itself beside its name and options; harness/api/contract.py explains each.
+_FLAGS: dict[type, list[str]] = {
+    api.CommandTransport: ["floor"],
+    api.DataTransport: ["floor", "moves_content", "keeps_content"],
+}
 Kind = Literal["command", "data"]
 AnyTransport = api.CommandTransport | api.DataTransport
 
 
 class Registry(NamedTuple):
-    """Name to class for each kind, the entry points that failed with the reason, and each class's distribution."""
+    """The plugins that are installed.
+
+    command, data, probes: name to class. failed: entry point to the reason why it did not load. origins: class to the
+    distribution, name and version, that brought it.
+    """
 
     command: dict[str, type[api.CommandTransport]]
     data: dict[str, type[api.DataTransport]]
@@ -32,14 +41,14 @@ class Registry(NamedTuple):
 
 
 class UnknownTransport(ValueError):
-    """No such transport, option, value or probe; the message says what there is."""
+    """There is no such transport, option, value or probe; the message lists what there is."""
 
 
 @cache
 def load() -> Registry:
     """All installed transports and probes. Raises ValueError where two plugins use one name."""
     manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(api.Hooks)
+    manager.add_hookspecs(Hooks)
     failed: dict[str, str] = {}
     distributions = {}
     for entry in entry_points(group=GROUP):
@@ -48,7 +57,7 @@ def load() -> Registry:
         try:
             manager.register(entry.load(), entry.name)
             manager.check_pending()
-        except Exception as error:  # noqa: BLE001  whatever a stranger's module raises
+        except Exception as error:  # noqa: BLE001  a plugin may raise anything
             failed[entry.name] = f"{type(error).__name__}: {error}"
             if manager.has_plugin(entry.name):
                 manager.unregister(name=entry.name)
@@ -56,9 +65,9 @@ def load() -> Registry:
 
 
 def _collect(manager: pluggy.PluginManager, failed: dict[str, str], distributions: dict[str, str]) -> Registry:
-    """The name tables of the plugins in `manager`, each called by itself; a failure is added to `failed`.
+    """The classes that the plugins in `manager` offer. Each plugin is called by itself; failures are added to `failed`.
 
-    Raises ValueError for a doubled name.
+    Raises ValueError if two plugins use one name.
     """
     registry = Registry({}, {}, {}, failed, {})
     kinds: tuple[tuple[pluggy.HookCaller, type, dict[str, Any]], ...] = (
@@ -84,11 +93,11 @@ def _collect(manager: pluggy.PluginManager, failed: dict[str, str], distribution
 
 
 def _name_of(offered: Any, base: type) -> str:
-    """The name of a class of transports or probes. Raises TypeError where it is none."""
+    """The name of a transport's or probe's class. Raises TypeError if it is not such a class, or breaks a rule."""
     what = "class" if base is api.Probe else "dataclass"
     fits = isinstance(offered, type) and issubclass(offered, base)
     if not fits or (what == "dataclass" and not dataclasses.is_dataclass(offered)):
-        raise TypeError(f"{offered!r} is no {what} of {base.__name__}")
+        raise TypeError(f"{offered!r} is not a {what} derived from {base.__name__}")
     if base is api.Probe:
         offered()
         if _checked_name(offered, "table") == _TRIALS:
@@ -97,6 +106,14 @@ def _name_of(offered: Any, base: type) -> str:
         for option in dataclasses.fields(offered):
             if type(option.default) not in {bool, int, float, str}:
                 raise TypeError(f"{offered!r}: option {option.name} needs a default that is a bool, int, float or str")
+            if option.name in _FLAGS[base]:
+                raise TypeError(
+                    f"{offered!r}: {option.name} must not be an option; write `{option.name} = {option.default}`, "
+                    "without an annotation"
+                )
+        for flag in _FLAGS[base]:
+            if type(value := getattr(offered, flag)) is not bool:
+                raise TypeError(f"{offered!r}: its {flag} is {value!r}; it must be True or False")
     if base is api.DataTransport:
         shape(offered)
     return _checked_name(offered, "name")
@@ -105,7 +122,7 @@ def _name_of(offered: Any, base: type) -> str:
 def _checked_name(offered: type, attribute: str) -> str:
     name = getattr(offered, attribute, None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise TypeError(f"{offered!r}: its {attribute} {name!r} is not letters, digits, '_' and '-'")
+        raise TypeError(f"{offered!r}: its {attribute} is {name!r}; it must be letters, digits, '_' and '-'")
     return name
 
 
@@ -119,8 +136,8 @@ def command_transport(text: str) -> api.CommandTransport:
 def data_transport(text: str, **wanted: Any) -> api.DataTransport:
     """The data transport that `name[:option=value,...]` describes.
 
-    wanted: values for options that the text leaves open, set where the transport has such an option and the value is
-    not empty (None, 0, ""). Raises UnknownTransport.
+    wanted: values for options that the text does not set. One that is empty (None, 0, ""), or that the transport does
+    not have, is ignored. Raises UnknownTransport.
     """
     name, options = parse(text)
     transport: Any = load().data.get(name)
@@ -133,7 +150,7 @@ def data_transport(text: str, **wanted: Any) -> api.DataTransport:
 
 
 def probe(name: str) -> api.Probe:
-    """The probe of that name, made for one trial. Raises UnknownTransport."""
+    """A new probe of that name, for one trial. Raises UnknownTransport."""
     if name not in load().probes:
         raise UnknownTransport(_unknown("probe", name, load().probes))
     return load().probes[name]()
@@ -158,16 +175,16 @@ def parse(text: str) -> tuple[str, dict[str, str]]:
 
 
 def describe(transport: AnyTransport) -> str:
-    """The text that builds `transport` again, all options spelled out."""
+    """The text that builds `transport` again, with all its options."""
     fields = dataclasses.fields(transport)  # type: ignore[arg-type]
     options = ",".join(f"{field.name}={getattr(transport, field.name)}" for field in fields)
     return f"{transport.name}:{options}" if options else transport.name
 
 
 def shape(transport: api.DataTransport | type[api.DataTransport]) -> tuple[str, str]:
-    """What the cache's and the proxy's end of a lane do with content: `copy`, `zero-copy` or, the proxy, `hand-off`.
+    """(cache end, proxy end) of a lane: each `copy` or `zero-copy`, the proxy's also `hand-off`.
 
-    That is told by the annotations of sender() and receiver(). Raises TypeError where they do not say it.
+    The return annotations of sender() and receiver() say it. Raises TypeError if they do not.
     """
     return (
         _shape_of(transport.sender, {api.Sender: "copy", api.FileSender: "zero-copy"}),
@@ -184,7 +201,7 @@ def _shape_of(verb: Any, shapes: dict[type, str]) -> str:
         if isinstance(end, type) and issubclass(end, kind):
             return shape_of_kind
     kinds = " or ".join(kind.__name__ for kind in shapes)
-    raise TypeError(f"{verb.__qualname__}() must be annotated with {kinds}")
+    raise TypeError(f"{verb.__qualname__}() must have the return annotation {kinds}")
 
 
 def _build(kind: Kind, table: dict[str, type[Any]], name: str, options: dict[str, str]) -> Any:

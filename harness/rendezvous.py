@@ -2,15 +2,15 @@
 
     <base>/<rendezvous>/<program>/      a Home: one running program
         lock                            flock(2) held by every process of the program, so it ends with the last
-        serving                         the same, but a cache lets go of it first when it is asked to end
-        left                            what transports should have removed and did not, noted as it was found
+        serving                         the same, but a cache that is asked to end releases it first
+        left                            what transports should have removed and did not
         channel                         written once the command channel is ready: timeout and transport
         store/                          what a cache has fetched from an origin
         <scope>/                        one channel or lane: `names` (the ledger), FIFOs, sockets
         <scope>/lane                    timeout and data transport of a lane, for the cache
 
-<base> is transport-harness-<uid> in /tmp, or in $TRANSPORT_HARNESS_DIR. Everything is mode 0700 or 0600. A flock on
-<base> itself keeps the making of homes and the sweeping of dead ones apart.
+<base> is transport-harness-<uid> in /tmp, or in $TRANSPORT_HARNESS_DIR. Everything has mode 0700 or 0600. A program
+holds a flock on <base> while it makes a home or sweeps the homes of dead programs, so only one does so at a time.
 """
 
 import errno
@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from harness.api import LEDGER, Scope, private_file, sysv_object
+from harness.api.scope import LEDGER, Scope, private_file, sysv_object, write_private_file
 
 BASE_VARIABLE = "TRANSPORT_HARNESS_DIR"
 DEFAULT = "default"
@@ -36,7 +36,7 @@ _SOCKET_PATH_ROOM = 40  # of the 107 bytes of sun_path, unix(7): program, scope 
 
 
 class Taken(OSError):
-    """Another living program has this home."""
+    """A running program has this home."""
 
 
 def base_directory() -> str:
@@ -55,10 +55,10 @@ def rendezvous_directory(rendezvous: str) -> str:
 
 
 def is_taken(home: str, name: str = LOCK) -> bool:
-    """Whether a process of the program that made `home` is alive; with SERVING, whether it serves."""
+    """Whether a process of the program that made `home` is alive; with SERVING, whether that program serves."""
     try:
         with open_lock(home, name) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not see each other
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two programs may ask at once
     except BlockingIOError:
         return True
     except FileNotFoundError:
@@ -72,15 +72,15 @@ def open_lock(home: str, name: str) -> io.FileIO:
 
 
 def wait_until_free(lock: io.FileIO) -> None:
-    """Return when nobody holds `lock` any more, because it was let go or its last process has ended. No timeout."""
+    """Return when no process holds `lock` any more: it was released, or its last process has ended. No timeout."""
     fcntl.flock(lock, fcntl.LOCK_SH)
 
 
 class Home:
     """A running program's own directory, from construction to close().
 
-    lock: the descriptor that holds it, for programs that are a part of this one, too. Raises Taken where a living
-    program has it, ValueError for a bad rendezvous. What a dead one left is swept first.
+    lock: the descriptor that holds it; programs that are a part of this one inherit it. Sweeps first what a dead
+    program left there. Raises Taken if a running program has it, ValueError for a bad rendezvous.
     """
 
     def __init__(self, rendezvous: str, program: str) -> None:
@@ -91,18 +91,18 @@ class Home:
             if os.path.isdir(self.directory):
                 if is_taken(self.directory):
                     raise Taken(errno.EADDRINUSE, "another one is running", self.directory)
-                sweep_home(self.directory)  # what is found belonged to a killed one
-            os.makedirs(os.path.dirname(self.directory), mode=0o700, exist_ok=True)  # the mode is that of the last only
+                sweep_home(self.directory)  # of a killed program
+            os.makedirs(os.path.dirname(self.directory), mode=0o700, exist_ok=True)  # mode: of the last directory only
             os.mkdir(self.directory, mode=0o700)
             self.lock = self.hold(LOCK)
 
     def hold(self, name: str) -> int:
-        """Make and hold a lock file, together with all forks to come, until unhold() or the end of the last.
+        """Make a lock file and hold its lock, together with all forks to come, until unhold() or the end of the last.
 
         Returns its descriptor.
         """
         lock = os.open(f"{self.directory}/{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for nothing but those who just look
+        fcntl.flock(lock, fcntl.LOCK_EX)  # waits only for a program that is just asking, is_taken
         return lock
 
     def scope(self, part: str, timeout: float) -> Scope:
@@ -111,9 +111,9 @@ class Home:
         return Scope(f"{self.directory}/{part}", scope_label(self._label, self.directory, part), timeout, ledger=True)
 
     def close(self) -> list[str]:
-        """Remove the home, once; returns the IPC objects that were still in it, of workers that could not remove them.
+        """Remove the home. Returns the IPC objects that were still in it, of workers that could not remove them.
 
-        Forks that inherited the home leave that to the process that made it.
+        Does nothing the second time, and in forks that inherited the home: the process that made it removes it.
         """
         if os.getpid() != self._owner or self.lock < 0:
             return []
@@ -126,12 +126,12 @@ class Home:
 
 
 def unhold(lock: int) -> None:
-    """Let go of a lock for all processes that share it: the lock is that of the open file, flock(2)."""
+    """Release a lock for all processes that share it: the lock belongs to the open file, flock(2)."""
     fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def scope_label(home_label: str, home: str, part: str) -> str:
-    """What the names of a scope begin with. The checksum tells bases apart that use one rendezvous name."""
+    """The prefix of the names of a scope. The checksum differs between bases that use the same rendezvous name."""
     return f"{home_label}-{part}-{zlib.crc32(home.encode()):08x}"
 
 
@@ -143,10 +143,8 @@ def foreign_scope(rendezvous: str, program: str, part: str, timeout: float) -> S
 
 
 def write_note(path: str, timeout: float, transport: str) -> None:
-    """Publish what the other side must know of a channel or lane, whole or not at all: rename(2)."""
-    with open(f"{path}.new", "w", opener=private_file) as note:
-        note.write(f"{timeout!r} {transport}\n")
-    os.rename(f"{path}.new", path)
+    """Publish what the other program must know of a channel or lane: timeout in seconds, transport with its options."""
+    write_private_file(path, f"{timeout!r} {transport}\n")
 
 
 def read_note(path: str) -> tuple[float, str]:
@@ -157,14 +155,14 @@ def read_note(path: str) -> tuple[float, str]:
 
 
 def remove_scope(scope: Scope) -> None:
-    """Remove the directory of a scope whose transport has removed its own names; note what it has not."""
+    """Remove the directory of a scope. Names that its transport should have removed and did not are noted in LEFT."""
     if found := _sweep_scope(scope.directory):
         with open(f"{os.path.dirname(scope.directory)}/{LEFT}", "a", opener=private_file) as left:
             left.write("".join(f"{name}\n" for name in found))
 
 
 def sweep_home(home: str) -> list[str]:
-    """Remove everything that a home's ledgers name, and the home. Returns what IPC objects were found left."""
+    """Remove everything that a home's ledgers name, and the home. Returns the IPC objects that were left."""
     found: list[str] = []
     with suppress(FileNotFoundError), open(f"{home}/{LEFT}") as left:
         found += left.read().splitlines()
@@ -190,7 +188,7 @@ def _sweep_scope(directory: str) -> list[str]:
 def sweep(rendezvous: str | None = None) -> list[str]:
     """Remove what dead programs of this user left, at one rendezvous or all. Returns the IPC objects found.
 
-    Homes whose owner lives are not touched, nor what is no home: a directory with a lock file that we made.
+    Does not touch homes whose owner runs, nor directories that are not homes: a home has a lock file that we made.
     """
     if rendezvous is not None:
         rendezvous_directory(rendezvous)  # refuses a bad name
@@ -212,7 +210,7 @@ def sweep(rendezvous: str | None = None) -> list[str]:
 
 @contextmanager
 def _locked_base() -> Iterator[str]:
-    """Hold the base directory, made where it was missing, and remove it afterwards if it is empty."""
+    """Hold the base directory, which is made if it is missing. It is removed afterwards if it is empty."""
     base = base_directory()
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:

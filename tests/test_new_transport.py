@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import testkit
-from harness.api import Hooks
+from harness.api.contract import Hooks
 from harness.registry import defaults
 
 DOCS = Path(__file__).parent.parent / "docs"

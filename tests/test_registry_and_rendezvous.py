@@ -1,13 +1,15 @@
 """Transports by name and option, and what a killed program leaves."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from harness import api, registry, rendezvous
+from harness import registry, rendezvous
+from harness.api.scope import sysv_object
 
 
 @pytest.mark.parametrize(
@@ -104,14 +106,14 @@ def test_a_strangers_object_that_has_our_key_is_refused_and_outlives_us(base):
     foreign = sysv_ipc.SharedMemory(key, sysv_ipc.IPC_CREX, size=4096)
     foreign.detach()
     try:
-        with pytest.raises(OSError, match="is somebody else's"):
+        with pytest.raises(OSError, match="is another program's object"):
             registry.data_transport("sysv_shm").provision(scope).__enter__()
         rendezvous.remove_scope(scope)
         assert home.close() == []
-        assert api.sysv_object("shm", key)["id"] == foreign.id
+        assert sysv_object("shm", key)["id"] == foreign.id
     finally:
         foreign.remove()
-    assert api.sysv_object("shm", key) == {}
+    assert sysv_object("shm", key) == {}
 
 
 PLUGIN = """
@@ -170,23 +172,30 @@ def test_a_strangers_transport_is_found_beside_the_built_in_ones(plugins):
         ("import nothing_like_this", "No module named 'nothing_like_this'"),
         ("1 / 0", "ZeroDivisionError"),
         (plugin(option="depth: int"), "option depth needs a default"),
-        (plugin(receiver="Receiver | FileSender"), "must be annotated with Receiver or SocketReceiver"),
-        (plugin(name="a:b"), "its name 'a:b' is not letters"),
+        (plugin(receiver="Receiver | FileSender"), "must have the return annotation Receiver or SocketReceiver"),
+        (plugin(name="a:b"), "its name is 'a:b'; it must be letters"),
+        (plugin(option="floor = 1"), "its floor is 1; it must be True or False"),
+        (plugin(option='moves_content = "no"'), "its moves_content is 'no'; it must be True or False"),
+        (plugin(option="keeps_content = None"), "its keeps_content is None; it must be True or False"),
+        (
+            plugin(option="floor: bool = True"),
+            "floor must not be an option; write `floor = True`, without",
+        ),
         (plugin(hook="data_transport"), "unknown hook 'data_transport'"),
         (plugin().replace("return [Mine]", "return 1"), "TypeError"),
-        (plugin().replace("return [Mine]", "return [int]"), "is no dataclass of DataTransport"),
-        (PROBE.replace("(Probe)", ""), "is no class of Probe"),
+        (plugin().replace("return [Mine]", "return [int]"), "is not a dataclass derived from DataTransport"),
+        (PROBE.replace("(Probe)", ""), "is not a class derived from Probe"),
         (PROBE.replace("def end", "def stop"), "abstract method end"),
-        (PROBE.replace("io", "i o"), "its name 'i o' is not letters"),
+        (PROBE.replace("io", "i o"), "its name is 'i o'; it must be letters"),
         (PROBE.replace("pass", 'table = "trials"'), "its table cannot be 'trials'"),
     ],
 )
 def test_a_plugin_that_does_not_work_is_reported_and_costs_no_other_one_anything(plugins, source, reason):
     plugins("stranger", source)
-    told = with_plugins()
-    assert str(list(registry.load().data)) in told  # the built-in ones
-    assert "{'stranger': " in told
-    assert reason in told
+    listed = with_plugins()
+    assert str(list(registry.load().data)) in listed  # the built-in ones
+    assert "{'stranger': " in listed
+    assert reason in listed
     command = [sys.executable, "-m", "harness", "webproxy", "--data", "mine"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert asked.returncode == 2
@@ -210,3 +219,60 @@ def test_memory_that_there_is_no_room_for_is_refused_before_anything_starts(home
     transport = registry.data_transport("posix_shm:chunk=65536GiB,depth=1")
     with pytest.raises(OSError, match="1 slots of"), transport.provision(home.scope("lane", 1.0)):
         pass
+
+
+TYPED = """
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from harness.api import DataTransport, FileSender, Receiver, Scope, StreamReceiver, hookimpl, tcp_listener
+
+
+@dataclass(frozen=True)
+class Mine(DataTransport):
+    name = "mine"
+    floor = True
+    chunk: int = 4096
+
+    @contextmanager
+    def provision(self, scope: Scope) -> Iterator[None]:
+        yield
+
+    def receiver(self, scope: Scope) -> Receiver:
+        return StreamReceiver(tcp_listener(scope.path("port"), scope.timeout), self.chunk, scope.timeout)
+
+    def sender(self, scope: Scope) -> FileSender:
+        raise NotImplementedError
+
+
+@hookimpl
+def data_transports() -> list[type[DataTransport]]:
+    return [Mine]
+"""
+
+
+MISTAKES = {
+    "attribute": ("scope.timeout)", "scope.seconds)", '"Scope" has no attribute "seconds"'),
+    "flag": ("floor = True", 'floor = "yes"', "Incompatible types in assignment"),
+    "end": ("FileSender:", "int:", 'incompatible with return type "Sender | FileSender"'),
+}
+
+
+def test_an_author_gets_the_types_of_the_contract(tmp_path):
+    (tmp_path / "right.py").write_text(TYPED)
+    for name, (right, wrong, _) in MISTAKES.items():
+        (tmp_path / f"{name}.py").write_text(TYPED.replace(right, wrong))
+    mypy = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "right.py",
+        *(f"{name}.py" for name in MISTAKES),
+    ]
+    result = subprocess.run(mypy, capture_output=True, text=True, check=False, timeout=110, cwd=tmp_path)
+    assert not [line for line in result.stdout.splitlines() if line.startswith("right.py")], result.stdout
+    for name, (*_, message) in MISTAKES.items():
+        assert re.search(rf"^{name}\.py:.*{re.escape(message)}", result.stdout, re.M), result.stdout + result.stderr

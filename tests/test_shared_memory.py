@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from test_transports import ended_well, in_a_fork
+from support.forks import ended_well, in_a_fork
 
 from harness import registry
 from harness.protocol import wire
@@ -192,9 +192,9 @@ def test_a_sysv_limit_is_named_where_it_is_met(limit, value, base, tmp_path):
     """
     (tmp_path / "script.py").write_text("if True:\n" + script)
     command = f"echo {value} > /proc/sys/kernel/{limit}; {sys.executable} {tmp_path}/script.py"
-    told = subprocess.run(
+    result = subprocess.run(
         ["unshare", "-i", "sh", "-c", command], capture_output=True, text=True, timeout=60, check=True
     )
-    message, left = told.stdout.splitlines()
+    message, left = result.stdout.splitlines()
     assert limit in message.partition("; see /proc/sys/kernel/")[2]
     assert left == "[]"

@@ -9,15 +9,14 @@ import threading
 import time
 
 import pytest
+from support.forks import ended_well, in_a_fork
 from support.programs import eventually
 
 from harness import api, registry
 from harness.pipeline import transfer
 from harness.protocol import wire
 
-SIZES = [0, 1, 4031, 4032, 4033, 4096, 100_000, 3_000_001]
 TIMEOUT = 1.0
-HEADER = b"header %d "
 
 
 VARIANTS = ["posix_shm:wait=spin", "posix_shm:wait=spin-then-block", "posix_shm:sync=fifo"]
@@ -31,34 +30,6 @@ def data(request):
 @pytest.fixture(params=sorted(registry.load().command))
 def command(request):
     return registry.command_transport(request.param)
-
-
-def in_a_fork(work):
-    """Run `work` in a second process; the pid, to be waited for."""
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(30)  # a failed test must not leave it waiting for ever
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    return pid
-
-
-def ended_well(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
-def give_away(relay, client):
-    """The step that a hand-off has before the command."""
-    if isinstance(relay, transfer.HandOffRelay):
-        relay.give(client.fileno(), HEADER)
-
-
-def collected(client, into):
-    while piece := client.recv(1 << 16):
-        into.append(piece)
 
 
 def test_a_reply_to_another_request_is_refused(data, home):

@@ -1,1 +1,1 @@
-"""The built-in transports, one file a mechanism; each loads through the same entry points as a stranger's."""
+"""The built-in transports, one file a mechanism. They load through the same entry points as any other plugin."""

@@ -2,8 +2,8 @@
 
 A command is one write(2) of 512 bytes, atomic because it is under PIPE_BUF, and one read(2). Content goes preadv(2) ->
 buffer of the cache -> write(2) -> pages of the pipe -> readv(2) -> buffer of the proxy: one copy in, one copy out.
-Descriptors are non-blocking, with poll(2) where they would block. Many command receivers wait with EPOLLEXCLUSIVE,
-epoll_ctl(2), so that one record wakes one of them and not the herd.
+Descriptors are non-blocking; ends wait with poll(2). Many command receivers wait with EPOLLEXCLUSIVE,
+epoll_ctl(2), so that one record wakes one of them and not all.
 
 Killed peers: a stream of bytes cannot say that its sender gave up or was killed: the proxy notices by the timeout. A
 killed proxy was the only reader: the cache gets EPIPE at once.
@@ -32,13 +32,13 @@ from harness.api import (
     check_least,
     hookimpl,
 )
-from transports.common.pipe_end import PipeEnd, provisioned
+from transports.common.fifos import FifoEnd, provisioned_fifos
 
 
 @dataclass(frozen=True)
 class FifoCommands(CommandTransport):
-    """fifos: how many carry the commands, 128 of them (64 KiB) each. A worker of a proxy keeps to one of them, those of
-    the cache read all.
+    """fifos: how many FIFOs carry the commands; each holds 128 of them (64 KiB). A proxy worker writes to one, and each
+    cache worker reads all.
     """
 
     name = "fifo"
@@ -48,13 +48,13 @@ class FifoCommands(CommandTransport):
         check_least(self, fifos=1)
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned(scope, *self._parts())
+        return provisioned_fifos(scope, *self._parts())
 
     def receiver(self, scope: Scope) -> CommandReceiver:
         return FifoCommandReceiver(scope, self._parts())
 
     def sender(self, scope: Scope) -> CommandSender:
-        # Forks have neighbouring pids, and threads neighbouring numbers: the FIFOs are shared evenly.
+        # Pids of forks are neighbours, and so are the numbers of threads: each FIFO gets as many senders.
         return FifoCommandSender(scope, self._parts()[(os.getpid() + next(_senders)) % self.fifos], os.O_WRONLY)
 
     def _parts(self) -> list[str]:
@@ -64,7 +64,7 @@ class FifoCommands(CommandTransport):
 _senders = itertools.count()
 
 
-class FifoCommandSender(PipeEnd, CommandSender):
+class FifoCommandSender(FifoEnd, CommandSender):
     def send(self, record: bytes) -> None:
         while True:
             try:
@@ -80,8 +80,8 @@ class FifoCommandReceiver(CommandReceiver):
         self._timeout = scope.timeout
         with ExitStack() as undo:
             self._epoll = undo.enter_context(select.epoll())
-            # Open for writing, too, else a FIFO would end with its last proxy.
-            ends = [undo.enter_context(closing(PipeEnd(scope, part, os.O_RDWR))) for part in parts]
+            # Also open for writing, else a FIFO would end with its last proxy.
+            ends = [undo.enter_context(closing(FifoEnd(scope, part, os.O_RDWR))) for part in parts]
             for end in ends:
                 self._epoll.register(end.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
             self._fds = [end.fileno() for end in ends]
@@ -96,7 +96,7 @@ class FifoCommandReceiver(CommandReceiver):
                 except BlockingIOError:
                     continue
                 if len(self._fds) > 1:
-                    self._fds.append(self._fds.pop(0))  # each is the first one to be looked at, in turn
+                    self._fds.append(self._fds.pop(0))  # so each is the first to be read, in turn
                 return record
             now = time.monotonic()
             deadline = deadline or now + self._timeout
@@ -121,7 +121,7 @@ class FifoData(DataTransport):
         check_least(self, chunk=HEAD_BYTES + 1, pipe_size=1)
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned(scope, "fifo")
+        return provisioned_fifos(scope, "fifo")
 
     def receiver(self, scope: Scope) -> Receiver:
         return FifoReceiver(scope, self)
@@ -130,7 +130,7 @@ class FifoData(DataTransport):
         return FifoSender(scope, self)
 
 
-class FifoSender(PipeEnd, Sender):
+class FifoSender(FifoEnd, Sender):
     def __init__(self, scope: Scope, options: FifoData) -> None:
         super().__init__(scope, "fifo", os.O_WRONLY)
         self._buffer = memoryview(bytearray(options.chunk))
@@ -147,7 +147,7 @@ class FifoSender(PipeEnd, Sender):
                 self._wait("the FIFO stayed full")
 
 
-class FifoReceiver(PipeEnd, Receiver):
+class FifoReceiver(FifoEnd, Receiver):
     def __init__(self, scope: Scope, options: FifoData) -> None:
         super().__init__(scope, "fifo", os.O_RDWR, options.pipe_size)
         self._buffer = memoryview(bytearray(options.chunk))
@@ -157,7 +157,7 @@ class FifoReceiver(PipeEnd, Receiver):
             self._wait("nothing in the FIFO")
             try:
                 return self._buffer[: os.readv(self._fd, (self._buffer,))]
-            except BlockingIOError:  # poll(2) may wake for nothing
+            except BlockingIOError:  # poll(2) may return without anything to read
                 continue
 
     def give_back(self) -> None:

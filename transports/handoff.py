@@ -5,21 +5,21 @@ socketpair(2), unix(7) SCM_RIGHTS. The cache takes it from there, writes the hea
 from the page cache to the client, closes its duplicate, and says how it went over a second socket, the lane's. No
 byte of content comes near the proxy; the connection ends when the proxy closes its own descriptor after that.
 
-Any worker of any cache process may get the command, so all must be able to read the queue: the first time that a
+Any worker of any cache process may get the command, so all must be able to read the queue. The first time that a
 process uses a lane it sends in an end of a socketpair, over which the proxy, waiting for the reply, passes the queue's
-reading end. A message is read once: who takes a client from the queue has it, the cache to answer or the proxy to
-take it back.
+reading end. A message is read once, so only one end takes a client from the queue: the cache to answer it, or the proxy
+to take it back.
 
 A small reply costs more than by `sendfile`, which sends one message: here are two, the client and the completion that
 makes the proxy's counts true. Measured in one process, both ends together, that is 5 us more (21 against 16). Over
 the pipeline it is 10 us of CPU time more a request (67 against 56 at 1 KiB, results/quick), and no less with all
-processes on one CPU: moving the socket from one to another is not what costs.
+processes on one CPU: so the cost is not that of moving the socket from one CPU to another.
 
 Limits: a client is a descriptor on its way, of which a user may have RLIMIT_NOFILE (ETOOMANYREFS), unix(7).
 
-Killed peers: a killed cache is noticed by the timeout; while a slow client is served the cache says so in each half
-of it. A killed proxy leaves the cache to answer what it was given; after that, the lane's socket is gone
-(ECONNREFUSED).
+Killed peers: a killed cache is noticed by the timeout; while it serves a slow client, the cache reports progress at
+least once in each half of the timeout. If the proxy is killed, the cache still answers the client that it was given;
+after that, the lane's socket is gone (ECONNREFUSED).
 """
 
 import errno
@@ -42,14 +42,16 @@ from harness.api import (
     socket_name,
 )
 
-_OUTCOME = struct.Struct("<I")  # follows the head: 0, or the errno(3) of what went wrong; EINPROGRESS: more to come
+_OUTCOME = struct.Struct("<I")  # follows the head: 0, or the errno(3) of the failure; EINPROGRESS: still sending
 _HEADER_LIMIT = 4096
-_SIGNS = 4  # in one timeout
+_REPORTS = 4  # of progress in one timeout
 _SLICE = 1 << 23  # bytes at a time: a client that reads as fast as we send would keep one sendfile(2) from returning
 
 
 @dataclass(frozen=True)
 class HandOff(DataTransport):
+    """It has no options."""
+
     name = "handoff"
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
@@ -78,7 +80,7 @@ class Answerer(FileSender):
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         if not count:
-            self._tell(head, 0)
+            self._report(head, 0)
             return
         if self._queue is None:
             self._queue = DescriptorSocket(self._timeout, self._joining.receive(1)[1])
@@ -93,28 +95,28 @@ class Answerer(FileSender):
             self._send(client, head, fd, offset, offset + count)
             outcome = 0
         except ConnectionError:
-            outcome = errno.EPIPE  # costs the lane nothing
+            outcome = errno.EPIPE  # the client is gone; the lane is at rest all the same
         except TimeoutError:
             outcome = errno.ETIMEDOUT
             raise
         finally:
             os.close(client)
-            self._tell(head, outcome)
+            self._report(head, outcome)
 
     def _send(self, client: int, head: bytes, fd: int, offset: int, end: int) -> None:
-        """As api.send_file, with a sign of life now and then."""
-        pause = self._timeout / _SIGNS
-        due, patience = time.monotonic() + pause, _SIGNS
+        """As harness.api.send_file, but reports progress."""
+        pause = self._timeout / _REPORTS
+        due, patience = time.monotonic() + pause, _REPORTS
         while offset < end:
             if (now := time.monotonic()) > due:
-                self._tell(head, errno.EINPROGRESS)
+                self._report(head, errno.EINPROGRESS)
                 due = now + pause
             try:
                 moved = os.sendfile(client, fd, offset, min(end - offset, _SLICE))
             except BlockingIOError:
                 try:
                     await_room(client, pause)
-                    patience = _SIGNS
+                    patience = _REPORTS
                 except TimeoutError:
                     if not (patience := patience - 1):
                         raise
@@ -123,7 +125,7 @@ class Answerer(FileSender):
                 raise EOFError(f"the file ended {end - offset} bytes early")
             offset += moved
 
-    def _tell(self, head: bytes, outcome: int) -> None:
+    def _report(self, head: bytes, outcome: int) -> None:
         self._lane.send(head + _OUTCOME.pack(outcome))
 
     def close(self) -> None:
@@ -150,7 +152,7 @@ class Giver(ClientGiver):
                 (self._outcome,) = _OUTCOME.unpack_from(message, HEAD_BYTES)
                 return message[:HEAD_BYTES]
             end = DescriptorSocket(self._timeout, joining)
-            with suppress(ConnectionError):  # it was killed
+            with suppress(ConnectionError):  # that cache worker was killed
                 end.send(b"", self._queue.fileno())
             end.close()
 
@@ -160,14 +162,14 @@ class Giver(ClientGiver):
         if self._outcome == errno.ENODATA:
             raise EOFError("the file ended early")
         if self._outcome:
-            raise OSError(self._outcome, os.strerror(self._outcome))  # of the class that fits
+            raise OSError(self._outcome, os.strerror(self._outcome))  # Python picks the subclass
 
     def take_back(self) -> bool:
         try:
             _, client = self._queue.receive(_HEADER_LIMIT, socket.MSG_DONTWAIT)
         except TimeoutError:
             return False
-        except OSError:  # no descriptor for it, but it has left the queue
+        except OSError:  # this process has no free descriptor for it, but it has left the queue
             return True
         os.close(client)
         return True

@@ -6,14 +6,14 @@ sendfile(2) to the client's socket. What was sealed can neither shrink nor chang
 length in the head holds, and what is on its way is what was read.
 
 A process keeps its memfds for all its lanes, by the identity of the file: device, inode, size and time of change.
-(Two changes within one tick of an old kernel's clock look alike; from Linux 6.13 on they do not.) The last lane that
-is closed lets go of them.
+(Two changes within one tick of the clock look alike to a kernel before Linux 6.13.) They are closed with the last
+lane.
 
 Killed peers: the proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by the
 timeout.
 
-Limits: each cache process has `keep` bytes of memory for content, shared with nobody, and a descriptor for each file
-in it. Those on their way count against RLIMIT_NOFILE, unix(7).
+Limits: each cache process has `keep` bytes of memory of its own for content, and a descriptor for each file in it.
+Descriptors on their way count against RLIMIT_NOFILE, unix(7).
 """
 
 import fcntl
@@ -69,7 +69,7 @@ class MemfdSender(FileSender):
 
 
 class MemfdReceiver(FileReceiver):
-    """Delivers as `sendfile` does, from what it has seen to be sealed."""
+    """Checks that the memfd is sealed, then delivers as `sendfile` does."""
 
     def deliver(self, sink: int, count: int) -> None:
         if fcntl.fcntl(self._file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
@@ -78,7 +78,7 @@ class MemfdReceiver(FileReceiver):
 
 
 class Sealed:
-    """A memfd that holds the first `size` bytes of a file; closed when nobody uses it any more."""
+    """A memfd that holds the first `size` bytes of a file. It is closed with the last reference to this object."""
 
     def __init__(self, fd: int, size: int) -> None:
         self.size = size
@@ -105,14 +105,14 @@ class Store:
         self._lock = threading.Lock()
 
     def sealed(self, fd: int) -> Sealed:
-        """The content of a file. It stays open while the caller holds it, even if the store lets go of it."""
+        """The content of a file. It stays open while the caller holds it, even after the store has dropped it."""
         file = os.fstat(fd)
         key = (file.st_dev, file.st_ino, file.st_size, file.st_ctime_ns)
         with self._lock:
             if (sealed := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
                 return sealed
-        sealed = Sealed(fd, file.st_size)  # unlocked: others need not wait; two may copy one file, the later stays
+        sealed = Sealed(fd, file.st_size)  # without the lock: two threads may copy one file, and the later copy is kept
         with self._lock:
             self._kept[key] = sealed
             total = sum(each.size for each in self._kept.values())

@@ -2,12 +2,13 @@
 
 The cache sends the head and its open file over a Unix datagram socket, unix(7) SCM_RIGHTS; the proxy maps the file
 and sends from the mapping with write(2): one copy, from the page cache into the socket's buffers. A lane keeps its
-mappings, by device and inode (which are nobody else's as long as the file is mapped) and size, so that the pages of a
-file are mapped once a lane. A mapping shows the file as it is now, not as it was.
+mappings, by device and inode (which no other file has while this one is mapped) and size, so that the pages of a file
+are mapped once a lane. A mapping shows the file as it is now, not as it was.
 
-No code here touches the mapped bytes, only the kernel does: where the file has shrunk it gives EFAULT, not SIGBUS. It
-gives zeros, though, to the end of the last page. So the last byte of the content is read with pread(2) after all
-else is written: if it is there, then so were all bytes before it; if not, the client gets a reply that is short.
+No code here touches the mapped bytes, only the kernel does: if the file has shrunk, write(2) fails with EFAULT, and
+there is no SIGBUS. But from the file's end to the end of its last page it writes zeros. So the last byte of the content
+is read with pread(2) after all else is written: if it is there, so were all bytes before it; if not, the reply that the
+client gets is short.
 
 Killed peers: the proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by the
 timeout.
@@ -58,7 +59,7 @@ class Mmap(DataTransport):
 
 
 class MappingReceiver(FileReceiver):
-    """Delivers by itself, though it copies: what EFAULT means is known only to who made the mapping."""
+    """Maps the file and writes the content itself, though it copies: only this code knows what EFAULT means here."""
 
     def __init__(self, scope: Scope, keep: int) -> None:
         super().__init__(scope)
@@ -79,7 +80,7 @@ class MappingReceiver(FileReceiver):
             pass
 
     def _mapping(self, last: int) -> mmap.mmap:
-        """The mapping of the file, which is to hold the byte at `last`."""
+        """The mapping of the file. Raises EOFError if the file has no byte at `last`."""
         file = os.fstat(self._file)
         if file.st_size <= last:
             raise EOFError(f"the file ended {last + 1 - file.st_size} bytes early")
@@ -93,7 +94,7 @@ class MappingReceiver(FileReceiver):
         return mapping
 
     def _write(self, sink: int, content: bytes | memoryview) -> int:
-        """Bytes written, 0 where the socket was full and no longer is."""
+        """Returns the bytes written, 0 if the socket was full; it is not any more."""
         try:
             return os.write(sink, content)
         except BlockingIOError:

@@ -4,13 +4,13 @@ A command goes mq_timedsend(2) -> the kernel copies it into a message -> mq_time
 buffer of the cache -> mq_timedsend(2) -> message -> mq_timedreceive(2) -> bytes that posix_ipc copies once more into
 an object of its own -> the client: one system call a message at either end, and one copy more than a pipe has.
 
-Killed peers: the queue keeps senders and receivers waiting in order, and reports a killed one to nobody: senders find
-it full, receivers empty, until the timeout, which the calls take from the wall clock.
+Killed peers: the queue keeps senders and receivers waiting in order, and does not report a killed one. Senders find it
+full, receivers find it empty, until the timeout, which the calls take from the wall clock.
 
 Limits: an ordinary user's queue may hold msg_max messages (10) of msgsize_max bytes (8192), and the machine
-queues_max queues (256), mq_overview(7). A user may have RLIMIT_MSGQUEUE bytes of queues, and a queue counts in full
-from its making to its last close. Of the 819200 bytes that are usual, a lane of 4 x 8192 bytes takes a 24th, one of 8
-x 8192, which is somewhat faster with large files, a 12th.
+queues_max queues (256), mq_overview(7). A user may have RLIMIT_MSGQUEUE bytes of queues, usually 819200, and a queue
+counts in full from its creation to its last close. A lane of 4 x 8192 bytes takes a 24th of that; one of 8 x 8192,
+which is somewhat faster with large files, takes a 12th.
 """
 
 import resource
@@ -33,10 +33,10 @@ from harness.api import (
     check_least,
     hookimpl,
 )
-from transports.common.messages import MessageReceiver, MessageSender, check_limit
+from transports.common.message_queues import MessageReceiver, MessageSender, check_limit
 
 _LIMITS = "/proc/sys/fs/mqueue"
-_OVERHEAD = 96  # bytes a message that count as well: a msg_msg and a posix_msg_tree_node, mq_overview(7)
+_OVERHEAD = 96  # bytes that also count for each message: a msg_msg and a posix_msg_tree_node, mq_overview(7)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PosixMqCommands(CommandTransport):
         check_least(self, depth=1)
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned(scope, self.depth, COMMAND_BYTES)
+        return provisioned_queue(scope, self.depth, COMMAND_BYTES)
 
     def receiver(self, scope: Scope) -> CommandReceiver:
         return PosixQueue(scope)
@@ -73,7 +73,7 @@ class PosixMqData(DataTransport):
         check_least(self, chunk=HEAD_BYTES + 1, depth=1)
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned(scope, self.depth, self.chunk)
+        return provisioned_queue(scope, self.depth, self.chunk)
 
     def receiver(self, scope: Scope) -> Receiver:
         return MessageReceiver(PosixQueue(scope))
@@ -118,7 +118,7 @@ class PosixQueue(CommandSender, CommandReceiver):
 
 
 @contextmanager
-def provisioned(scope: Scope, depth: int, size: int) -> Iterator[None]:
+def provisioned_queue(scope: Scope, depth: int, size: int) -> Iterator[None]:
     name = scope.posix_name("queue")
     try:
         queue = posix_ipc.MessageQueue(name, posix_ipc.O_CREX, mode=0o600, max_messages=depth, max_message_size=size)
@@ -133,7 +133,7 @@ def provisioned(scope: Scope, depth: int, size: int) -> Iterator[None]:
 
 
 def explain(depth: int, size: int) -> None:
-    """Raises OSError with the limit that a refused queue is over: the refusal says EINVAL, or too many open files."""
+    """Raises OSError with the limit that a refused queue is over; the kernel says EINVAL or too many open files."""
     check_limit(depth, "messages", f"{_LIMITS}/msg_max")
     check_limit(size, "bytes a message", f"{_LIMITS}/msgsize_max")
     quota = resource.getrlimit(resource.RLIMIT_MSGQUEUE)[0]

@@ -1,16 +1,16 @@
-"""POSIX shared memory with two POSIX semaphores or FIFOs, shm_overview(7), sem_overview(7): transports/ring.py.
+"""POSIX shared memory with two POSIX semaphores or FIFOs, shm_overview(7), sem_overview(7).
 
-A byte goes preadv(2) -> a slot of the memory -> write(2) to the client. Passing a slot on is an atomic addition in
-user space, and a futex(2) only where an end has to wait or somebody waits for it. All pages are there before the
-first reply: posix_fallocate(3) makes them, MAP_POPULATE maps them at either end.
+A byte goes preadv(2) -> a slot of the memory -> write(2) to the client; the slots form a ring,
+transports/common/ring.py. Passing a slot on is an atomic addition in user space, and a futex(2) only if an end waits.
+All pages are there before the first reply: posix_fallocate(3) makes them, MAP_POPULATE maps them at either end.
 
 Limits: chunk times depth bytes for each lane must fit into /dev/shm (usually half of the memory).
 
 Killed peers: noticed by the timeout, which sem_timedwait(3) takes from the wall clock, and a spinning end from the
 monotonic one.
 
-With sync=fifo passing a slot on is a write(2) of one byte and taking one a read(2), with poll(2) where it has to
-wait: transports/doorbell.py. A killed proxy is then told at once (EPIPE), and so is a killed cache within a reply.
+With sync=fifo passing a slot on is a write(2) of one byte and taking one a read(2), with poll(2) if it has to wait:
+transports/common/fifo_sync.py. A killed proxy is then noticed at once (EPIPE), and so is a killed cache within a reply.
 """
 
 import mmap
@@ -23,20 +23,20 @@ from dataclasses import dataclass
 import posix_ipc
 
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
-from transports.common.doorbell import Bell, BellReceiver, bell
-from transports.common.pipe_end import provisioned as fifos
-from transports.common.posix_memory import provisioned
+from transports.common.fifo_sync import FifoRingReceiver, FifoSemaphore, fifo_semaphore
+from transports.common.fifos import provisioned_fifos
+from transports.common.posix_memory import provisioned_memory
 from transports.common.ring import Parts, Ring, RingReceiver, RingSender, late
 
-_SPIN_SECONDS = 100e-6  # of spin-then-block: about twice what it takes to be woken on another core
+_SPIN_SECONDS = 100e-6  # of spin-then-block: about twice the time to be woken on another core
 
 
 @dataclass(frozen=True)
 class PosixShm(Ring, DataTransport):
     """chunk: bytes of a slot. depth: slots.
-    wait: how an end waits. block: in the kernel. spin: looking at the semaphore until its timeout. spin-then-block:
-        looking for 100 us, then in the kernel. What they cost and win: docs/decisions/0006-spinning.md.
-    sync: what an end waits for, semaphore or fifo: docs/decisions/0008-a-second-sync.md. A fifo goes with wait=block.
+    wait: how an end waits. block: in the kernel. spin: reads the semaphore's value until its timeout. spin-then-block:
+        reads it for 100 us, then waits in the kernel. What they cost and win: docs/decisions/0006-spinning.md.
+    sync: what an end waits for, semaphore or fifo: docs/decisions/0008-a-second-sync.md. fifo needs wait=block.
     """
 
     name = "posix_shm"
@@ -50,27 +50,29 @@ class PosixShm(Ring, DataTransport):
         if self.sync not in {"semaphore", "fifo"}:
             raise ValueError(f"sync={self.sync}: must be semaphore or fifo")
         if self.sync == "fifo" and self.wait != "block":
-            raise ValueError(f"wait={self.wait} looks at a semaphore, and sync=fifo has none: change one of them")
+            raise ValueError(f"wait={self.wait} reads a semaphore, and sync=fifo has none: change one of them")
         if self.sync == "fifo" and self.depth > mmap.PAGESIZE:
-            raise ValueError(f"depth={self.depth}: with sync=fifo at most {mmap.PAGESIZE}, what any FIFO has room for")
+            raise ValueError(
+                f"depth={self.depth}: with sync=fifo at most {mmap.PAGESIZE}, the room of the smallest FIFO"
+            )
 
     @contextmanager
     def provision(self, scope: Scope) -> Iterator[None]:
         semaphores = {"free": self.depth, "full": 0} if self.sync == "semaphore" else {}
-        memory = provisioned(scope, "memory", self.size, semaphores, f"{self.depth} slots of {self.chunk} bytes")
-        with memory, fifos(scope, "free", "full") if self.sync == "fifo" else nullcontext():
+        memory = provisioned_memory(scope, "memory", self.size, semaphores, f"{self.depth} slots of {self.chunk} bytes")
+        with memory, provisioned_fifos(scope, "free", "full") if self.sync == "fifo" else nullcontext():
             yield
 
     def receiver(self, scope: Scope) -> Receiver:
-        kind = BellReceiver if self.sync == "fifo" else RingReceiver
+        kind = FifoRingReceiver if self.sync == "fifo" else RingReceiver
         return kind(self, self._open(scope, receives=True))
 
     def sender(self, scope: Scope) -> Sender:
         return RingSender(self, self._open(scope, receives=False))
 
-    def _synchronise(self, scope: Scope, part: str, receives: bool) -> "Bell | BlockingSemaphore":
+    def _synchronise(self, scope: Scope, part: str, receives: bool) -> "FifoSemaphore | BlockingSemaphore":
         if self.sync == "fifo":
-            return bell(scope, part, receives)
+            return fifo_semaphore(scope, part, receives)
         kind = BlockingSemaphore if self.wait == "block" else SpinningSemaphore
         return kind(scope, part, self.wait)
 
@@ -85,7 +87,7 @@ class PosixShm(Ring, DataTransport):
             except posix_ipc.ExistentialError as error:
                 raise FileNotFoundError(str(error)) from error
             try:
-                # Every page is mapped before the first reply, else the first replies would pay for the faults.
+                # Maps every page now: the first replies would else pay for the faults.
                 memory = mmap.mmap(shared.fd, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
             finally:
                 shared.close_fd()
@@ -115,7 +117,7 @@ class BlockingSemaphore:
 
 
 class SpinningSemaphore(BlockingSemaphore):
-    """Looks at the semaphore's word, sem_getvalue(3), which only this end of the lane counts down."""
+    """Reads the semaphore's value, sem_getvalue(3), which only this end of the lane counts down."""
 
     def acquire(self) -> None:
         semaphore = self._semaphore
@@ -126,7 +128,7 @@ class SpinningSemaphore(BlockingSemaphore):
                     if self._then_block:
                         break
                     raise TimeoutError(self._late)
-                os.sched_yield()  # to whom we wait for, where it has no core of its own; lets go of the GIL, too
+                os.sched_yield()  # lets the other end run if it has no core of its own; releases the GIL, too
         super().acquire()
 
 

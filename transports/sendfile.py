@@ -4,12 +4,13 @@ The cache sends the head and its open file over a Unix datagram socket, unix(7) 
 content with sendfile(2) from the page cache to the client's socket. No byte of content is copied to user space or
 crosses the lane.
 
-Killed peers: the receiver owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by the
-timeout. Limits: descriptors on their way count against RLIMIT_NOFILE, unix(7).
+Killed peers: the proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by the
+timeout.
 
-Early figures had this behind shared memory at 3 MiB, for which fragments of a page were blamed. It was the pacing
-timer of BBR, whose interrupts the client paid for: docs/decisions/0003. With Reno, which the proxy's sockets use, it
-is ahead.
+Limits: descriptors on their way count against RLIMIT_NOFILE, unix(7).
+
+In early figures this was slower than shared memory at 3 MiB, because of the pacing timer of BBR, whose interrupts the
+client paid for: docs/decisions/0003-congestion-control.md. With Reno, which the proxy's sockets use, it is faster.
 """
 
 import os
@@ -34,6 +35,8 @@ _OFFSET = struct.Struct("<Q")  # of the content in the file; follows the head
 
 @dataclass(frozen=True)
 class Sendfile(DataTransport):
+    """It has no options."""
+
     name = "sendfile"
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
@@ -47,6 +50,8 @@ class Sendfile(DataTransport):
 
 
 class DescriptorSender(FileSender):
+    """Sends the head and the open file itself."""
+
     def __init__(self, scope: Scope) -> None:
         self._lane = DescriptorSocket.connected(scope.path("socket"), scope.timeout)
 
@@ -58,6 +63,8 @@ class DescriptorSender(FileSender):
 
 
 class FileReceiver(SocketReceiver):
+    """Receives an open file, and moves its content with sendfile(2)."""
+
     def __init__(self, scope: Scope) -> None:
         self._timeout = scope.timeout
         self._lane = DescriptorSocket.bound(scope.path("socket"), scope.timeout)

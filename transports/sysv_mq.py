@@ -7,13 +7,14 @@ either end: two copies more than a pipe has.
 Limits: a queue holds msgmnb bytes (16384), a message msgmax (8192), and the machine msgmni queues (32000).
 
 Killed peers: the queue outlives them. These calls have no timeouts, so a thread ends waits that are overdue
-(transports/sysv_waits.py):
+(transports/common/sysv_waits.py):
 
-- on a lane, by removing the queue: both ends find it gone, and a lane that timed out is retired anyway. This also
-  serves the cache worker whose proxy was killed.
-- of a command receiver, by a message of a type of its own, WAKE. The kernel gives it to whoever waits longest.
-- A command sender is no such wait: the queue must outlive it, and only room would wake it. One that finds the queue
-  full looks again each millisecond, so it learns of room that much late, and not in turn.
+- on a lane, by removing the queue: both ends find it gone, and a lane that timed out is retired anyway. This also ends
+  the wait of a cache worker whose proxy was killed.
+- of a command receiver, by a message of a type of its own, WAKE. The kernel gives it to the receiver that has waited
+  longest.
+- A command sender does not wait in the kernel: the queue must outlive it, and only room would wake it. A sender that
+  finds the queue full looks again each millisecond, so it may be that late, and senders do not take turns.
 """
 
 import time
@@ -36,12 +37,12 @@ from harness.api import (
     check_least,
     hookimpl,
 )
-from transports.common.messages import MessageReceiver, MessageSender, check_limit
+from transports.common.message_queues import MessageReceiver, MessageSender, check_limit
 from transports.common.sysv_waits import Waiter, raise_unless_interrupted, remove
 
 MESSAGE, WAKE = 1, 2  # message types; a receiver takes any, in order
 _LOOK_AGAIN = 0.001
-_ROOM = 8192  # for a record: one of a wrong size is taken out, and refused by the harness, instead of staying in front
+_ROOM = 8192  # for a record: one of a wrong size is taken out, and the harness refuses it; else it would stay in front
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class SysvMqCommands(CommandTransport):
     name = "sysv_mq"
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned(scope, COMMAND_BYTES)
+        return provisioned_queue(scope, COMMAND_BYTES)
 
     def receiver(self, scope: Scope) -> CommandReceiver:
         return SysvCommandReceiver(scope)
@@ -63,7 +64,7 @@ class SysvMqCommands(CommandTransport):
 class SysvCommandSender(CommandSender):
     def __init__(self, scope: Scope) -> None:
         self._timeout = scope.timeout
-        self._queue = opened(scope, COMMAND_BYTES)
+        self._queue = opened_queue(scope, COMMAND_BYTES)
 
     def send(self, record: bytes) -> None:
         deadline = None
@@ -88,7 +89,7 @@ class SysvCommandSender(CommandSender):
 class SysvCommandReceiver(Waiter, CommandReceiver):
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope.timeout)
-        self._queue = opened(scope, _ROOM)
+        self._queue = opened_queue(scope, _ROOM)
 
     def receive(self) -> bytes:
         self._waits[self] = until = time.monotonic() + self._timeout
@@ -101,13 +102,13 @@ class SysvCommandReceiver(Waiter, CommandReceiver):
                     continue
                 if kind == MESSAGE:
                     return bytes(record)
-                if time.monotonic() >= until:  # else it was meant for another, whose watch repeats it
+                if time.monotonic() >= until:  # else it was meant for another receiver, whose watch repeats it
                     raise TimeoutError(f"no command for {self._timeout} s")
         finally:
             del self._waits[self]
 
     def end_wait(self) -> None:
-        self._queue.send(b"", False, WAKE)  # fails where it is full: then nobody waits for long
+        self._queue.send(b"", False, WAKE)  # fails if the queue is full: then no receiver waits for long
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class SysvMqData(DataTransport):
         check_least(self, chunk=HEAD_BYTES + 1)
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned(scope, self.chunk)
+        return provisioned_queue(scope, self.chunk)
 
     def receiver(self, scope: Scope) -> Receiver:
         return MessageReceiver(SysvLaneQueue(scope, self.chunk))
@@ -133,7 +134,7 @@ class SysvMqData(DataTransport):
 class SysvLaneQueue(Waiter):
     def __init__(self, scope: Scope, chunk: int) -> None:
         super().__init__(scope.timeout)
-        self._queue = opened(scope, chunk)
+        self._queue = opened_queue(scope, chunk)
         self._send = self.in_time(self._queue.send, f"the queue stayed full for {scope.timeout} s")
         self._receive = self.in_time(self._queue.receive, f"no message for {scope.timeout} s")
 
@@ -152,20 +153,22 @@ class SysvLaneQueue(Waiter):
 
 
 @contextmanager
-def provisioned(scope: Scope, size: int) -> Iterator[None]:
+def provisioned_queue(scope: Scope, size: int) -> Iterator[None]:
     for limit in ("msgmax", "msgmnb"):
         check_limit(size, "bytes a message", f"/proc/sys/kernel/{limit}")
     try:
         queue = sysv_ipc.MessageQueue(scope.sysv_key("msg", "queue"), sysv_ipc.IPC_CREX, mode=0o600)
     except (sysv_ipc.Error, OSError) as error:
-        raise OSError(f"no queue: {error}; see `ipcs -q` and /proc/sys/kernel/msgmni, the most there can be") from error
+        raise OSError(
+            f"no queue: {error}; see `ipcs -q`, and /proc/sys/kernel/msgmni for the most there can be"
+        ) from error
     try:
         yield
     finally:
         remove(queue)
 
 
-def opened(scope: Scope, room: int) -> sysv_ipc.MessageQueue:
+def opened_queue(scope: Scope, room: int) -> sysv_ipc.MessageQueue:
     try:
         return sysv_ipc.MessageQueue(scope.sysv_key("msg", "queue"), max_message_size=room)
     except sysv_ipc.ExistentialError as error:

@@ -1,14 +1,15 @@
-"""SysV shared memory with two SysV semaphores, sysvipc(7), shmat(2) and semop(2): transports/ring.py.
+"""SysV shared memory with two SysV semaphores, sysvipc(7), shmat(2) and semop(2).
 
-A byte goes preadv(2) -> a slot of the memory -> write(2) to the client. Passing a slot on is a semop(2), and so is
-taking one, whether or not anybody waits. Creation fills the memory, so it has its pages; each end maps them all when
-it attaches, by looking at every one, as shmat(2) has no MAP_POPULATE.
+A byte goes preadv(2) -> a slot of the memory -> write(2) to the client; the slots form a ring,
+transports/common/ring.py. Passing a slot on is a semop(2), and so is taking one, whether or not the other end waits.
+Creation fills the memory, so it has its pages. Each end maps them all when it attaches, by reading a byte of each, as
+shmat(2) has no MAP_POPULATE.
 
-Limits: shmmni segments on the machine (4096), and semmni semaphores (32000): one and two a lane.
+Limits: the machine has shmmni segments (4096) and semmni semaphores (32000). A lane takes one and two of them.
 
 Killed peers: noticed by the timeout. SysV semaphores have one, semtimedop(2), but sysv_ipc's wheels are built
-without it: an acquire with a timeout then waits for ever. So a thread removes the semaphore that somebody waits on
-for too long, and semop(2) fails with EIDRM. The lane would be retired anyway: docs/decisions/0005-sysv-timeouts.md.
+without it: an acquire with a timeout then waits for ever. So a thread removes a semaphore that an end waits on for too
+long, and semop(2) fails with EIDRM. The lane would be retired anyway: docs/decisions/0005-sysv-timeouts.md.
 """
 
 import mmap
@@ -23,7 +24,7 @@ from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
 from transports.common.ring import Parts, Ring, RingReceiver, RingSender, late
 from transports.common.sysv_waits import Waiter, raise_unless_interrupted, remove
 
-# How semget(2) and shmget(2) say that one of the kernel's limits is met.
+# Which limit of the kernel semget(2) or shmget(2) has met, by the error that sysv_ipc makes of it.
 _LIMITS = {("sem", OSError): "sem", ("shm", ValueError): "shmmax", ("shm", OSError): "shmall and shmmni"}
 
 
@@ -75,13 +76,15 @@ def opened(scope: Scope) -> Parts:
     resources = ExitStack()
     resources.callback(attached.detach)
     view = memoryview(attached.memory)
-    bytes(view[:: mmap.PAGESIZE])  # every page is mapped before the first reply, which would pay for the faults
+    bytes(view[:: mmap.PAGESIZE])  # maps every page now: the first replies would else pay for the faults
     return Parts(view, free, full, resources)
 
 
 class Attached:
-    """A mapping. sysv_ipc does not know whether a view of it is in use, as mmap does: detaching would pull the memory
-    from under it, and its next user would be killed. But every memory that has views holds a reference."""
+    """A mapping that refuses to go while a view of it is in use, as an mmap does.
+
+    sysv_ipc would detach it, and the next access to the view would kill the process. But each view holds a reference.
+    """
 
     def __init__(self, key: int) -> None:
         self.memory = sysv_ipc.SharedMemory(key)

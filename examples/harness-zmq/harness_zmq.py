@@ -1,21 +1,23 @@
-"""ZeroMQ over Unix sockets, zmq_ipc(7): DEALER sockets send, a ROUTER takes in and answers, zmq_socket(3).
+"""ZeroMQ over Unix sockets, zmq_ipc(7): DEALER sockets send, a ROUTER receives and answers, zmq_socket(3).
 
 A message goes from the caller to an I/O thread of its own process, write(2) -> Unix socket -> read(2), and from the
 I/O thread there to the receiver: two system calls, and an eventfd(2) each to wake the two threads.
 
 Commands go through a broker, a thread of the program that provisions: it deals the oldest one to the worker that has
-been free the longest, the load balancing pattern of the ZeroMQ guide. Senders that are connected to all workers save
-that hop, but must choose a worker without knowing which are free: one stalled client then held up all others.
+been free the longest, the load balancing pattern of the ZeroMQ guide. Senders that connect to all workers save that
+hop, but must choose a worker without knowing which are free: one stalled client then held up all others.
 
 Content goes straight to the receiver, a message a piece: preadv(2) -> buffer of the cache -> message -> write(2) ->
 read(2) -> message -> the client. Not to copy it into the message (copy=False) was no faster here.
 
-Credit pushes back: so many messages of a sender may be under way, and for each that is taken an empty one comes back.
-High water marks would be simpler, but lose messages: what libzmq has yet to read when a sender leaves is dropped where
-the receiver is at its mark (github.com/zeromq/libzmq/issues/4660; 950 of 1000 records here).
+Credit pushes back: a sender may have so many messages under way, and for each that is taken an empty one comes back.
+High water marks would be simpler, but lose messages: if the receiver is at its mark when a sender leaves, libzmq drops
+what it has not read yet (github.com/zeromq/libzmq/issues/4660; 950 of 1000 records here).
 
-Nobody is told of a killed peer: what waits ends by the timeout. What a killed program had not written yet goes with
-it, whole messages only; close() waits until all is written, for the timeout at most.
+Limits: two threads and about 8 descriptors for each open end, those of its ZeroMQ context.
+
+Killed peers: noticed by the timeout. Whole messages that a killed program had not written yet are lost with it; close()
+waits until all is written, for the timeout at most.
 """
 
 import os
@@ -44,7 +46,7 @@ from harness.api import (
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raises OSError in place of ZeroMQ's own errors, which are none."""
+    """Raises OSError in place of ZeroMQ's own errors, which are not derived from it."""
     try:
         yield
     except zmq.Again:
@@ -54,15 +56,15 @@ def plain_errors() -> Iterator[None]:
 
 
 class ZmqEnd:
-    """A socket with a context, two threads, to itself: no context survives a fork, and its end leaves no descriptor."""
+    """A socket with a context of its own, two threads: no context survives a fork, and closing one closes all."""
 
     @plain_errors()
     def __init__(self, scope: Scope, kind: int) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(kind)
         self._socket.linger = self._socket.rcvtimeo = self._socket.sndtimeo = max(1, round(scope.timeout * 1000))
-        self._socket.rcvhwm = self._socket.sndhwm = 0  # no limit: credit is
-        self._socket.immediate = 1  # nothing is queued for a peer that is not there
+        self._socket.rcvhwm = self._socket.sndhwm = 0  # no limit here: credit limits
+        self._socket.immediate = 1  # queues nothing for a peer that is not connected
         path = scope.path("zmq")
         try:
             if kind == zmq.ROUTER:
@@ -112,13 +114,13 @@ class ZmqCommands(CommandTransport):
 
 
 class Broker(ZmqEnd):
-    """An empty message tells it that a worker is free, and a sender that a record was taken."""
+    """An empty message to it says that a worker is free; an empty message to a sender, that a record was taken."""
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope, zmq.ROUTER)
         self._socket.linger = 0
         self._socket.rcvtimeo = -1
-        self._socket.router_mandatory = 1  # say so where a peer has gone
+        self._socket.router_mandatory = 1  # raise EHOSTUNREACH if a peer has gone
 
     def run(self) -> None:
         commands: deque[tuple[bytes, bytes]] = deque()  # (sender, record), none of them empty
@@ -144,11 +146,11 @@ class Broker(ZmqEnd):
         return True
 
     def close(self) -> None:
-        self._context.term()  # run() notices, and closes the socket
+        self._context.term()  # run() gets ContextTerminated, and closes the socket
 
 
 class ZmqCommandSender(ZmqCreditedEnd, CommandSender):
-    """What sends with credit is all that it takes."""
+    """ZmqCreditedEnd sends."""
 
 
 class ZmqCommandReceiver(ZmqEnd, CommandReceiver):
@@ -158,7 +160,7 @@ class ZmqCommandReceiver(ZmqEnd, CommandReceiver):
     def receive(self) -> bytes:
         if not self._offered:
             self._socket.send(b"")
-            self._offered = True  # and stays so after a timeout: the broker remembers
+            self._offered = True  # also after a timeout: the broker still knows that this worker is free
         record = self._socket.recv()
         self._offered = False
         return record
@@ -209,7 +211,7 @@ class ZmqReceiver(ZmqEnd, Receiver):
 
     @plain_errors()
     def give_back(self) -> None:
-        self._socket.send_multipart((self._sender, b""))  # dropped where that sender has gone
+        self._socket.send_multipart((self._sender, b""))  # ZeroMQ drops it if that sender has gone
 
 
 @hookimpl

@@ -1,5 +1,6 @@
-"""What the transports in POSIX shared memory have in common: making it, with semaphores, and removing both."""
+"""POSIX shared memory with POSIX semaphores, shm_overview(7), sem_overview(7): making, opening, waiting, removing."""
 
+import mmap
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,10 +11,12 @@ from harness.api import Scope
 
 
 @contextmanager
-def provisioned(scope: Scope, memory: str, size: int, semaphores: Mapping[str, int], what: str = "") -> Iterator[None]:
-    """Shared memory of `size` bytes and semaphores (part: initial value), as long as the context lasts.
+def provisioned_memory(
+    scope: Scope, memory: str, size: int, semaphores: Mapping[str, int], what: str = ""
+) -> Iterator[None]:
+    """Make shared memory of `size` bytes and semaphores (part: initial value), and remove them on exit.
 
-    Raises OSError, which begins with `what`, where the system has no room for them.
+    Raises OSError, which begins with `what`, if the system has no room for them.
     """
     with ExitStack() as undo:
         try:
@@ -25,9 +28,47 @@ def provisioned(scope: Scope, memory: str, size: int, semaphores: Mapping[str, i
             shared = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600, size=size)
             undo.callback(posix_ipc.unlink_shared_memory, name)
             try:
-                os.posix_fallocate(shared.fd, 0, size)  # else a full /dev/shm is a SIGBUS for whoever writes
+                os.posix_fallocate(shared.fd, 0, size)  # else writing to a full /dev/shm kills with SIGBUS
             finally:
                 shared.close_fd()
         except (posix_ipc.Error, OSError) as error:
             raise OSError(f"{what}: {error}" if what else str(error)) from error
         yield
+
+
+class MemoryEnd:
+    """An end that opens what provisioned_memory made.
+
+    _memory: mapped, with all its pages. _fd: its descriptor, for locks of this end, fcntl(2) and flock(2).
+    _resources: closed by close(), the last one first.
+    """
+
+    def __init__(self, scope: Scope, memory: str, *semaphores: str) -> None:
+        self._timeout = scope.timeout
+        with ExitStack() as undo:
+            try:
+                self._fd = posix_ipc.SharedMemory(scope.posix_name(memory)).fd
+                undo.callback(os.close, self._fd)
+                self._semaphores = [posix_ipc.Semaphore(scope.posix_name(part)) for part in semaphores]
+            except posix_ipc.ExistentialError as error:
+                raise FileNotFoundError(str(error)) from error
+            for semaphore in self._semaphores:
+                undo.callback(semaphore.close)
+            self._memory = mmap.mmap(self._fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            undo.callback(self._memory.close)
+            self._resources = undo.pop_all()
+
+    def close(self) -> None:
+        self._resources.close()
+
+
+def wait(semaphore: posix_ipc.Semaphore, seconds: float) -> bool:
+    """Take the semaphore. Returns whether that was possible within `seconds`."""
+    while True:
+        try:
+            semaphore.acquire(max(seconds, 0))
+        except posix_ipc.BusyError:
+            return False
+        except posix_ipc.SignalError:
+            continue  # posix_ipc does not retry as PEP 475 does
+        return True

@@ -1,10 +1,10 @@
-"""A ring of slots in shared memory with two semaphores: what the shared memory transports have in common.
+"""A lane as a ring of slots in shared memory with two semaphores, for the transports over shared memory.
 
-One lane is `depth` slots of `chunk` bytes. The cache preads a file straight into the slot that it was lent, and the
+A lane is `depth` slots of `chunk` bytes. The cache preads a file straight into the slot that loan() returns, and the
 proxy sends straight from it: one copy in, one out. `free` counts slots that may be filled, `full` those that may be
 taken; depth 1 is the classic one-segment handshake. A reply ends without a handshake of its own: the next one waits
 for `free` like any other piece, so it cannot overwrite what is not read yet. The ring's positions live in the memory,
-each written by one end only. Who makes the memory and the semaphores, and how a wait ends in time, is the transport's.
+each written by one end only. Each transport makes the memory and the semaphores, and ends a wait in time, by itself.
 """
 
 import mmap
@@ -20,21 +20,24 @@ PUBLISHED, TAKEN, LENGTHS = 0, 8, 16
 
 
 class Semaphore(Protocol):
-    """acquire raises TimeoutError after the scope's timeout, and retries where a signal interrupts it."""
+    """acquire raises TimeoutError after the scope's timeout, and goes on if a signal interrupts it."""
 
     def acquire(self) -> None: ...
 
     @property
-    def release(self) -> Callable[[], None]: ...  # so that it may be the IPC package's own function
+    def release(self) -> Callable[[], None]: ...  # a property, as it may be the IPC package's own function
 
 
 def late(part: str, scope: Scope) -> str:
-    """What the TimeoutError of `free` or `full` says."""
+    """The message of a TimeoutError of `free` or `full`."""
     return f"no slot was {'freed' if part == 'free' else 'filled'} for {scope.timeout} s"
 
 
 class Parts(NamedTuple):
-    """What an end is made of. memory: a writable buffer of Ring.size bytes, zero at first. resources: closed last."""
+    """What an end is made of.
+
+    memory: a writable buffer of Ring.size bytes, zero at first. resources: the end closes them after its views.
+    """
 
     memory: memoryview
     free: Semaphore

@@ -1,9 +1,9 @@
 """Waits on System V queues and semaphores that end in time, without a timeout of the kernel's.
 
-msgop(2) has none, and semtimedop(2) is not in the wheels of sysv_ipc: docs/decisions/0005-sysv-timeouts.md. Nobody
-polls on the way of a byte. Who waits notes until when, which costs no system call; one thread for each timeout in use
-sleeps until the first of these times, wakes about once a timeout, and ends the waits that are overdue. How is the
-end's affair: on a lane, by removing what is waited for, as a lane that was late is retired anyway.
+msgop(2) has none, and the wheels of sysv_ipc lack semtimedop(2): docs/decisions/0005-sysv-timeouts.md. No call on the
+path of a byte polls. An end that waits notes until when, which costs no system call. One thread for each timeout in use
+sleeps until the first of these times, wakes about once a timeout, and ends the waits that are overdue. Each kind of end
+says how: a lane's end removes the object that it waits for, as a lane that was late is retired anyway.
 """
 
 import errno
@@ -25,7 +25,7 @@ _AGAIN = 0.01  # seconds until a wait that is still there is ended again: it may
 
 
 class Waiter(End):
-    """What waits in calls of sysv_ipc. It is in `_waits` while it does, with a time of time.monotonic()."""
+    """An end that waits in calls of sysv_ipc. While it waits it is in `_waits`, with a time of time.monotonic()."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -33,13 +33,13 @@ class Waiter(End):
 
     @abstractmethod
     def end_wait(self) -> None:
-        """Have the wait under way return or fail, from another thread. What this raises is ignored."""
+        """Make the wait under way return or fail, from another thread. Errors raised here are ignored."""
 
     def in_time(self, call: Callable[..., Any], late: str) -> Callable[..., Any]:
-        """`call`, which waits, as a function that ends in time, and goes on where a signal interrupts it.
+        """Returns `call`, which waits, as a function that ends in time, and goes on if a signal interrupts it.
 
-        It raises TimeoutError(late) where the wait was ended, another OSError where it failed before. It is a closure
-        because that costs a sixth of what a method does.
+        The function raises TimeoutError(late) if the wait was ended, another OSError if it failed before. It is a
+        closure because that costs a sixth of what a method does.
         """
         waits, timeout, monotonic = self._waits, self._timeout, time.monotonic
 
@@ -63,7 +63,7 @@ class Waiter(End):
 
 
 def raise_unless_interrupted(error: Exception) -> None:
-    """Raise an error of sysv_ipc as the contract has it: FileNotFoundError where the object is no more."""
+    """Raise an error of sysv_ipc as the contract has it: FileNotFoundError if the object is gone."""
     if type(error) is sysv_ipc.Error:
         return  # a signal; sysv_ipc does not retry as PEP 475 does
     if isinstance(error, OSError) and error.errno not in {errno.EINVAL, errno.EIDRM}:
@@ -74,7 +74,7 @@ def raise_unless_interrupted(error: Exception) -> None:
 
 @cache
 def _waits(timeout: float) -> dict[Waiter, float]:
-    """Until when who waits, of the waits of this process that may take `timeout` seconds, under a watch's eyes."""
+    """The waits of this process that may take `timeout` seconds: which end, and until when. A thread watches them."""
     waits: dict[Waiter, float] = {}
     threading.Thread(target=_watch, args=(waits, timeout), daemon=True).start()
     return waits
@@ -86,7 +86,7 @@ os.register_at_fork(after_in_child=_waits.cache_clear)  # a fork has no threads;
 def _watch(waits: dict[Waiter, float], timeout: float) -> None:
     while True:
         now = time.monotonic()
-        wake = now + timeout  # no wait that begins while this sleeps can be late before
+        wake = now + timeout  # no wait that begins during the sleep can be late before
         for waiter in list(waits):
             until = waits.get(waiter, math.inf)
             if until <= now:
@@ -98,5 +98,6 @@ def _watch(waits: dict[Waiter, float], timeout: float) -> None:
 
 
 def remove(made: Any) -> None:
-    with suppress(sysv_ipc.ExistentialError):  # it may be gone, when a wait for it took too long
+    """Remove an object of sysv_ipc, if it is still there: a wait that took too long may have removed it."""
+    with suppress(sysv_ipc.ExistentialError):
         made.remove()

@@ -1,4 +1,4 @@
-"""What the transports over FIFOs have in common, fifo(7) and pipe(7): making them, and an end that waits in time."""
+"""FIFOs, fifo(7) and pipe(7): making them, and an end whose waits end in time."""
 
 import errno
 import fcntl
@@ -11,8 +11,8 @@ from harness.api import Scope
 
 
 @contextmanager
-def provisioned(scope: Scope, *parts: str) -> Iterator[None]:
-    """FIFOs of these names, as long as the context lasts."""
+def provisioned_fifos(scope: Scope, *parts: str) -> Iterator[None]:
+    """Make FIFOs of these names, and remove them on exit."""
     with ExitStack() as undo:
         for path in map(scope.path, parts):
             os.mkfifo(path, 0o600)
@@ -20,8 +20,11 @@ def provisioned(scope: Scope, *parts: str) -> Iterator[None]:
         yield
 
 
-class PipeEnd:
-    """part: the FIFO. flags: of open(2); it does not block. size: bytes that the pipe is to hold, where not 0."""
+class FifoEnd:
+    """One open end of a FIFO.
+
+    part: which FIFO. flags: of open(2); the descriptor is non-blocking. size: bytes that the pipe shall hold, unless 0.
+    """
 
     def __init__(self, scope: Scope, part: str, flags: int, size: int = 0) -> None:
         self._timeout = scope.timeout
@@ -29,7 +32,7 @@ class PipeEnd:
             self._fd = os.open(scope.path(part), flags | os.O_NONBLOCK)
         except OSError as error:
             if error.errno == errno.ENXIO:  # open(2): O_WRONLY | O_NONBLOCK and no reader
-                raise ConnectionRefusedError("nobody has the FIFO open for reading") from None
+                raise ConnectionRefusedError("no process has the FIFO open for reading") from None
             raise
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT if flags & os.O_WRONLY else select.POLLIN)
@@ -41,6 +44,7 @@ class PipeEnd:
             raise OSError(f"pipe_size={size}: {error.strerror}; see /proc/sys/fs/pipe-max-size") from error
 
     def _wait(self, what: str) -> None:
+        """Wait until the FIFO can be read or written. Raises TimeoutError, which begins with `what`."""
         if not self._poll.poll(self._timeout * 1000):
             raise TimeoutError(f"{what} for {self._timeout} s")
 

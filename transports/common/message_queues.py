@@ -1,8 +1,7 @@
-"""What the message queues have in common: a reply in messages, and which limit of the kernel a queue is over.
+"""The ends of a lane over a message queue, POSIX or SysV, and the check of the kernel's limits.
 
-A queue is an end that sends and receives messages; the ends of a lane are made of one. Its messages are copied into a
-buffer of the kernel and out of it, so either end of the lane has a buffer of its own to lend. The empty message says
-that the sender gives up.
+A message is copied into a buffer of the kernel and out of it, so each end of the lane lends a buffer of its own. The
+empty message says that the sender gives up.
 """
 
 from typing import Protocol
@@ -11,7 +10,7 @@ from harness.api import Receiver, Sender
 
 
 class Queue(Protocol):
-    """send and receive raise TimeoutError in time, receive EOFError where it can tell that nothing will come."""
+    """send and receive raise TimeoutError in time; receive raises EOFError if it can tell that nothing will come."""
 
     def send(self, message: bytes | memoryview) -> None: ...
 
@@ -53,7 +52,7 @@ class MessageReceiver(Receiver):
 
 
 def check_limit(wanted: int, what: str, limit: str) -> None:
-    """Raises OSError where `wanted` is over what the file `limit` says."""
+    """Raises OSError if `wanted` is over the number in the file `limit`, such as /proc/sys/fs/mqueue/msg_max."""
     with open(limit) as file:
         most = int(file.read())
     if wanted > most:
