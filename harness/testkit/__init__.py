@@ -1,5 +1,27 @@
-"""The conformance kit: what a transport promises, one check for each promise, for any plugin and any test runner."""
+"""The conformance kit: what a transport promises, one check for each promise, for any plugin and any test runner.
 
-from harness.testkit.data import Broken, CommandContract, DataContract, Outcome, contract_for, run, sentence
+    from harness.testkit import DataContract
 
-__all__ = ["Broken", "CommandContract", "DataContract", "Outcome", "contract_for", "run", "sentence"]
+    class TestMine(DataContract):
+        transport = Mine()
+
+is all that pytest needs; `harness check NAME` runs the same checks without it. The name of a check is the promise.
+Its docstring says what to look at where the promise is broken. Replies are sent, and processes are killed, in real
+processes of their own.
+
+A check that cannot work here raises unittest.SkipTest with the reason; any other exception is a failure.
+"""
+
+from harness.api import CommandTransport, DataTransport
+from harness.testkit.command import CommandContract
+from harness.testkit.contract import Outcome, checks, run, sentence
+from harness.testkit.data import DataContract
+from harness.testkit.promise import Broken
+
+__all__ = ["Broken", "CommandContract", "DataContract", "Outcome", "checks", "contract_for", "run", "sentence"]
+
+
+def contract_for(transport: CommandTransport | DataTransport) -> type[DataContract] | type[CommandContract]:
+    """The contract of a transport's kind, with `transport` set."""
+    base = DataContract if isinstance(transport, DataTransport) else CommandContract
+    return type(f"Test{type(transport).__name__}", (base,), {"transport": transport})
