@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
         description="Write a package with a working transport, its tests on the conformance kit, and a README.",
         epilog="Then: pip install -e DIR; harness check NAME; pytest DIR. The tutorial: docs/writing-a-transport.md.",
     )
-    parser.add_argument("name", metavar="NAME", help="letters, digits, '_' and '-'; no installed one has it")
+    parser.add_argument("name", metavar="NAME", help="letters, digits, '_' and '-'; not the name of an installed one")
     parser.add_argument("directory", metavar="DIR", help="a new or empty directory")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--data", dest="kind", action="store_const", const="data", default="data", help="(default)")
