@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
 
-from harness import console
+from harness import console, registry
 
 _FILES = {
     "pyproject.toml": "pyproject.toml.txt",
@@ -25,8 +25,8 @@ def main(argv: Sequence[str]) -> int:
         description="Write a package with a working transport, its tests on the conformance kit, and a README.",
         epilog="Then: pip install -e DIR; harness check NAME; pytest DIR. The tutorial: docs/writing-a-transport.md.",
     )
-    parser.add_argument("name", metavar="NAME", help="letters, digits, '_' and '-'")
-    parser.add_argument("directory", metavar="DIR", help="made, or empty")
+    parser.add_argument("name", metavar="NAME", help="letters, digits, '_' and '-'; not the name of an installed one")
+    parser.add_argument("directory", metavar="DIR", help="a new or empty directory")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--data", dest="kind", action="store_const", const="data", default="data", help="(default)")
     kind.add_argument("--command", dest="kind", action="store_const", const="command")
@@ -36,22 +36,33 @@ def main(argv: Sequence[str]) -> int:
 
 def _write(name: str, kind: str, directory: str) -> None:
     module = name.replace("-", "_").lower()
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or keyword.iskeyword(module):
-        raise ValueError(f"{name!r} cannot be a transport's name: a letter, then letters, digits, '_' and '-'")
-    if os.path.exists(directory) and (not os.path.isdir(directory) or os.listdir(directory)):
-        raise ValueError(f"{directory}: is there and not empty; name a new directory")
     class_name = "".join(part.capitalize() for part in re.split(r"[-_]", name))
-    if re.search(rf"^from .*\b{class_name}\b", _template(f"{kind}.py.txt"), re.MULTILINE):
-        raise ValueError(f"{name!r}: its class would be {class_name}, which the contract has; take another name")
+    _check(name, kind, module, class_name)
+    if os.path.exists(directory) and (not os.path.isdir(directory) or os.listdir(directory)):
+        raise ValueError(f"{directory}: exists and is not empty; name a new directory")
     values = {"name": name, "Name": class_name, "module": module, "kind": kind, "Kind": kind.capitalize()}
     for target, template in _FILES.items():
         path = f"{directory}/{target.format(**values)}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
         text = _template(template.format(**values))
         with open(path, "x", encoding="utf-8") as file:
-            # $NameEnd is the class name and a word behind it.
+            # $NameEnd is the class name, followed by a word.
             file.write(Template(re.sub(r"\$(Name|Kind|module)", r"${\1}", text)).substitute(values))
         print(path)
+
+
+def _check(name: str, kind: str, module: str, class_name: str) -> None:
+    """Raise ValueError where a transport of this name would not work."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or keyword.iskeyword(module):
+        raise ValueError(f"{name!r} cannot be a transport's name: a letter, then letters, digits, '_' and '-'")
+    installed = registry.load()
+    known = installed.data if kind == "data" else installed.command
+    if name in known:
+        origin = installed.origins[known[name]]
+        raise ValueError(f"{name!r}: {origin} has a {kind} transport of that name already; take another name")
+    imports, _, _ = _template(f"{kind}.py.txt").partition("@dataclass")
+    if re.search(rf"^(from|import|   ) .*\b{class_name}\b", imports, re.MULTILINE):
+        raise ValueError(f"{name!r}: its class would be {class_name}, which the contract has; take another name")
 
 
 def _template(name: str) -> str:

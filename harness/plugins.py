@@ -1,4 +1,4 @@
-"""`harness plugins`: the installed transports and probes, and whether they work here."""
+"""`harness plugins`: lists the installed transports and probes, and says whether they work here."""
 
 import argparse
 import dataclasses
@@ -13,13 +13,13 @@ from harness import console, registry, rendezvous
 from harness.api import CommandTransport, DataTransport, Probe
 from harness.registry import AnyTransport
 
-_TIMEOUT = 1.0
+_TIMEOUT = 1.0  # seconds of the scopes in which transports are tried
 
 
 def main(argv: Sequence[str]) -> int:
-    """List the plugins. Returns the exit code: 0 also where some do not work here."""
+    """List the plugins. Returns the exit code: 0 even where some do not work here."""
     parser = argparse.ArgumentParser(prog="harness plugins", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     return console.main("plugins", lambda: _show(args.json))
 
@@ -46,7 +46,7 @@ def _show(as_json: bool) -> None:
 
 
 def describe(transport: CommandTransport | DataTransport) -> dict[str, Any]:
-    """What there is to know of a transport. `unusable`: why it does not work here, empty where it does."""
+    """A transport's name, kind, options and so on. `unusable`: why it does not work here, empty where it works."""
     data = isinstance(transport, DataTransport)
     cache_end, proxy_end = registry.shape(transport) if isinstance(transport, DataTransport) else ("", "")
     return {
@@ -62,10 +62,10 @@ def describe(transport: CommandTransport | DataTransport) -> dict[str, Any]:
 
 
 def describe_probe(kind: type[Probe]) -> dict[str, Any]:
-    """What there is to know of a probe. `unusable`: why it does not work here, empty where it does."""
+    """A probe's name, table and so on. `unusable`: why it does not work here, empty where it works."""
     try:
         why = kind().unusable()
-    except Exception as error:  # noqa: BLE001  whatever a stranger's probe raises
+    except Exception as error:  # noqa: BLE001  a plugin may raise anything
         why = _in_a_line(error)
     return {
         "name": kind.name,
@@ -83,23 +83,23 @@ def _first_line(transport: object) -> str:
 
 
 def unusable(*transports: AnyTransport) -> str:
-    """Why not all of these can be there at once, in one line; empty where they can.
+    """Why these transports cannot all be open at once on this machine, in one line; empty where they can.
 
-    All are made, and each has its receiver opened; of each kind of them one has its sender opened, too.
+    It tries: it provisions each of them and opens its receiver, and opens one sender for each different transport.
     """
     try:
         with ExitStack() as undo:
             home = rendezvous.Home(f"try-{os.getpid()}", "try")
             undo.callback(home.close)
-            sent: set[AnyTransport] = set()
+            with_sender: set[AnyTransport] = set()
             for number, transport in enumerate(transports):
                 scope = home.scope(f"scope{number}", _TIMEOUT)
                 undo.enter_context(transport.provision(scope))
                 undo.enter_context(closing(transport.receiver(scope)))
-                if transport not in sent:
+                if transport not in with_sender:
                     transport.sender(scope).close()
-                    sent.add(transport)
-    except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises
+                    with_sender.add(transport)
+    except Exception as error:  # noqa: BLE001  a plugin may raise anything
         return _in_a_line(error)
     return ""
 

@@ -1,4 +1,4 @@
-"""Probes: what they see of real processes whose doings are known, and how they come to a trial."""
+"""Probes: what they report of real processes whose work is known, and how a trial uses them."""
 
 import contextlib
 import json
@@ -44,10 +44,10 @@ def open_files(count):
 def sleep(count):
     for _ in range(int(count)): time.sleep(0.0002)
 def thread(count):
-    kept.append(threading.Thread(target=lambda: (sleep(count), told.set(), time.sleep(60)), daemon=True))
-    told = threading.Event()
+    kept.append(threading.Thread(target=lambda: (sleep(count), done.set(), time.sleep(60)), daemon=True))
+    done = threading.Event()
     kept[-1].start()
-    told.wait()
+    done.wait()
 for line in sys.stdin:
     what, amount = line.split()
     globals()[what](float(amount))
@@ -95,7 +95,7 @@ def worker():
 
 
 def seen(probe, processes, directory, body):
-    """What a probe tells while the body runs: (role, metric) to value."""
+    """What a probe reports of the time in which the body runs: (role, metric) to value."""
     probe.begin(processes, str(directory))
     body()
     return {(one.role, one.metric): one.value for one in probe.end()}
@@ -110,10 +110,10 @@ def test_the_cpu_time_of_a_role_is_that_of_all_its_processes_in_user_mode_and_in
         second.do("spin", 0.3)
         other.do("read", 20)
 
-    told = seen(proc.Cpu(), processes, tmp_path, body)
-    assert 0.6 < told["cache", "user_s"] + told["cache", "kernel_s"] < 0.7
-    assert told["cache", "user_s"] > 2 * told["cache", "kernel_s"]
-    assert told["proxy", "kernel_s"] > 2 * told["proxy", "user_s"]
+    reported = seen(proc.Cpu(), processes, tmp_path, body)
+    assert 0.6 < reported["cache", "user_s"] + reported["cache", "kernel_s"] < 0.7
+    assert reported["cache", "user_s"] > 2 * reported["cache", "kernel_s"]
+    assert reported["proxy", "kernel_s"] > 2 * reported["proxy", "user_s"]
 
 
 def test_page_faults_are_counted_and_so_are_memory_and_descriptors_that_were_not_given_back(worker, tmp_path):
@@ -126,8 +126,8 @@ def test_page_faults_are_counted_and_so_are_memory_and_descriptors_that_were_not
 
     memory = proc.Memory()
     memory.begin({"cache": [one.pid]}, "")
-    told = seen(proc.Faults(), {"cache": [one.pid]}, tmp_path, body)
-    assert 1000 <= told["cache", "faults"] < 1200
+    reported = seen(proc.Faults(), {"cache": [one.pid]}, tmp_path, body)
+    assert 1000 <= reported["cache", "faults"] < 1200
     grown = {reading.metric: reading.value for reading in memory.end()}
     assert abs(grown["rss_growth_bytes"] - 1000 * 4096) < 1e6
     assert grown["fds_growth"] == 7
@@ -136,13 +136,13 @@ def test_page_faults_are_counted_and_so_are_memory_and_descriptors_that_were_not
 
 def test_context_switches_are_those_of_all_threads_also_of_a_new_one(worker, tmp_path):
     one = worker()
-    told = seen(proc.Switches(), {"proxy": [one.pid]}, tmp_path, lambda: one.do("sleep", 200))
-    assert 200 <= told["proxy", "switches"] < 600
-    told = seen(proc.Switches(), {"proxy": [one.pid]}, tmp_path, lambda: one.do("thread", 200))
-    assert 200 <= told["proxy", "switches"] < 600
+    reported = seen(proc.Switches(), {"proxy": [one.pid]}, tmp_path, lambda: one.do("sleep", 200))
+    assert 200 <= reported["proxy", "switches"] < 600
+    reported = seen(proc.Switches(), {"proxy": [one.pid]}, tmp_path, lambda: one.do("thread", 200))
+    assert 200 <= reported["proxy", "switches"] < 600
 
 
-def test_cpu_time_of_others_is_told_and_how_long_ours_waited_for_a_cpu(worker, tmp_path):
+def test_cpu_time_of_others_is_reported_and_how_long_ours_waited_for_a_cpu(worker, tmp_path):
     cpu = {min(os.sched_getaffinity(0))}
     ours, also_ours, foreign = worker(cpu), worker(cpu), worker()
 
@@ -152,10 +152,10 @@ def test_cpu_time_of_others_is_told_and_how_long_ours_waited_for_a_cpu(worker, t
         for one in (ours, also_ours, foreign):
             one.wait()
 
-    told = seen(proc.Steal(), {"cache": [ours.pid, also_ours.pid]}, tmp_path, body)
-    assert told["", "foreign_cpu_s"] > 0.45
-    assert told["", "run_queue_wait_s"] > 0.45  # each waited for the other
-    assert told["", "steal_s"] >= 0
+    reported = seen(proc.Steal(), {"cache": [ours.pid, also_ours.pid]}, tmp_path, body)
+    assert reported["", "foreign_cpu_s"] > 0.45
+    assert reported["", "run_queue_wait_s"] > 0.45  # each waited for the other
+    assert reported["", "steal_s"] >= 0
 
 
 def tracer_of(pid):
@@ -176,11 +176,11 @@ def test_system_calls_are_counted_by_role_and_the_processes_live_on_untraced(wor
         one.do("calls", 1000)
         other.do("thread", 10)
 
-    told = seen(usable(syscalls.Syscalls()), {"cache": [one.pid], "proxy": [other.pid]}, tmp_path, body)
-    assert told["cache", "calls getppid"] == 1000
-    assert 0 <= told["cache", "seconds getppid"] < 1
-    assert ("proxy", "calls getppid") not in told
-    assert told["proxy", "calls clock_nanosleep"] >= 10
+    reported = seen(usable(syscalls.Syscalls()), {"cache": [one.pid], "proxy": [other.pid]}, tmp_path, body)
+    assert reported["cache", "calls getppid"] == 1000
+    assert 0 <= reported["cache", "seconds getppid"] < 1
+    assert ("proxy", "calls getppid") not in reported
+    assert reported["proxy", "calls clock_nanosleep"] >= 10
     assert tracer_of(one.pid) == "0"
     one.do("calls", 1)
 
@@ -193,17 +193,17 @@ def test_samples_are_shared_out_among_the_symbols_of_user_mode_and_kernel(worker
         other.do("read", 30)
         one.wait()
 
-    told = seen(usable(perf.Perf()), {"cache": [one.pid], "proxy": [other.pid]}, tmp_path, body)
+    reported = seen(usable(perf.Perf()), {"cache": [one.pid], "proxy": [other.pid]}, tmp_path, body)
     for role, mode in (("cache", "user"), ("proxy", "kernel")):
-        assert told.pop((role, "samples")) > 50
-        shares = {metric: value for (of, metric), value in told.items() if of == role}
+        assert reported.pop((role, "samples")) > 50
+        shares = {metric: value for (of, metric), value in reported.items() if of == role}
         assert 0 < len(shares) <= 50
         assert 0.9 < sum(shares.values()) <= 1.000001
         assert sum(value for metric, value in shares.items() if metric.startswith(mode)) > 0.5
 
 
 @pytest.mark.parametrize("kind", [syscalls.Syscalls, perf.Perf])
-def test_a_tool_that_does_not_end_is_killed_in_time_and_lets_go(worker, tmp_path, monkeypatch, kind):
+def test_a_tool_that_does_not_end_is_killed_in_time_and_releases_its_processes(worker, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(tools, "_DETACH", 0.5)
     one = worker()
     probe = usable(kind())
@@ -219,7 +219,7 @@ def test_a_tool_that_does_not_end_is_killed_in_time_and_lets_go(worker, tmp_path
 
 
 @pytest.mark.parametrize("kind", [syscalls.Syscalls, perf.Perf])
-def test_where_one_role_cannot_be_looked_at_no_tool_is_left_behind(worker, tmp_path, kind):
+def test_where_one_role_cannot_be_observed_no_tool_is_left_behind(worker, tmp_path, kind):
     one, gone = worker(), worker()
     gone.stop()
     probe = usable(kind())
@@ -230,21 +230,21 @@ def test_where_one_role_cannot_be_looked_at_no_tool_is_left_behind(worker, tmp_p
 
 
 @pytest.mark.parametrize("kind", [syscalls.Syscalls, perf.Perf])
-def test_a_tool_that_is_not_there_is_told_with_the_command_that_installs_it(monkeypatch, kind):
+def test_a_tool_that_is_not_installed_is_reported_with_the_command_that_installs_it(monkeypatch, kind):
     monkeypatch.setenv("PATH", "/nowhere")
     assert re.fullmatch(r"(strace|perf) is not installed; apt-get install .*", kind().unusable())
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobody")
-def test_a_refusal_is_told_with_the_command_that_mends_it(worker):
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_refusal_is_reported_with_the_command_that_mends_it(worker):
     one = worker()
     script = (
-        "import os, sys; from harness.probes import perf, syscalls; os.setresuid(65534, 65534, 65534)\n"
+        "import os, sys; from harness.measure.probes import perf, syscalls; os.setresuid(65534, 65534, 65534)\n"
         f"class Foreign(syscalls.Syscalls):\n  def begin(self, _, room): super().begin({{'': [{one.pid}]}}, room)\n"
         "print(Foreign().unusable()); print(perf.Perf().unusable())"
     )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
-    of_strace, of_perf = told.stdout.splitlines()
+    reported = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    of_strace, of_perf = reported.stdout.splitlines()
     if "not installed" not in of_strace:
         assert re.search(r"attach: .*Operation not permitted; (run as root|sysctl -w )", of_strace)
     if int(Path("/proc/sys/kernel/perf_event_paranoid").read_text()) > 1 and "not installed" not in of_perf:
@@ -252,15 +252,15 @@ def test_a_refusal_is_told_with_the_command_that_mends_it(worker):
 
 
 def run(*probes, spec=SHORT):
-    told = {}
-    row = apart.run(spec, results.Trial(trial=3), probes, told)
-    told.pop("latency", None)  # no probe's
-    return row, told
+    reported = {}
+    row = apart.run(spec, results.Trial(trial=3), probes, reported)
+    reported.pop("latency", None)  # which is no probe's
+    return row, reported
 
 
 def test_every_trial_has_the_figures_of_its_roles(base):
-    row, told = run()
-    assert (row.status, row.reason, row.probe, told) == ("ok", "", "", {})
+    row, reported = run()
+    assert (row.status, row.reason, row.probe, reported) == ("ok", "", "", {})
     for role in ("client", "proxy", "cache"):
         cpu = getattr(row, f"{role}_user_s") + getattr(row, f"{role}_kernel_s")
         assert 0 < cpu < row.measured_s * row.cpus * 1.5
@@ -272,33 +272,33 @@ def test_every_trial_has_the_figures_of_its_roles(base):
     )
 
 
-def test_in_scope_lane_the_client_is_what_reads_from_sockets_and_nobody_counts_twice(base):
+def test_in_scope_lane_the_client_is_what_reads_from_sockets_and_no_process_counts_twice(base):
     row, _ = run(spec=Spec(**{**vars(SHORT), "scope": "lane"}))
     assert (row.status, row.reason) == ("ok", "")
     assert row.client_user_s + row.client_kernel_s == row.client_switches == row.client_peak_rss_bytes == 0
     assert row.proxy_user_s + row.proxy_kernel_s > 0.01
-    assert (row.proxy_fds_growth, row.cache_fds_growth) == (0, 0)  # the lanes are still there when they are looked at
-    row, told = run(usable(syscalls.Syscalls()), spec=Spec(**{**vars(SHORT), "scope": "lane", "data": "sendfile"}))
+    assert (row.proxy_fds_growth, row.cache_fds_growth) == (0, 0)  # the lanes still exist when they are observed
+    row, reported = run(usable(syscalls.Syscalls()), spec=Spec(**{**vars(SHORT), "scope": "lane", "data": "sendfile"}))
     assert (row.status, row.reason) == ("ok", "")
-    calls = {(one.role, one.metric): one.value for one in told["probes"]}
+    calls = {(one.role, one.metric): one.value for one in reported["probes"]}
     assert calls["client", "calls recvfrom"] > 0
     assert calls["proxy", "calls sendfile"] == row.requests_ended > 0
 
 
-def test_a_trial_of_strace_tells_exactly_what_a_request_costs(base):
-    row, told = run(usable(syscalls.Syscalls()))
+def test_a_trial_of_strace_reports_exactly_the_calls_of_a_request(base):
+    row, reported = run(usable(syscalls.Syscalls()))
     assert (row.status, row.reason, row.probe, row.disturbed, row.swept) == ("ok", "", "syscalls", "", 0)
-    calls = {(one.role, one.metric): one.value for one in told["probes"]}
-    assert {one.trial for one in told["probes"]} == {3}
+    calls = {(one.role, one.metric): one.value for one in reported["probes"]}
+    assert {one.trial for one in reported["probes"]} == {3}
     assert calls["client", "calls connect"] == calls["proxy", "calls accept4"] == row.requests_ended
     assert calls["cache", "calls preadv2"] == row.requests_ended
 
 
-def test_a_trial_of_perf_tells_its_symbols_in_a_table_of_their_own(base):
-    row, told = run(usable(perf.Perf()))
+def test_a_trial_of_perf_reports_its_symbols_in_a_table_of_their_own(base):
+    row, reported = run(usable(perf.Perf()))
     assert (row.status, row.reason, row.probe) == ("ok", "", "perf")
-    assert list(told) == ["symbols"]
-    assert {one.role for one in told["symbols"]} == {"client", "proxy", "cache"}
+    assert list(reported) == ["symbols"]
+    assert {one.role for one in reported["symbols"]} == {"client", "proxy", "cache"}
 
 
 def test_a_trial_that_fails_under_a_costly_probe_leaves_no_tool_behind(base):
@@ -349,12 +349,12 @@ class Stranger(proc.Counting):
         return {}
 
 
-def test_a_strangers_readings_spoil_no_column(base):
-    row, told = run(Stranger())
+def test_the_readings_of_a_plugin_change_no_column_of_a_built_in_probe(base):
+    row, reported = run(Stranger())
     assert row.status == "ok"
     assert row.requests_ended > 10
     assert row.cache_faults >= 0
-    assert told["probes"] == [results.Observation(3, "stranger", *reading) for reading in Stranger.readings]
+    assert reported["probes"] == [results.Observation(3, "stranger", *reading) for reading in Stranger.readings]
 
 
 class BrokenAtBegin(Stranger):
@@ -375,8 +375,8 @@ class BrokenAtEnd(Stranger):
     ],
 )
 def test_a_probe_that_fails_costs_a_timed_trial_nothing_and_fails_one_that_was_run_for_it(base, kind, problem):
-    row, told = run(kind())
-    assert (row.status, row.reason, told) == ("ok", problem, {})
+    row, reported = run(kind())
+    assert (row.status, row.reason, reported) == ("ok", problem, {})
     assert row.cache_switches > 0
     row, _ = run(type("Costly", (kind,), {"costly": True})())
     assert (row.status, row.reason, row.probe) == ("failed", problem, "stranger")
@@ -404,16 +404,17 @@ def test_foreign_load_and_steal_disturb_a_trial_from_5_percent_on():
 DOCUMENTED = re.search(r"```python\n(.*?)```", (DOCS / "probes.md").read_text(), re.S)[1]
 
 
-def test_the_probe_of_the_page_is_installed_as_a_plugin_and_tells_of_a_trial(base, plugins):
+def test_the_probe_of_the_page_is_installed_as_a_plugin_and_reports_of_a_trial(base, plugins):
     plugins("harness_io", DOCUMENTED)
     script = (
-        "from harness import registry, results, trial\nfrom harness.spec import Spec\nseen = {}\n"
+        "from harness import registry, results\nfrom harness.factors import Spec\nfrom harness.measure import apart\n"
+        "seen = {}\n"
         f"row = apart.run({SHORT!r}, results.Trial(), [registry.probe('io')], seen)\n"
-        "told = {(one.role, one.metric): one.value for one in seen['probes']}\n"
-        "print(row.status, row.reason, row.requests_ended * 1024, told)"
+        "reported = {(one.role, one.metric): one.value for one in seen['probes']}\n"
+        "print(row.status, row.reason, row.requests_ended * 1024, reported)"
     )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
-    status, content, values = re.fullmatch(r"(\w+)  (\d+) (.*)\n", told.stdout).groups()
+    reported = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    status, content, values = re.fullmatch(r"(\w+)  (\d+) (.*)\n", reported.stdout).groups()
     assert status == "ok"
     assert eval(values)["cache", "rchar"] >= int(content)
 

@@ -1,1 +1,1 @@
-"""The built-in probes: they look at the processes of a trial while the load runs. Each loads as a stranger's does."""
+"""The built-in probes: they observe the processes of a trial while the load runs. Each is loaded like any plugin."""

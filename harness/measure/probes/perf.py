@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from harness.api import Probe, hookimpl
 from harness.measure.probes.tools import ATTACH, ENVIRONMENT, Attached, Tool, missing
 
-_HZ = 999  # not a round number, so that it keeps no step with the kernel's ticks
-_MOST = 50  # symbols of a role
-_PATIENCE = 60.0  # seconds
+_HZ = 999  # not a round number, so that samples do not coincide with the kernel's ticks
+_MOST = 50  # symbols that are reported of a role
+_PATIENCE = 60.0  # seconds for perf to print a report
 _MODES = {"[k]": "kernel", "[.]": "user"}
 
 
 class Perf(Attached):
-    """`kernel SYMBOL` and `user SYMBOL` of each role: the symbol's share of the role's samples, the first 50.
+    """`kernel SYMBOL` and `user SYMBOL` of each role: the symbol's share of the role's samples, for the largest 50.
 
-    perf record at 999 Hz: by CPU cycles where there is a hardware counter, by the CPU clock where there is none, as in
-    most virtual machines. `samples` says how many there were. Where a file has no symbols its name stands for them.
+    perf record samples at 999 Hz: by CPU cycles where there is a hardware counter, by the CPU clock where there is
+    none, as in most virtual machines. `samples` is the number of samples. A file without symbols counts under its name.
     """
 
     name = "perf"
@@ -53,7 +53,7 @@ class Perf(Attached):
 
 
 class Record(Tool):
-    """Writes its samples to `<path>.data`. It starts to sample all at once when it is told to, which it confirms."""
+    """Writes its samples to `<path>.data`. ready() has it begin, with all processes at once."""
 
     def __init__(self, pids: Sequence[int], path: str) -> None:
         self._control, perfs = socket.socketpair()
@@ -70,7 +70,7 @@ class Record(Tool):
                 return
         except OSError:
             pass
-        raise self.failure("does not sample")
+        raise self.failure("did not begin to sample")
 
     def close(self) -> None:
         self._control.close()
@@ -78,7 +78,7 @@ class Record(Tool):
 
 
 def _perf(*arguments: str) -> str:
-    """What perf prints. Raises OSError."""
+    """Run perf and return what it prints. Raises OSError where it fails."""
     try:
         done = subprocess.run(
             ["perf", *arguments],

@@ -1,7 +1,7 @@
-"""The probes that run in every trial: what /proc tells of its processes, proc(5).
+"""The probes that run in every trial: they read the counters of its processes in /proc, proc(5).
 
-They read at the go-ahead and after the last reply, when no time counts, and cost nothing in between. What a thread did
-that ended before the last reply is missing where threads are counted one by one (switches, run_queue_wait_s).
+They read at the go-ahead and after the last reply, outside the measured time, and cost nothing in between. Where
+threads are counted one by one (switches, run_queue_wait_s), a thread that ended before the last reply is missing.
 """
 
 import os
@@ -14,19 +14,19 @@ from contextlib import suppress
 from harness import machine
 from harness.api import Probe, Reading, hookimpl
 
-# What was counted, and of which process or thread.
+# (what is counted, pid or thread id) to the count.
 Counts = dict[tuple[str, int], int]
 
 
 class Counting(Probe):
-    """Tells what the counters of each role's processes have grown by."""
+    """Reports how much the counters of each role's processes have grown."""
 
     def begin(self, processes: Mapping[str, Sequence[int]], directory: str) -> None:
         self._processes = processes
         self._before = {role: self._counts(role) for role in processes}
 
     def end(self) -> list[Reading]:
-        return [Reading(role, *told) for role in self._processes for told in self._tell(role, self._used(role))]
+        return [Reading(role, *one) for role in self._processes for one in self._readings(role, self._used(role))]
 
     def _used(self, role: str) -> Counter[str]:
         used: Counter[str] = Counter()
@@ -39,18 +39,18 @@ class Counting(Probe):
 
     @abstractmethod
     def _read(self, pid: int) -> Counts:
-        """What the counters of a process and of its threads say now."""
+        """The counters of a process and of its threads, as they are now."""
 
-    def _tell(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
-        """Metric, value and unit of what a role's counters have grown by."""
+    def _readings(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
+        """(metric, value, unit) for each figure of a role. used: how much its counters have grown."""
         raise NotImplementedError
 
 
 class Cpu(Counting):
     """user_s and kernel_s of each role.
 
-    Their sum is that of the processes' CPU clocks, in ns. How it is parted is told by the ticks of /proc/<pid>/stat,
-    which on most kernels are samples: in short trials the parts are less sure than their sum.
+    Their sum comes from the processes' CPU clocks, which count ns. The ticks of /proc/<pid>/stat divide it into the
+    two. On most kernels ticks are samples: in short trials the two parts are less certain than their sum.
     """
 
     name = "cpu"
@@ -60,7 +60,7 @@ class Cpu(Counting):
             user, kernel = map(int, stat.read().rpartition(")")[2].split()[11:13])
         return {("total", pid): cpu_clock(pid), ("user", pid): user, ("kernel", pid): kernel}
 
-    def _tell(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
+    def _readings(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
         total = used["total"] / 1e9
         user = total * used["user"] / max(1, used["user"] + used["kernel"])
         return [("user_s", user, "s"), ("kernel_s", total - user, "s")]
@@ -73,18 +73,18 @@ def resident(pid: int) -> int:
 
 
 def read_from_disks(pid: int) -> int:
-    """Bytes that a process has had read from disks, /proc/<pid>/io."""
+    """Bytes that the kernel has read from disks for a process, /proc/<pid>/io."""
     with open(f"/proc/{pid}/io") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
 
 
 def cpu_clock(pid: int) -> int:
-    """CPU time of another process in ns, clock_getcpuclockid(3): kernel clock ids are built like this."""
+    """CPU time of another process in ns. The clock's id is built from the pid, as clock_getcpuclockid(3) builds it."""
     return time.clock_gettime_ns(~pid << 3 | 2)
 
 
 class Switches(Counting):
-    """switches of each role: context switches of all threads, voluntary or not, /proc/<pid>/task/<tid>/status."""
+    """switches of each role: voluntary and other context switches of all threads, /proc/<pid>/task/<tid>/status."""
 
     name = "switches"
 
@@ -94,7 +94,7 @@ class Switches(Counting):
             for task, status in _of_threads(pid, "status")
         }
 
-    def _tell(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
+    def _readings(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
         return [("switches", used["all"], "1")]
 
 
@@ -108,15 +108,16 @@ class Faults(Counting):
             fields = stat.read().rpartition(")")[2].split()
         return {("all", pid): int(fields[7]) + int(fields[9])}
 
-    def _tell(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
+    def _readings(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
         return [("faults", used["all"], "1")]
 
 
 class Memory(Counting):
     """peak_rss_bytes of each role, and of servers rss_growth_bytes and fds_growth: /proc/<pid>/status, /proc/<pid>/fd.
 
-    The peak is that of the process's whole life. The kernel counts resident pages by CPU and adds up now and then, so
-    that growth can be off by some 100 KiB a process. A client keeps a latency a request: that it grows says nothing.
+    The peak is that of the process's whole life. The kernel counts resident pages on each CPU and adds them up from
+    time to time, so growth can be wrong by some 100 KiB a process. A client's growth is not reported: it keeps the
+    latency of each request.
     """
 
     name = "memory"
@@ -127,22 +128,23 @@ class Memory(Counting):
         rss, peak = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
         return {("rss", pid): rss, ("peak", pid): peak, ("fds", pid): len(os.listdir(f"/proc/{pid}/fd"))}
 
-    def _tell(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
+    def _readings(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
         peak = used["peak"] + sum(count for (what, _), count in self._before[role].items() if what == "peak")
-        told: list[tuple[str, float, str]] = [("peak_rss_bytes", peak, "B")]
+        readings: list[tuple[str, float, str]] = [("peak_rss_bytes", peak, "B")]
         if role != "client":
-            told += [("rss_growth_bytes", used["rss"], "B"), ("fds_growth", used["fds"], "1")]
-        return told
+            readings += [("rss_growth_bytes", used["rss"], "B"), ("fds_growth", used["fds"], "1")]
+        return readings
 
 
 class Steal(Counting):
-    """What others did on the CPUs that this run may use: steal_s, foreign_cpu_s, run_queue_wait_s.
+    """What other programs did on the CPUs that this run may use: steal_s, foreign_cpu_s, run_queue_wait_s.
 
-    steal_s: what the hypervisor took, /proc/stat. foreign_cpu_s: neither idle nor stolen, nor of the trial's processes;
-    they are exact, the rest is in steps of 10 ms a CPU. Where the kernel charges interrupts to nobody
+    steal_s: time that the hypervisor took, /proc/stat.
+    foreign_cpu_s: time in which the CPUs were neither idle nor stolen, less that of the trial's processes. The latter
+    is exact, the former has steps of 10 ms a CPU. Where the kernel counts interrupts apart from processes
     (CONFIG_IRQ_TIME_ACCOUNTING), or does not say whether it does, interrupts are left out.
-    run_queue_wait_s: how long the trial's threads could have run and had no CPU, /proc/<pid>/task/<tid>/schedstat; 0
-    where the kernel does not count it (CONFIG_SCHED_INFO).
+    run_queue_wait_s: time in which the trial's threads were ready to run and had no CPU,
+    /proc/<pid>/task/<tid>/schedstat; 0 where the kernel does not count it (CONFIG_SCHED_INFO).
     """
 
     name = "steal"
@@ -170,7 +172,7 @@ class Steal(Counting):
 
 
 def _of_threads(pid: int, file: str) -> list[tuple[int, str]]:
-    """The text of a file in /proc/<pid>/task/<tid> for each thread; none for those that have ended."""
+    """(thread id, text of a file in /proc/<pid>/task/<tid>) for each thread that has not ended."""
     texts = []
     for task in os.listdir(f"/proc/{pid}/task"):
         with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/task/{task}/{file}") as text:
@@ -178,7 +180,7 @@ def _of_threads(pid: int, file: str) -> list[tuple[int, str]]:
     return texts
 
 
-# `steal` last: it begins last and ends first, so that what the others read is not foreign to the trial.
+# `steal` is last: it begins last and ends first, so the time that the other probes take is not counted as foreign.
 ALWAYS: tuple[type[Probe], ...] = (Memory, Faults, Switches, Cpu, Steal)
 
 

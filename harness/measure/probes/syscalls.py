@@ -15,9 +15,9 @@ _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 class Syscalls(Attached):
     """`calls NAME` and `seconds NAME` of each role and system call: strace -c -f.
 
-    Totals of the measured time: divide by the trial's `requests`. The seconds are CPU time in the kernel, in which
-    being traced has its part: compare those of calls, rather than of trials. A thread that waits when the tracing
-    begins starts its call anew, some as restart_syscall.
+    They are totals of the measured time: divide by the trial's `requests`. The seconds are CPU time in the kernel and
+    include the cost of tracing: compare calls with each other, not trials. A thread that waits when tracing begins
+    starts its call again, in some cases as restart_syscall.
     """
 
     name = "syscalls"
@@ -41,14 +41,14 @@ class Syscalls(Attached):
         return Strace(pids, f"{self._directory}/{role}")
 
     def _seen(self, role: str) -> list[tuple[str, float, str]]:
-        told: list[tuple[str, float, str]] = []
+        readings: list[tuple[str, float, str]] = []
         with open(f"{self._directory}/{role}.txt") as summary:
             for line in summary:
-                # % time, seconds, usecs/call, calls, errors where there are any, name
+                # The columns: % time, seconds, usecs/call, calls, errors (may be absent), name.
                 share, *figures, name = line.split()
                 if share[0].isdecimal() and name != "total":
-                    told += [(f"calls {name}", int(figures[2]), "1"), (f"seconds {name}", float(figures[0]), "s")]
-        return told
+                    readings += [(f"calls {name}", int(figures[2]), "1"), (f"seconds {name}", float(figures[0]), "s")]
+        return readings
 
 
 class Strace(Tool):

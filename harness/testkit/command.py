@@ -1,0 +1,160 @@
+"""The promises of a command transport."""
+
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from harness.api import CommandReceiver, CommandTransport, Scope
+from harness.protocol import wire
+from harness.testkit.contract import Contract
+from harness.testkit.processes import Child, opened
+from harness.testkit.promise import expect
+from harness.testkit.waits import ends_in_time
+
+
+class CommandContract(Contract):
+    """The promises of a command transport."""
+
+    transport: ClassVar[CommandTransport]
+
+    def test_each_record_reaches_exactly_one_of_many_receivers_whole(self) -> None:
+        """Writers in several processes, receivers in several threads and processes: a record may neither be torn
+        (keep it one atomic message), nor lost, nor doubled."""
+        with self._provisioned(0.5) as scope:
+            all_sent = mmap.mmap(-1, 1)  # shared with the processes
+            reading, writing = os.pipe()
+            ends = [self.transport.receiver(scope) for _ in range(2)]
+
+            def pass_on(end: CommandReceiver) -> None:
+                nothing_left = False
+                while not nothing_left:
+                    last = all_sent[0]  # looked at first: what was sent before is received, or waited for in vain
+                    try:
+                        os.write(writing, end.receive())
+                    except TimeoutError:
+                        nothing_left = bool(last)
+
+            def receive() -> None:
+                pass_on(self.transport.receiver(scope))
+
+            receivers = [Child(receive) for _ in range(2)]
+            threads = [threading.Thread(target=pass_on, args=(end,)) for end in ends]
+            ranges = [range(first, first + 300) for first in (0, 1000, 2000)]
+            senders = [Child(partial(self._send, scope, numbers)) for numbers in ranges]
+            got: list[bytes] = []
+            collector = threading.Thread(target=_records, args=(reading, got))
+            for thread in (*threads, collector):
+                thread.start()
+            failed = [child.ended() for child in senders]
+            all_sent[0] = 1
+            failed += [child.ended() for child in receivers]
+            for thread in threads:
+                thread.join()
+            os.close(writing)
+            collector.join()
+            os.close(reading)
+            for end in ends:
+                end.close()
+            expect(not any(failed), "a sender or a receiver failed")
+            wanted = sorted(_record(number) for numbers in ranges for number in numbers)
+            expect(len(got) == len(wanted), f"{len(got)} records arrived of {len(wanted)}")
+            expect(sorted(got) == wanted, "records were torn or doubled")
+
+    def test_no_record_waits_for_a_receiver_that_is_busy(self) -> None:
+        """receive() must not fetch a record ahead, and a sender must not choose a receiver. Otherwise other clients'
+        commands would wait for a cache worker that serves a slow client, while its neighbours are idle."""
+        with self._provisioned() as scope:
+            busy, idle = self.transport.receiver(scope), self.transport.receiver(scope)
+            child = Child(lambda: self._send(scope, range(9)))
+            for number, receiver in enumerate([busy, *[idle] * 8]):
+                expect(receiver.receive() == _record(number), f"record {number} is not the next one")
+            expect(child.ended() == 0, "the sender failed")
+            busy.close()
+            idle.close()
+
+    def test_the_records_of_one_sender_keep_their_order(self) -> None:
+        """One sender, one receiver: first in, first out."""
+        with self._provisioned() as scope:
+            receiver = self.transport.receiver(scope)
+            child = Child(lambda: self._send(scope, range(500)))
+            for number in range(500):
+                expect(receiver.receive() == _record(number), f"record {number} is not the next one")
+            expect(child.ended() == 0, "the sender failed")
+            receiver.close()
+
+    def test_a_full_channel_pushes_back_in_time_and_keeps_what_it_holds(self) -> None:
+        """send() must raise TimeoutError once the channel is full, and the channel must become full. The records that
+        it holds must still be delivered."""
+        with self._provisioned(0.2) as scope:
+            receiver = self.transport.receiver(scope)
+            sender = self.transport.sender(scope)
+            sent = 0
+
+            def fill() -> None:
+                nonlocal sent
+                for number in range(sent, 20_000):
+                    sender.send(_record(number))
+                    sent += 1
+
+            ends_in_time(fill, 0.2, TimeoutError)
+            for number in range(sent):
+                expect(receiver.receive() == _record(number), f"record {number} of {sent} was lost or changed")
+            sender.send(_record(7))
+            expect(receiver.receive() == _record(7), "after it was full the channel does not work")
+            sender.close()
+            receiver.close()
+
+    def test_waiting_for_a_record_ends_in_time(self) -> None:
+        """receive() must raise TimeoutError after scope.timeout, and leave the channel as it was."""
+        with self._provisioned(0.2) as scope:
+            receiver = self.transport.receiver(scope)
+            for _ in range(2):
+                ends_in_time(receiver.receive, 0.2, TimeoutError)
+            self._send(scope, range(1))
+            expect(receiver.receive() == _record(0), "after a timeout the channel does not work")
+            receiver.close()
+
+    def test_a_killed_receiver_does_not_stop_the_others(self) -> None:
+        """A cache worker that is killed while it waits must not hold a lock that the others need."""
+        with self._provisioned() as scope:
+            receiver = self.transport.receiver(scope)
+
+            def wait(say_opened: Callable[[], None]) -> None:
+                end = self.transport.receiver(scope)
+                say_opened()
+                end.receive()
+
+            child = opened(wait)
+            time.sleep(0.2)  # until it waits
+            child.kill()
+            sender = Child(lambda: self._send(scope, range(3)))
+            for number in range(3):
+                expect(receiver.receive() == _record(number), f"record {number} is not the next one")
+            expect(sender.ended() == 0, "the sender failed")
+            receiver.close()
+
+    def _send(self, scope: Scope, numbers: range) -> None:
+        sender = self.transport.sender(scope)
+        for number in numbers:
+            sender.send(_record(number))
+        sender.close()
+
+
+def _record(number: int) -> bytes:
+    return wire.encode_command(number, b"lane/%d" % number, b"/" + bytes([65 + number % 26]) * 400)
+
+
+def _records(fd: int, into: list[bytes]) -> None:
+    while len(record := _read_fully(fd, wire.COMMAND_BYTES)) == wire.COMMAND_BYTES:
+        into.append(record)
+
+
+def _read_fully(fd: int, count: int) -> bytes:
+    data = b""
+    while len(data) < count and (piece := os.read(fd, count - len(data))):
+        data += piece
+    return data

@@ -1,0 +1,190 @@
+"""A lane under test: its proxy end is open here, replies come from other processes and go over TCP to a client."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from harness.api import DataTransport, FileSender, Scope, Sender, limit_waits
+from harness.pipeline import transfer
+from harness.protocol import wire
+from harness.testkit import leaks
+from harness.testkit.files import open_file
+from harness.testkit.processes import LIMIT, Child
+from harness.testkit.promise import expect
+
+HEADER = b"the header of %d bytes "  # what precedes the content on the client's connection
+
+
+class Lane:
+    """A lane with the proxy's end open here. Each reply comes from a second process, and goes over TCP to a client."""
+
+    def __init__(self, transport: DataTransport, scope: Scope) -> None:
+        self.scope, self._transport = scope, transport
+        self.received = b""  # the content that the client got of the last reply
+        self._requests = 0
+        self._sockets: tuple[socket.socket, ...] = ()
+        self._ask = -1
+
+    def __enter__(self) -> "Lane":
+        self.relay = transfer.relay_over(self._transport.receiver(self.scope))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._sockets:
+            connection.close()
+        if self._ask >= 0:
+            os.close(self._ask)
+        self.relay.close()
+
+    def fork(
+        self, work: Callable[[Sender | FileSender], None], waits: bool = False, closes: Iterable[socket.socket] = ()
+    ) -> Child:
+        """A second process with a sender, which it closes in the end: a sender may keep content back until then."""
+
+        def with_sender() -> None:
+            with contextlib.closing(self._transport.sender(self.scope)) as sender:
+                work(sender)
+
+        return Child(with_sender, waits, closes)
+
+    def start(
+        self,
+        content: bytes,
+        status: int = wire.STATUS_OK,
+        announced: int | None = None,
+        request_id: int | None = None,
+        waits: bool = False,
+    ) -> Child:
+        """Connect a client, and start a second process that sends one reply."""
+        self._requests += 1
+        number = request_id or self._requests
+        self.connect()
+        with open_file(content) as fd:
+
+            def send(sender: Sender | FileSender) -> None:
+                with contextlib.suppress(EOFError):  # of a file that is short on purpose
+                    transfer.answerer_over(sender)(number, status, fd, len(content) if announced is None else announced)
+
+            return self.fork(send, waits, (self.ours, self.theirs))
+
+    def start_many(self, replies: Iterable[tuple[int, int]], keeps_descriptors: bool = True) -> Child:
+        """A second process that sends replies 1, 2, ... each when finish(None, ...) asks for it.
+
+        replies: (file, length of its content in bytes). keeps_descriptors: False has the process fail where the later
+        replies leave more descriptors open than the first one did.
+        """
+        asked, self._ask = os.pipe()
+
+        def send(sender: Sender | FileSender) -> None:
+            answer = transfer.answerer_over(sender)
+            opened = []
+            for number, (fd, length) in enumerate(replies, 1):
+                os.read(asked, 1)
+                answer(number, wire.STATUS_OK, fd, length)
+                opened.append(leaks.descriptors())
+            assert keeps_descriptors or opened[-1] == opened[0], opened
+
+        child = self.fork(send)
+        os.close(asked)
+        return child
+
+    def connect(self) -> None:
+        """Connect a client, and give its socket away where the transport wants it before the reply."""
+        self.ours, self.theirs = self._sockets = _connection(self.scope.timeout * 4)
+        if isinstance(self.relay, transfer.HandOffRelay):
+            self.relay.give(self.ours.fileno(), HEADER)
+
+    def finish(
+        self,
+        child: Child | None,
+        content: bytes,
+        request_id: int | None = None,
+        announced: int | None = None,
+        status: int = wire.STATUS_OK,
+        reads_after: float = 0,
+        gone: bool = False,
+    ) -> None:
+        """Take the reply that was started and check what the client gets."""
+        wanted = len(content) if announced is None else announced
+        if child is None:
+            self.connect()
+            os.write(self._ask, b"x")
+        else:
+            child.go()
+        got: list[bytes] = []
+
+        def read() -> None:
+            time.sleep(reads_after)
+            got.append(collected(self.theirs))
+
+        reader = threading.Thread(target=read)
+        with self.theirs:
+            if not gone:
+                reader.start()
+            try:
+                with self.ours:
+                    self.pass_on(request_id or self._requests, wanted, self.ours, status)
+            finally:
+                if not gone:
+                    reader.join()
+                    self.received = got[0].removeprefix(HEADER % wanted)
+        if child is not None:
+            expect(child.ended() == 0, "the sender failed")
+        what = "" if self._transport.moves_content else ", as so many zeros (moves_content = False)"
+        whole = HEADER % wanted + self.sent(content)
+        expect(got == [whole], f"a body of {len(content)} bytes did not arrive intact{what}")
+
+    def sent(self, content: bytes) -> bytes:
+        """What a client gets of a file's content: zeros, where the transport says that it does not move content."""
+        return content if self._transport.moves_content else bytes(len(content))
+
+    def pass_on(self, request_id: int, length: int, sink: socket.socket, status: int = wire.STATUS_OK) -> None:
+        """Await the reply and pass it on to `sink`."""
+        answer = self.relay.await_head(request_id)
+        expect(answer == (status, length), f"status and length {answer} instead of {(status, length)}")
+        self.relay.pass_on(sink.fileno(), HEADER % length)
+
+    def check_reply(self, content: bytes, status: int = wire.STATUS_OK, reads_after: float = 0) -> None:
+        """Check one reply, from a process of its own."""
+        self.finish(self.start(content, status), content, status=status, reads_after=reads_after)
+
+    def reply_to_a_client_gone(self, content: bytes) -> None:
+        """One reply to a client that has disconnected. Raises what the relay raises; the sender may fail."""
+        child = self.start(content, waits=True)
+        self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+        self.theirs.close()  # with a reset
+        time.sleep(0.01)
+        try:
+            self.finish(child, content, gone=True)
+        finally:
+            with contextlib.suppress(ChildProcessError):
+                child.ended()
+
+
+def _connection(timeout: float) -> tuple[socket.socket, socket.socket]:
+    """A TCP connection on the loopback: (the proxy's socket, the client's)."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    limit_waits(ours, timeout)
+    theirs.settimeout(LIMIT)
+    return ours, theirs
+
+
+def collected(client: socket.socket, at_most: int | None = None) -> bytes:
+    received = bytearray()
+    with contextlib.suppress(OSError):  # the connection was reset, or ended with a check that has failed
+        while len(received) != at_most and (piece := client.recv(at_most or 1 << 16)):
+            received += piece
+    return bytes(received)
+
+
+def files_of(contents: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """(a new file, its length in bytes) for each content; a file is closed when the next one is asked for."""
+    for content in contents:
+        with open_file(content) as fd:  # gets the same number each time
+            yield fd, len(content)
