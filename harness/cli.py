@@ -13,7 +13,7 @@ _COMMANDS = {
     "experiment": ("harness.experiment.check", "say what an experiment file would run"),
     "run": ("harness.experiment.run", "run an experiment file and keep its results"),
     "show": ("harness.analysis.show", "print the tables of a run again"),
-    "report": ("harness.report.run_page", "write the report of a run: a page and pictures"),
+    "report": ("harness.report.report_command", "write the report of a run: a page and pictures"),
     "claims": ("harness.analysis.claims_command", "say which claims of an experiment its trials support"),
     "compare": ("harness.analysis.compare", "compare two runs, such as before and after a change"),
     "doctor": ("harness.doctor", "say what this machine allows, and what will disturb a study"),

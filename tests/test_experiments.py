@@ -153,8 +153,8 @@ def test_a_transport_that_leaks_makes_its_trial_fail_and_what_it_leaked_is_remov
     command = [
         sys.executable,
         "-c",
-        "from harness import trial, results\n"
-        "row = apart.run(apart.Spec(data='leaky', seconds=0.1, lanes=4), results.Trial(trial=2))\n"
+        "from harness import results\nfrom harness.factors import Spec\nfrom harness.measure import apart\n"
+        "row = apart.run(Spec(data='leaky', seconds=0.1, lanes=4), results.Trial(trial=2))\n"
         "print(row.status, row.reason)",
     ]
     told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout

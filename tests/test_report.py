@@ -15,8 +15,7 @@ from support import studies
 
 from harness import report
 from harness.analysis import chart_data, run_files, study
-from harness.report import markup, plot
-from harness.report import run_page as command
+from harness.report import export, markup, plot, report_command, run_page
 from harness.report.design_styles import DesignStyles
 
 EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\x00|`"
@@ -70,7 +69,7 @@ def whole(tmp_path_factory):
 def test_the_page_answers_first(whole):
     page = written(whole)
     text = page.text
-    assert text.index("from 3 MiB on: use sendfile") < text.index("Pictures") < text.index("How it was measured")
+    assert text.index("from 3 MiB on: use sendfile") < text.index("Charts") < text.index("How it was measured")
     assert "supported sendfile beats shared memory for large files" in text
     assert "refuted A FIFO is as fast as shared memory" in text
     assert "A/A control: on" in text
@@ -133,7 +132,7 @@ def test_the_same_files_give_the_same_page(whole):
         (lambda rows: rows[:40], "fewer than 3 blocks"),
         (
             lambda rows: [dataclasses.replace(row, requests=0, requests_per_s=0.0, latency_p50_us=0.0) for row in rows],
-            "May it be believed?",
+            "How far to trust this",
         ),
     ],
     ids=["empty", "single", "all failed", "all refused", "two blocks", "nothing measured"],
@@ -203,10 +202,8 @@ def test_values_are_never_markup(tmp_path):
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert "<script>alert(1)" in page.text
     assert any(EVIL in row for row in page.data["tables"]["trials"]["rows"])
-    for figure in command.pictures(str(place)):
-        from harness.report import export
-
-        ET.fromstring(export.standalone(figure).partition("\n")[2])
+    for chart in run_page.charts_of(str(place)):
+        ET.fromstring(export.standalone(chart).partition("\n")[2])
 
 
 def test_markup_escapes_all_that_is_not_markup():
@@ -216,7 +213,7 @@ def test_markup_escapes_all_that_is_not_markup():
 
 
 def test_figures_are_written_in_the_formats_that_are_asked_for(whole, capsys):
-    assert command.main([str(whole), "--figures", "svg,png,pdf", "--only", "ratios,cpu"]) == 0
+    assert report_command.main([str(whole), "--figures", "svg,png,pdf", "--only", "ratios,cpu"]) == 0
     paths = [line for line in capsys.readouterr().out.splitlines() if "figures/" in line]
     assert [path.rpartition("/")[2] for path in paths] == [
         f"{name}.{kind}" for name in ("ratios", "cpu") for kind in ("svg", "png", "pdf")
@@ -231,15 +228,15 @@ def test_figures_are_written_in_the_formats_that_are_asked_for(whole, capsys):
             assert struct.unpack(">II", content[16:24])[0] == 1776
         else:
             assert content[:5] == b"%PDF-"
-    assert command.main([str(whole), "--figures", "gif"]) == 2
-    assert command.main([str(whole), "--figures", "svg", "--only", "ratio"]) == 2
+    assert report_command.main([str(whole), "--figures", "gif"]) == 2
+    assert report_command.main([str(whole), "--figures", "svg", "--only", "ratio"]) == 2
     assert "there are ratios, " in capsys.readouterr().err
 
 
 def test_two_runs_have_a_page(whole, tmp_path, capsys):
     faster = [(factors, speed * (1.3 if factors["data"] == "unix" else 1)) for factors, speed in studies.by_size()]
     other = studies.write(tmp_path / "other", studies.trials(faster, 6, seed=7))
-    assert command.main([str(whole), str(other)]) == 0
+    assert report_command.main([str(whole), str(other)]) == 0
     page = Page(capsys.readouterr().out.strip())
     assert "0 worse" in page.text
     assert "3 better" in page.text
@@ -254,7 +251,7 @@ def test_an_index_links_the_reports_and_names_what_cannot_be_read(whole, tmp_pat
     (tmp_path / "old").mkdir()
     (tmp_path / "old/trials.csv").write_text("schema,experiment\n1,old\n")
     (tmp_path / "nothing").mkdir()
-    assert command.main(["--all", str(tmp_path)]) == 0
+    assert report_command.main(["--all", str(tmp_path)]) == 0
     page = Page(capsys.readouterr().out.strip())
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links == ["./a/report.html", "./b/report.html"]
@@ -264,7 +261,7 @@ def test_an_index_links_the_reports_and_names_what_cannot_be_read(whole, tmp_pat
 
 
 def test_what_is_no_result_is_told_in_a_line(tmp_path, capsys):
-    assert command.main([str(tmp_path)]) == 2
+    assert report_command.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

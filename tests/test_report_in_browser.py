@@ -9,7 +9,7 @@ from support import studies
 from test_report import EVIL
 
 from harness import report
-from harness.report import run_page as command
+from harness.report import comparison_page, index_page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (390, 768, 1280)
@@ -72,8 +72,8 @@ def pages(tmp_path_factory, whole):
         row.status, row.reason = "failed", "broken"
     made["failed"] = report.write(str(studies.write(root / "failed", rows, {"question": "All failed?"})))
     studies.whole(root / "other")
-    made["two"] = command.against(str(root / "other"), str(root / "pairs"), "requests_per_s", None)
-    made["index"] = command.index(str(root))
+    made["two"] = comparison_page.write(str(root / "other"), str(root / "pairs"), "requests_per_s", None)
+    made["index"] = index_page.write(str(root))
     return made
 
 

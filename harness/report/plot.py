@@ -1,6 +1,6 @@
-"""What charts are drawn with: scales, axes, markers, and panels side by side. Lengths are CSS pixels.
+"""The parts that charts are drawn with: scales, axes, markers, and panels side by side. Lengths are in CSS pixels.
 
-A chart is SVG that is styled by classes (chart.css), so that one drawing serves light and dark pages, and papers.
+A chart is SVG that is styled by CSS classes (chart.css), so that one drawing serves light pages, dark pages and papers.
 """
 
 import math
@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 from harness.report.markup import Markup, el
 
-LETTER = 6.9  # the width of one, on average, at 12 px
-ROW = 21  # the height of a row with a name
-_GAP = 28
+LETTER = 6.9  # mean width of a letter at 12 px
+ROW = 21  # height of a row with a name
+_GAP = 28  # between panels
 
-# Of a legend: classes, shape, name, design. Shape -1 is a patch of colour.
-Entry = tuple[str, int, str, int | None]
+Entry = tuple[str, int, str, int | None]  # of a legend: CSS classes, shape or -1 for a patch of colour, name, design
+Drawn = tuple[list[Markup], float]  # what is drawn, and its height
+Draw = Callable[[float], Drawn]  # draws for a width
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Values low to high on pixels start to end; what is outside is put at the edge."""
+    """Maps values from low to high to pixels from start to end. Values outside are put at the edge."""
 
     low: float
     high: float
@@ -35,7 +36,7 @@ class Scale:
         return min(max(value, self.low), self.high)
 
     def ticks(self, apart: float = 60, first: float | None = None) -> list[float]:
-        """Round values at least so many pixels apart. first: a value that is one of them, where it is in range."""
+        """Round values that are at least `apart` pixels apart. first: a value to include, if it is in range."""
         found: list[float] = [first] if first is not None and self.low <= first <= self.high else []
         for candidates in self._round(abs(self.end - self.start) / apart):
             for value in candidates:
@@ -44,7 +45,7 @@ class Scale:
         return sorted(found)
 
     def _round(self, count: float) -> list[list[float]]:
-        """Round values within, the roundest first."""
+        """Sets of round values in range, the roundest first."""
         if self.log and self.high / self.low > 4:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             sets = [[mantissa * 10.0**power for power in powers] for mantissa in (1, 3, 2, 5)]
@@ -64,7 +65,7 @@ class Scale:
 
 
 def around(values: Sequence[float], log: bool = False, pad: float = 0.06) -> tuple[float, float]:
-    """A range that holds values, with some space at its ends."""
+    """A range that contains the values, with some space at both ends."""
     low, high = min(values), max(values)
     if log:
         factor = max((high / low) ** pad, 1.02)
@@ -74,7 +75,7 @@ def around(values: Sequence[float], log: bool = False, pad: float = 0.06) -> tup
 
 
 def number(value: float) -> str:
-    """For people: three digits that count, thousands apart."""
+    """A number with three significant digits and separated thousands."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else "-"
     places = max(0, 2 - math.floor(math.log10(abs(value))))
@@ -82,7 +83,7 @@ def number(value: float) -> str:
 
 
 def short(value: float) -> str:
-    """For an axis: 20k, 1.5M."""
+    """A number for an axis: 20k, 1.5M."""
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor:
             return f"{value / factor:.4g}{letter}"
@@ -90,7 +91,7 @@ def short(value: float) -> str:
 
 
 def micros(value: float) -> str:
-    """A time given in microseconds."""
+    """A time, given in microseconds, as text: 1.5 ms."""
     for factor, unit in ((1e6, "s"), (1e3, "ms")):
         if abs(value) >= factor:
             return f"{value / factor:.3g} {unit}"
@@ -98,7 +99,7 @@ def micros(value: float) -> str:
 
 
 def clip(name: str, pixels: float) -> str:
-    """A name that fits, shortened in its middle, where names differ the least."""
+    """A name cut to a width. It is cut in the middle, where names differ the least."""
     room = max(5, int(pixels / LETTER))
     if len(name) <= room:
         return name
@@ -106,31 +107,31 @@ def clip(name: str, pixels: float) -> str:
     return f"{name[:head]}\u2026{name[head + 1 - room :]}"
 
 
-def words(x: float, y: float, what: object, kind: str = "", anchor: str = "start") -> Markup:
-    """Text. kind: classes of chart.css."""
-    return el("text", what, x=x, y=y, class_=kind or None, text_anchor=None if anchor == "start" else anchor)
+def words(x: float, y: float, text: object, kind: str = "", anchor: str = "start") -> Markup:
+    """Text at a point. kind: CSS classes."""
+    return el("text", text, x=x, y=y, class_=kind or None, text_anchor=None if anchor == "start" else anchor)
 
 
 def margin(names: Sequence[str], width: float) -> float:
-    """The room for the names of rows."""
+    """The width of the column with the names of rows."""
     return min(max(map(len, names), default=0) * LETTER + 14, width * 0.42)
 
 
 def named(name: str, left: float, y: float, key: int, quiet: bool) -> Markup:
-    """The name of a row, left of it."""
+    """The name of a row, left of it. quiet: whether it is drawn as the name of a floor."""
     kind = f"m label{' floor-name' if quiet else ''}"
     return el("text", clip(name, left - 12), x=left - 10, y=y, text_anchor="end", class_=kind, data_k=key)
 
 
 def tile(
-    x: float, y: float, wide: float, high: float, shade: str, what: str, key: int, tip: str, kind: str = ""
+    x: float, y: float, wide: float, high: float, shade: str, text: str, key: int, tooltip: str, kind: str = ""
 ) -> list[Markup]:
-    """A cell of a heat map."""
+    """A tile of a heat map, with a text in it."""
     size = {"x": x + 1, "y": y + 1, "width": wide - 2, "height": high - 2, "rx": 3}
-    tiles = [el("rect", **size, class_=f"m heat {shade}", data_k=key, data_tip=tip)]
-    if what:
+    tiles = [el("rect", **size, class_=f"m heat {shade}", data_k=key, data_tip=tooltip)]
+    if text:
         place = {"x": x + wide / 2, "y": y + high / 2 + 4, "text_anchor": "middle"}
-        tiles.append(el("text", what, **place, class_=f"m in-{shade} heat-text{kind}", data_k=key))
+        tiles.append(el("text", text, **place, class_=f"m in-{shade} heat-text{kind}", data_k=key))
     return tiles
 
 
@@ -140,7 +141,7 @@ def rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 
 
 def curve(points: Sequence[tuple[float, float]], kind: str, **attributes: object) -> Markup:
-    """A line through points."""
+    """A line through points. attributes: as for markup.el."""
     return el("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points), class_=kind, **attributes)
 
 
@@ -153,7 +154,7 @@ def across(
     ticks: Sequence[float] | None = None,
     one: float | None = None,
 ) -> list[Markup]:
-    """A horizontal axis under a plot, with grid lines through it. one: a value that has a line of its own."""
+    """A horizontal axis below a plot, and its grid lines. one: a value whose line is stronger."""
     ticks = scale.ticks(36, one) if ticks is None else ticks
     return [
         *(rule(scale(tick), top, scale(tick), bottom, "zero" if tick == one else "grid") for tick in ticks),
@@ -165,7 +166,7 @@ def across(
 def upright(
     scale: Scale, left: float, right: float, label: Callable[[float], str], unit: str, one: float | None = None
 ) -> list[Markup]:
-    """A vertical axis left of a plot, its unit above it."""
+    """A vertical axis left of a plot, its grid lines, and its unit above it. one: a value whose line is stronger."""
     ticks = scale.ticks(26, one)
     return [
         *(rule(left, scale(tick), right, scale(tick), "zero" if tick == one else "grid") for tick in ticks),
@@ -175,7 +176,7 @@ def upright(
 
 
 def heads(names: Sequence[str], left: float, wide: float) -> tuple[list[Markup], int]:
-    """The heads of columns, slanted where they are narrow; and the height that they take."""
+    """The heads of columns, slanted where columns are narrow, and the height of the heads."""
     slanted = wide < max(map(len, names), default=0) * LETTER * 0.95
     top = 62 if slanted else 20
     drawn = []
@@ -190,7 +191,7 @@ def heads(names: Sequence[str], left: float, wide: float) -> tuple[list[Markup],
 
 
 def marker(shape: int, x: float, y: float, size: float = 4.5) -> str:
-    """The path of a marker: shapes tell apart what colours alone do not."""
+    """The path of a marker. There are five shapes, counted from 0: circle, square, triangle, diamond, triangle down."""
     a, b = size, size * 0.9
     return (
         f"M{x - a:.1f} {y:.1f}a{a:g} {a:g} 0 1 0 {2 * a:g} 0a{a:g} {a:g} 0 1 0 {-2 * a:g} 0z",
@@ -203,17 +204,18 @@ def marker(shape: int, x: float, y: float, size: float = 4.5) -> str:
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot of a figure. draw: width -> what to draw, and its height."""
+    """One plot of a chart."""
 
     title: str
-    draw: Callable[[float], tuple[list[Markup], float]]
+    draw: Draw
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture: panels, `columns` of them side by side where there is room. text: how to read it.
+    """One or more panels, with `columns` of them side by side where there is room.
 
-    legend: what marks mean where names do not stand beside them.
+    name: as in `harness report --only`. text: how to read the chart. note: what it leaves out. legend: what the marks
+    mean, where there are no names beside them.
     """
 
     name: str
@@ -225,7 +227,7 @@ class Chart:
     legend: tuple[Entry, ...] = ()
 
     def draw(self, width: float) -> Markup:
-        """The whole figure as one SVG element."""
+        """The whole chart as one SVG element."""
         columns = max(1, min(self.columns, len(self.panels), int((width + _GAP) // 290)))
         if columns == 3 and len(self.panels) in (2, 4):
             columns = 2

@@ -1,4 +1,5 @@
-"""What the tables of a page hold, for page.js to fill in: columns, and rows, each with its design's number last."""
+"""The content of the tables of a page, for page.js: columns and rows. A row ends with the number of its design, or
+-1."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -17,6 +18,11 @@ _TITLES = {column.name: column.metadata["text"] for column in fields(Trial)}
 
 
 def column(name: str, title: str = "", kind: str = "text", digits: int = 0, text: str = "") -> dict[str, Any]:
+    """A column of a table.
+
+    kind: `text`; `number`, with so many digits after the point; `rows`, the numbers of trials. text: what the head
+    shows under the pointer; by default the description of the column of trials.csv.
+    """
     return {"name": name, "title": title or name, "kind": kind, "digits": digits, "text": text or _TITLES.get(name, "")}
 
 
@@ -38,7 +44,7 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
         column("latency_p50_us", "p50 \u00b5s", "number", 0),
         column("latency_p99_us", "p99 \u00b5s", "number", 0),
         column("disturbed", "disturbed", "number", 0, "of its trials"),
-        column("trials", "trials", "rows", 0, "the rows of trials.csv behind these figures"),
+        column("trials", "trials", "rows", 0, "the rows of trials.csv behind these values"),
     ]
     rows: Rows = []
     for context in study.contexts:
@@ -46,7 +52,7 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
             throughput, judged = cell.measurements.get("requests_per_s"), cell.measurements.get(context.metric)
             ratio = judged.ratio if judged else None
             direct = cell.design.get("source") == "direct"
-            said = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
+            verdict = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
             design = ["direct" if direct else naming.value(name, cell.design[name]) or "-" for name in compared]
             ends = [ratio.low, ratio.high] if ratio and ratio.bounded else [None, None]
             rows.append(
@@ -60,9 +66,9 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
                     ),
                     ratio.value if ratio else None,
                     *ends,
-                    said,
+                    verdict,
                     *(
-                        figure.value.value / scale if (figure := cell.measurements.get(name)) else None
+                        measured.value.value / scale if (measured := cell.measurements.get(name)) else None
                         for name, scale in (
                             ("content_bytes_per_s", 1e6),
                             ("cpu_us_per_request", 1),
@@ -90,7 +96,7 @@ _MEASURED = (
 
 
 def of_trials(trials: Sequence[Trial], varying: Sequence[str], study: Study, styles: DesignStyles) -> dict[str, Any]:
-    """A row for each trial: what it was set to, what came of it."""
+    """A row for each trial: its status, the factors that vary, and what was measured."""
     keys = {row: styles.key(cell) for context in study.contexts for cell in context.cells for row in cell.rows}
     shown = [
         "trial",
@@ -119,13 +125,14 @@ def of_trials(trials: Sequence[Trial], varying: Sequence[str], study: Study, sty
 
 
 def _digits(values: Sequence[float], kind: type) -> int:
-    """After the point: as many as leave three that count in the largest."""
+    """Digits after the point, so that the largest value has about three significant ones."""
     most = max(map(abs, values), default=0)
     return 0 if kind is int or most >= 1000 else 1 if most >= 10 else 3
 
 
 def _rounded(rows: Rows) -> Rows:
-    """Five digits that count: trials.csv has them all."""
+    """The rows with numbers rounded to five significant digits, which keeps the page small; trials.csv has all
+    digits."""
     return [[_short(one) if isinstance(one, float) else one for one in row] for row in rows]
 
 
@@ -135,7 +142,7 @@ def _short(value: float) -> float:
 
 
 def of_pairs(comparison: Comparison) -> dict[str, Any]:
-    """A row for each cell of two runs."""
+    """A row for each cell that two runs share."""
     names = list(comparison.pairs[0].levels) if comparison.pairs else []
     digits = _digits([pair.first.value for pair in comparison.pairs], float)
     columns = [

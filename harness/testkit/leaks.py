@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from harness import rendezvous
-from harness.api import LEDGER
+from harness.api.scope import LEDGER
 
 _SETTLE = 0.5  # seconds in which the objects of other programs, such as a browser's, disappear by themselves
 

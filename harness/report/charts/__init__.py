@@ -1,5 +1,28 @@
-"""The charts of a report."""
+"""The charts of a study, a file each. Each mark shows its value, its interval, and the trials behind it as a tooltip.
 
-from harness.report.charts.sizes import changes, charts, levels
+The name of a chart's file is the name of the chart in `harness report --only` and in the page.
+"""
 
-__all__ = ["changes", "charts", "levels"]
+from collections.abc import Sequence
+
+from harness.analysis.chart_data import ChartData
+from harness.analysis.study import Study
+from harness.report.charts import cpu, latency, order, pairs, ratios, sizes, symbols
+from harness.report.design_styles import DesignStyles
+from harness.report.plot import Chart
+from harness.results import Trial
+
+
+def of_study(study: Study, chart_data: ChartData, trials: Sequence[Trial]) -> list[Chart]:
+    """The charts for which the study has data."""
+    styles = DesignStyles(study)
+    made = (
+        ratios.chart(study, styles),
+        sizes.chart(study, styles),
+        pairs.chart(study, styles),
+        latency.chart(study, styles, chart_data),
+        cpu.chart(study, styles, chart_data),
+        symbols.chart(study, styles, chart_data),
+        order.chart(study, styles, trials),
+    )
+    return [chart for chart in made if chart and chart.panels]

@@ -1,0 +1,49 @@
+"""The chart `ratios`: each cell's ratio to the baseline, with its interval."""
+
+from harness.analysis.cells import MEDIAN_LATENCY
+from harness.analysis.intervals import Estimate
+from harness.analysis.study import Cell, Context, Study
+from harness.report.charts.forest import Row, forest
+from harness.report.design_styles import DesignStyles
+from harness.report.limits import MOST_PANELS, MOST_ROWS, few, left_out
+from harness.report.plot import Chart, Draw, Panel
+from harness.report.tooltips import tooltip
+
+
+def chart(study: Study, styles: DesignStyles) -> Chart:
+    """A forest plot for each context that has ratios."""
+    contexts = [context for context in study.contexts if any(_ratio(context, cell) for cell in context.cells)]
+    latency = any(context.metric == MEDIAN_LATENCY for context in contexts)
+    metric = "median latency, ratio" if latency else "requests/s, ratio"
+    base = next((context.baseline.label for context in contexts if context.baseline), "")
+    return Chart(
+        "ratios",
+        "Against the baseline",
+        f"{'Median latency' if latency else 'Throughput'} as a ratio to {base}, taken within blocks. All intervals "
+        f"hold at once. An interval that does not contain 1 shows a difference; the others leave it open. "
+        f"{'Left is better.' if latency else 'Right is better.'}",
+        [Panel(context.label, _panel(context, styles, f"{metric} to {base}")) for context in contexts[:MOST_PANELS]],
+        styles.columns,
+        left_out(study, MOST_ROWS),
+    )
+
+
+def _ratio(context: Context, cell: Cell) -> Estimate | None:
+    measured = cell.measurements.get(context.metric)
+    return measured.ratio if measured else None
+
+
+def _panel(context: Context, styles: DesignStyles, unit: str) -> Draw:
+    cells = [cell for cell in few(context.cells, MOST_ROWS) if cell.baseline or _ratio(context, cell)]
+    rows = [
+        Row(
+            name=styles.name(cell),
+            key=styles.key(cell),
+            colour=styles.colour(cell),
+            shape=styles.shape(cell),
+            ratio=_ratio(context, cell),
+            tooltip=tooltip(context, cell),
+        )
+        for cell in cells
+    ]
+    return forest(unit, rows)

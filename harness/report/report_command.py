@@ -1,0 +1,46 @@
+"""`harness report`: writes the page of a run, of two runs, or of all runs in a directory, and charts as files."""
+
+import argparse
+from collections.abc import Sequence
+
+from harness.analysis import run_files
+from harness.report import comparison_page, export, index_page, run_page
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the report of a run. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="harness report",
+        description="Write the report of a run from its files: DIR/report.html, one page that needs no network.",
+        epilog="Exit codes: 0 written, 2 DIR has no results, or an option is wrong. With DIR_B the page compares the "
+        "two runs: the ratio of DIR_B to DIR.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
+    parser.add_argument("other", metavar="DIR_B", nargs="?", help="the directory of a second run, to compare with DIR")
+    parser.add_argument("--all", action="store_true", help="write the reports of all runs in DIR, and an index of them")
+    parser.add_argument(
+        "--figures",
+        metavar="FORMATS",
+        default="",
+        help="also write the charts as files: svg, pdf, png, or several of them: svg,pdf",
+    )
+    parser.add_argument(
+        "--only", metavar="NAMES", default="", help="of the charts write only these, for example ratios,cpu"
+    )
+    parser.add_argument("--metric", default="requests_per_s", help="the metric to compare two runs in (%(default)s)")
+    parser.add_argument("-o", dest="output", metavar="FILE", help="where to write the page")
+    args = parser.parse_args(argv)
+
+    def body() -> int:
+        if args.all:
+            written = [index_page.write(args.directory, args.output)]
+        elif args.other:
+            written = [comparison_page.write(args.directory, args.other, args.metric, args.output)]
+        else:
+            written = [run_page.write(args.directory, args.output)]
+            if formats := [one for one in args.figures.split(",") if one]:
+                written += export.write(run_page.charts_of(args.directory), args.directory, formats, args.only)
+        print("\n".join(written))
+        return 0
+
+    return run_files.exit_code("report", body)
