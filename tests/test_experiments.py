@@ -89,7 +89,7 @@ def test_a_killed_run_keeps_its_rows_and_leaves_nothing_behind_after_a_sweep(bas
     process.communicate()
     rows = list(results.read(str(file)))
     assert [row.trial for row in rows] == list(range(1, len(rows) + 1))
-    # The programs of the trial notice, and end; then all that is left belongs to nobody.
+    # The programs of the trial notice, and end; then no living process owns what is left.
     assert eventually(lambda: rendezvous.sweep() == [] and not os.path.exists(base))
 
 
@@ -157,9 +157,9 @@ def test_a_transport_that_leaks_makes_its_trial_fail_and_what_it_leaked_is_remov
         "row = apart.run(Spec(data='leaky', seconds=0.1, lanes=4), results.Trial(trial=2))\n"
         "print(row.status, row.reason)",
     ]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert told.startswith("failed webproxy ended with exit code 1"), told
-    assert "removed 4 objects that were left behind" in told
+    output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert output.startswith("failed webproxy ended with exit code 1"), output
+    assert "removed 4 objects that were left behind" in output
     assert not [name for name in os.listdir("/dev/shm") if "forgotten" in name]
 
 

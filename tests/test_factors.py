@@ -362,6 +362,7 @@ from transports.memfd import Memfd
 @dataclass(frozen=True)
 class Keeping(Memfd):
     name = "keeping"
+    keeps_content = False  # which is not true
 
 @hookimpl
 def data_transports():
@@ -375,14 +376,15 @@ def test_a_trial_whose_content_did_not_come_from_disks_is_not_cold(base, tmp_pat
     plugins("keeping", KEEPING)
     factors = {**BRIEF, "data": "keeping", "page_cache": "cold", "copies": 8}
     program = f"""
-from harness.measure import apart
 from harness import results
-row = apart.run(apart.Spec(**{factors}), results.Trial(trial=1))
+from harness.factors import Spec
+from harness.measure import apart
+row = apart.run(Spec(**{factors}), results.Trial(trial=1))
 print(row.status, row.reason)
 """
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert told.stdout.startswith("failed page_cache cold: only "), told
-    assert "% of the pages came from disks" in told.stdout
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.startswith("failed page_cache cold: only "), ended
+    assert "% of the pages came from disks" in ended.stdout
 
 
 @pytest.mark.parametrize(
@@ -464,11 +466,11 @@ def test_latencies_beyond_those_that_are_kept_are_counted_and_percentiles_are_ne
 
 @pytest.mark.parametrize("scope", ["pipeline", "lane"])
 def test_a_trial_tells_what_it_does_each_second(base, scope):
-    told = []
-    row = good(run(scope=scope, seconds=3.6, _live=told.append))
-    assert len(told) >= 2
-    assert 0 < told[0]["requests"] < told[1]["requests"] < row.requests_ended
-    for now in told:
+    ticks = []
+    row = good(run(scope=scope, seconds=3.6, _live=ticks.append))
+    assert len(ticks) >= 2
+    assert 0 < ticks[0]["requests"] < ticks[1]["requests"] < row.requests_ended
+    for now in ticks:
         assert now["requests_per_s"] == pytest.approx(row.requests_per_s, rel=0.8)
         assert now["bytes_per_s"] == pytest.approx(now["requests_per_s"] * 1024, rel=0.01)
         for role in ("proxy", "cache"):

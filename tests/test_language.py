@@ -92,16 +92,16 @@ def load(tmp_path, text):
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_column_and_what_to_write_instead(tmp_path, text, place, message):
-    with pytest.raises(language.Mistakes) as told:
+    with pytest.raises(language.Mistakes) as found:
         load(tmp_path, text)
     start = f"{tmp_path}/study.yaml:{place}: "
-    assert any(line.startswith(start) and message in line for line in str(told.value).splitlines()), told.value
+    assert any(line.startswith(start) and message in line for line in str(found.value).splitlines()), found.value
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path):
-    with pytest.raises(language.Mistakes) as told:
+    with pytest.raises(language.Mistakes) as found:
         load(tmp_path, "repeats: z\nfactors:\n  files: y\n  data: [x, fifo, v]\nclaims: [{text: 3}]\n")
-    lines = str(told.value).splitlines()
+    lines = str(found.value).splitlines()
     assert len(lines) == 8
     assert [int(line.split(":")[1]) for line in lines] == sorted(int(line.split(":")[1]) for line in lines)
 
@@ -220,12 +220,12 @@ def test_whatever_a_file_says_it_makes_a_plan_or_is_told_its_mistakes(tmp_path_f
 
     file = tmp_path_factory.mktemp("any") / "study.yaml"
     file.write_text(json.dumps(document))
-    told = ""
+    found = ""
     try:
         assert plan.load(str(file)).cells
     except language.Mistakes as mistakes:
-        told = str(mistakes)
-    assert all(line.startswith(f"{file}:") for line in told.splitlines())
+        found = str(mistakes)
+    assert all(line.startswith(f"{file}:") for line in found.splitlines())
 
 
 def test_every_field_of_a_cell_can_be_written():

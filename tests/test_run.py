@@ -85,7 +85,7 @@ def test_a_run_killed_twenty_times_at_random_and_resumed_has_every_trial_once(ba
                 trial, _, count = line.split(",")
                 counts[int(trial)] = counts.get(int(trial), 0) + int(count)
         assert counts == {row.trial: row.requests_ended for row in rows}
-    # The programs of the last trial that was killed notice, and end; then all that is left belongs to nobody.
+    # The programs of the last trial that was killed notice, and end; then no living process owns what is left.
     assert eventually(lambda: rendezvous.sweep() == [] and not os.path.exists(base))
 
 
