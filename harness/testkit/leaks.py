@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from harness import rendezvous
 from harness.api.scope import LEDGER
 
-_SETTLE = 0.5  # seconds in which the objects of other programs, such as a browser's, disappear by themselves
+SETTLE = 0.5  # seconds in which the objects of other programs, such as a browser's, disappear by themselves
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def new_ipc_objects(before: set[str]) -> set[str]:
 
     Other programs come and go meanwhile: what disappears by itself within half a second does not count.
     """
-    deadline = time.monotonic() + _SETTLE
+    deadline = time.monotonic() + SETTLE
     while (new := ipc_objects() - before) and time.monotonic() < deadline:
         time.sleep(0.02)
     return new
