@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import posix_ipc
 import pytest
 from support.transports import COMMAND, DATA
-from transports.null_commands import NullCommands
 
 from harness import testkit
 from harness.api import HEAD_BYTES, FileSender, Scope
@@ -16,7 +15,7 @@ from harness.testkit import leaks, waits
 from transports.fifo import FifoCommandReceiver, FifoCommands, FifoCommandSender, FifoData, FifoReceiver, FifoSender
 from transports.memfd import Memfd
 from transports.mmap import Mmap
-from transports.null import Null
+from transports.null import Null, NullCommands
 from transports.posix_mq import PosixMqCommands, PosixQueue
 from transports.posix_shm import PosixShm
 from transports.sendfile import DescriptorSender, FileReceiver, Sendfile
