@@ -22,8 +22,8 @@ class CommandContract(Contract):
     transport: ClassVar[CommandTransport]
 
     def test_each_record_reaches_exactly_one_of_many_receivers_whole(self) -> None:
-        """Writers in several processes, receivers in several threads and processes: a record may neither be torn
-        (keep it one atomic message), nor lost, nor doubled."""
+        """Senders are in several processes, receivers in several threads and processes. No record may be torn (keep it
+        one atomic message), lost or doubled."""
         with self._provisioned(0.5) as scope:
             all_sent = mmap.mmap(-1, 1)  # shared with the processes
             reading, writing = os.pipe()
@@ -32,11 +32,11 @@ class CommandContract(Contract):
             def pass_on(end: CommandReceiver) -> None:
                 nothing_left = False
                 while not nothing_left:
-                    last = all_sent[0]  # looked at first: what was sent before is received, or waited for in vain
+                    before = all_sent[0]  # where it is set before a wait, a wait in vain shows that nothing is left
                     try:
                         os.write(writing, end.receive())
                     except TimeoutError:
-                        nothing_left = bool(last)
+                        nothing_left = bool(before)
 
             def receive() -> None:
                 pass_on(self.transport.receiver(scope))

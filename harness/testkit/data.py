@@ -104,7 +104,7 @@ class DataContract(Contract):
         with self._lane() as lane:
             content, times = self._content(70_000), 5
             with open_file(content) as file:  # the same each time: an end may keep one descriptor for each file
-                child = lane.start_many([(file, len(content))] * times, keeps_descriptors=False)
+                child = lane.start_many([(file, len(content))] * times, may_open=False)
             counts = []
             for number in range(1, times + 1):
                 lane.finish(None, content, number)

@@ -71,11 +71,11 @@ class Lane:
 
             return self.fork(send, waits, (self.ours, self.theirs))
 
-    def start_many(self, replies: Iterable[tuple[int, int]], keeps_descriptors: bool = True) -> Child:
+    def start_many(self, replies: Iterable[tuple[int, int]], may_open: bool = True) -> Child:
         """A second process that sends replies 1, 2, ... each when finish(None, ...) asks for it.
 
-        replies: (file, length of its content in bytes). keeps_descriptors: False has the process fail where the later
-        replies leave more descriptors open than the first one did.
+        replies: (file, length of its content in bytes). may_open: False has the process fail where the later replies
+        leave more descriptors open than the first one did.
         """
         asked, self._ask = os.pipe()
 
@@ -86,7 +86,7 @@ class Lane:
                 os.read(asked, 1)
                 answer(number, wire.STATUS_OK, fd, length)
                 opened.append(leaks.descriptors())
-            assert keeps_descriptors or opened[-1] == opened[0], opened
+            assert may_open or opened[-1] == opened[0], opened
 
         child = self.fork(send)
         os.close(asked)
