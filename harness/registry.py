@@ -7,7 +7,7 @@ is kept: `harness plugins` shows it, and so does the message for a name that doe
 import dataclasses
 import re
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import Distribution, entry_points
 from typing import Any, Literal, NamedTuple, get_type_hints
 
 import pluggy
@@ -53,7 +53,7 @@ def load() -> Registry:
     distributions = {}
     for entry in entry_points(group=GROUP):
         if entry.dist is not None:
-            distributions[entry.name] = f"{entry.dist.name} {entry.dist.version}"
+            distributions[entry.name] = _name_and_version(entry.dist)
         try:
             manager.register(entry.load(), entry.name)
             manager.check_pending()
@@ -62,6 +62,13 @@ def load() -> Registry:
             if manager.has_plugin(entry.name):
                 manager.unregister(name=entry.name)
     return _collect(manager, failed, distributions)
+
+
+@cache
+def _name_and_version(distribution: Distribution) -> str:
+    """Parsing the metadata takes a millisecond, and most plugins are of one distribution."""
+    metadata = distribution.metadata
+    return f"{metadata['Name']} {metadata['Version']}"
 
 
 def _collect(manager: pluggy.PluginManager, failed: dict[str, str], distributions: dict[str, str]) -> Registry:
