@@ -46,7 +46,7 @@ class UnknownTransport(ValueError):
 
 @cache
 def load() -> Registry:
-    """All installed transports and probes. Raises ValueError where two plugins use one name."""
+    """All installed transports and probes. Raises ValueError if two plugins use one name."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     failed: dict[str, str] = {}
@@ -66,7 +66,7 @@ def load() -> Registry:
 
 @cache
 def _name_and_version(distribution: Distribution) -> str:
-    """Parsing the metadata takes a millisecond, and most plugins are of one distribution."""
+    """Cached, as parsing the metadata takes 0.2 ms, and most entry points are of one distribution."""
     metadata = distribution.metadata
     return f"{metadata['Name']} {metadata['Version']}"
 

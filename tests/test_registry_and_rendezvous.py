@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from support.transports import COMMAND, DATA
 
 from harness import registry, rendezvous
 from harness.api.scope import sysv_object
@@ -46,8 +47,15 @@ def test_a_transport_is_built_again_from_its_description(name):
         ("handoff", ("zero-copy", "hand-off")),
     ],
 )
-def test_the_shape_of_a_transport_is_told_by_the_types_of_its_ends(name, shape):
+def test_the_types_of_its_ends_say_the_shape_of_a_transport(name, shape):
     assert registry.shape(registry.data_transport(name)) == shape
+
+
+def test_the_built_in_transports_say_what_they_are():
+    kinds = [*COMMAND.values(), *DATA.values()]
+    assert [kind.__name__ for kind in kinds if kind.floor] == ["NullCommands", "Null"]
+    assert [name for name, kind in DATA.items() if not kind.moves_content] == ["null"]
+    assert [name for name, kind in DATA.items() if kind.keeps_content] == ["memfd", "mmap"]
 
 
 def test_a_living_program_keeps_its_home_and_a_killed_one_is_swept(home):
@@ -207,7 +215,7 @@ def test_two_transports_of_one_name_are_refused(plugins):
     assert "ValueError: two plugins offer 'fifo'" in with_plugins()
 
 
-def test_two_probes_of_one_name_are_refused_and_one_that_there_is_not_is_told(plugins):
+def test_two_probes_of_one_name_are_refused_and_so_is_a_name_that_does_not_exist(plugins):
     with pytest.raises(registry.UnknownTransport, match="syscals: no such probe; did you mean syscalls"):
         registry.probe("syscals")
     assert registry.probe("syscalls") is not registry.probe("syscalls")

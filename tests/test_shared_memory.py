@@ -63,7 +63,7 @@ def test_a_wait_is_not_disturbed_by_signals(ring, home):
         sender.close()
 
 
-def test_giving_up_is_told_at_once(ring, home):
+def test_giving_up_is_noticed_at_once(ring, home):
     scope = home.scope("lane", 5.0)
     with ring.provision(scope):
         receiver, sender = ring.receiver(scope), ring.sender(scope)
@@ -109,7 +109,7 @@ def rung(home):
         yield lane
 
 
-def test_a_killed_proxy_is_told_at_once_over_fifos(rung):
+def test_a_killed_proxy_is_noticed_at_once_over_fifos(rung):
     transport, scope = rung
     opened, tell = os.pipe()
 

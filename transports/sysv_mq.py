@@ -47,7 +47,7 @@ _ROOM = 8192  # for a record: one of a wrong size is taken out, and the harness 
 
 @dataclass(frozen=True)
 class SysvMqCommands(CommandTransport):
-    """Commands in a queue; it holds 32 of them where msgmnb is 16384."""
+    """Commands in a queue; it holds 32 of them if msgmnb is 16384."""
 
     name = "sysv_mq"
 

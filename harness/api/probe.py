@@ -28,7 +28,7 @@ class Probe(ABC):
         probe has filled it in.
 
     begin and end run while the load waits, so their time is in no figure. The harness calls end once after begin,
-    also where the trial fails; the readings of a failed trial are dropped. The processes live until end has returned,
+    also if the trial fails; the readings of a failed trial are dropped. The processes live until end has returned,
     unless the trial failed.
     """
 
