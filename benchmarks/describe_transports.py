@@ -6,6 +6,7 @@ Counted in one worker of the cache and one of the proxy, over REQUESTS replies: 
 threads, and the bytes that reads, receives, writes and sends copied between the kernel and the process.
 """
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from typing import Any
 
 from harness import registry
 from harness.api import CommandTransport, DataTransport
@@ -119,8 +121,17 @@ def count(command: str, data: str, size: int) -> list[tuple[float, float]]:
             workload.write("/file\n")
         cache, _ = start(undo, "simplecached", "-c", directory, "-t", "1", "--command", command)
         proxy, greeting = start(undo, "webproxy", "-p", "0", "-t", "1", "-n", "1", "--data", data)
-        port = greeting.split()[3].rstrip(",").rpartition(":")[2]
-        client = ["gfclient", "-p", port, "-w", f"{directory}/workload.txt", "-t", "1", "--discard", "-r"]
+        client = [
+            "gfclient",
+            "-p",
+            str(greeting["port"]),
+            "-w",
+            f"{directory}/workload.txt",
+            "-t",
+            "1",
+            "--discard",
+            "-r",
+        ]
         harness(*client, "5")
         logs = [f"{directory}/cache.log", f"{directory}/proxy.log"]
         tracers = [trace(cache, logs[0]), trace(proxy, logs[1])]
@@ -136,15 +147,16 @@ def harness(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "harness", *arguments], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
-def start(undo: ExitStack, *arguments: str) -> tuple[int, str]:
-    """Start a program. Returns (pid of its one worker, the line that it prints once it is ready)."""
-    program = subprocess.Popen([sys.executable, "-m", "harness", *arguments], stdout=subprocess.PIPE, text=True)
+def start(undo: ExitStack, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Start a program. Returns (pid of its one worker, what it prints with --json once it is ready)."""
+    command = [sys.executable, "-m", "harness", *arguments, "--json"]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     undo.callback(program.wait, 20)
     undo.callback(program.terminate)
     assert program.stdout is not None
-    line = program.stdout.readline()
+    greeting = json.loads(program.stdout.readline())
     with open(f"/proc/{program.pid}/task/{program.pid}/children") as children:
-        return int(children.read().split()[0]), line
+        return int(children.read().split()[0]), greeting
 
 
 def trace(pid: int, log: str) -> "subprocess.Popen[bytes]":

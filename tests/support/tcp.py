@@ -4,7 +4,8 @@ A command goes over a connection of its own, connect(2) -> send(2) -> backlog of
 workers share by fork -> accept(2) -> recv(2). The backlog is the queue. Content goes over a connection for each cache
 worker: preadv(2) -> buffer of the cache -> send(2) -> socket buffers -> recv(2) -> buffer of the proxy.
 
-Limits: the backlog holds at most somaxconn commands (4096). Each command leaves a port in TIME_WAIT for a minute.
+Limits: the backlog holds at most somaxconn commands (4096). If it is full, the kernel tries to connect again a second
+later. Each command leaves a port in TIME_WAIT for a minute.
 
 Killed peers: a killed cache: ECONNREFUSED at once. A reply whose connection ends within it: EOFError at once. A killed
 proxy: ECONNRESET or EPIPE.
@@ -44,7 +45,7 @@ class TcpCommands(CommandTransport):
     """depth: commands that the backlog holds."""
 
     name = "tcp"
-    depth: int = 128
+    depth: int = 1024
 
     def __post_init__(self) -> None:
         check_least(self, depth=1)
