@@ -2,8 +2,8 @@
 
 Pages that lie elsewhere in the repository (README.md, CONTRIBUTING.md, ...) become pages of the site. Links are written
 as the repository needs them, relative to the file that they stand in; here each is rewritten to the place of its
-target in the site. A code span that names a page, such as `docs/statistics.md`, becomes a link to it. A link to
-any other file of the repository gets a copy of that file.
+target in the site. A code span that names a page, such as `docs/statistics.md`, becomes a link to it. A link to a
+Python file leads to a page that shows it, a link to any other file of the repository to a copy of that file.
 """
 
 import os
@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File
+from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = {  # file in the repository: page of the site
@@ -37,15 +37,18 @@ def on_files(files: Any, config: Any) -> Any:
     for file in list(files.documentation_pages()):
         source = source_of(file.src_uri)
         for target in links(source):
-            if _page_of(target) == target and not files.get_file_from_path(target):
-                files.append(File.generated(config, target, content=(ROOT / target).read_bytes()))
+            place = _page_of(target)
+            if not files.get_file_from_path(place) and (ROOT / target).exists():  # else mkdocs reports the link
+                given = (ROOT / target).read_text() if place != target else (ROOT / target).read_bytes()
+                content = f"# {target}\n\n~~~~~python\n{given}~~~~~\n" if isinstance(given, str) else given
+                files.append(File.generated(config, place, content=content, inclusion=InclusionLevel.NOT_IN_NAV))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Rewrite the links of a page of docs/; those from elsewhere were rewritten when they were added."""
     place = page.file.src_uri
-    return markdown if place in ELSEWHERE.values() else _placed(markdown, f"docs/{place}", place)
+    return markdown if page.file.generated_by else _placed(markdown, f"docs/{place}", place)
 
 
 def links(source: str) -> list[str]:
@@ -65,7 +68,7 @@ def _target(source: str, link: str) -> str:
 
 def _page_of(target: str) -> str:
     """Where a file of the repository is in the site."""
-    return ELSEWHERE.get(target, target.removeprefix("docs/"))
+    return ELSEWHERE.get(target, re.sub(r"\.py$", ".md", target.removeprefix("docs/")))
 
 
 def _placed(text: str, source: str, place: str) -> str:
