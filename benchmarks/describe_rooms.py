@@ -1,9 +1,10 @@
-"""Writes into docs/architecture.md which room imports which, read from the source. The floors are those that
-tests/test_house.py checks.
+"""Writes the table of the rooms in docs/architecture.md, read from the source: what each says it holds, and which rooms
+it imports. The floors are those that tests/test_house.py checks.
 
     .venv/bin/python benchmarks/describe_rooms.py
 """
 
+import ast
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -31,11 +32,29 @@ def page() -> str:
 
 
 def table() -> str:
-    """A row for each room, top floor first: its floor, and the rooms below it that it imports."""
+    """A row for each room, top floor first."""
     imported = imports()
     rooms = sorted(set(test_house.FLOOR) - _HIDDEN, key=lambda room: (-test_house.FLOOR[room], room))
-    rows = [f"| {test_house.FLOOR[room]} | `{room}` | {_names(imported[room])} |" for room in rooms]
-    return "\n".join(["| floor | room | imports |", "|--:|---|---|", *rows])
+    rows = [
+        f"| {test_house.FLOOR[room]} | {_place(room)} | {holds(room)} | {_names(imported[room])} |" for room in rooms
+    ]
+    return "\n".join(["| floor | room | what it holds | imports |", "|--:|---|---|---|", *rows])
+
+
+def holds(room: str) -> str:
+    """The first paragraph of the room's docstring."""
+    text = ast.get_docstring(ast.parse(_source(room).read_text())) or ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def _source(room: str) -> Path:
+    place = ROOT / room.replace(".", "/")
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+def _place(room: str) -> str:
+    name = _source(room).relative_to(ROOT)
+    return f"`{name.parent}/`" if name.name == "__init__.py" else f"`{name}`"
 
 
 def imports() -> dict[str, set[str]]:
