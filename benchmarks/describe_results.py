@@ -136,8 +136,8 @@ def _study(place: Path) -> str:
     ]
     lines += [one.sentence for one in found.crossovers]
     for judged in found.answers:
-        said, *more = judgements.lines(judged)
-        lines += ["", f"- **{said.replace(':', ':**', 1)}", *(f"  - {line.strip()}" for line in more)]
+        outcome, *more = judgements.lines(judged)
+        lines += ["", f"- **{outcome.replace(':', ':**', 1)}", *(f"  - {line.strip()}" for line in more)]
     return "\n".join([*lines, *(tables(found) if place.name == _TABLES_OF else [])])
 
 
