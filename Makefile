@@ -30,6 +30,28 @@ ifeq ($(BROWSER),)
 	fi
 endif
 
+# --- the docs site and the package ---
+
+.PHONY: docs wheel
+
+# NO_MKDOCS_2_WARNING: mkdocs-material otherwise begins each build with news about itself.
+docs: .venv/installed-for-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
+
+# Files in the wheel bear the time of the last commit, or hatchling's own where there is none: the same source makes the
+# same wheel.
+wheel: .venv/installed
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2> /dev/null || echo 1580601600) \
+	    $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+.venv/installed-for-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+# --- end ---
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .

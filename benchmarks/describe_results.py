@@ -1,29 +1,22 @@
 """Writes what the pages say of kept results: results/README.md, what each study asked and what became of every claim,
-and the tables of the study `quick` in README.md.
+and in README.md the answer of the study `quick`, in short.
 
     .venv/bin/python benchmarks/describe_results.py
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.analysis import judgements, run_files, study
 
 ROOT = Path(__file__).parent.parent
-_BEGIN, _END = "<!-- results/quick, written by benchmarks/describe_results.py -->\n", "<!-- end -->\n"
-_COLUMNS = (
-    "command",
-    "data",
-    "requests/s",
-    "min to max",
-    "ratio",
-    "interval",
-    "verdict",
-    "MB/s",
-    "CPU us",
-    "p50 us",
-    "p99 us",
-)
+_BEGIN, _END = "<!-- written by benchmarks/describe_results.py -->\n", "<!-- end -->\n"
+_FULL = ["command", "data", "requests/s", "min to max", "ratio", "interval", "verdict", "MB/s", "CPU us"]
+_FULL += ["p50 us", "p99 us"]
+_SHORT = ["files", "command + data", "requests/s", "ratio", "interval", "verdict"]
+_TABLES_OF = "quick"  # results/README.md has the tables of this study; the README has a part of them
 
 
 def main() -> int:
@@ -33,63 +26,102 @@ def main() -> int:
 
 
 def pages() -> dict[Path, str]:
-    """The files with what they should say."""
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(_BEGIN)
+    """The files with what they should say. What stands before the first marker and after the second is not touched."""
+    return {
+        ROOT / name: _with(ROOT / name, text) for name, text in (("results/README.md", page()), ("README.md", answer()))
+    }
+
+
+def _with(file: Path, text: str) -> str:
+    before, rest = file.read_text().split(_BEGIN)
     _, after = rest.split(_END)
-    return {ROOT / "results/README.md": page(), readme: f"{before}{_BEGIN}\n{tables()}\n{_END}{after}"}
+    return f"{before}{_BEGIN}\n{text}\n\n{_END}{after}"
 
 
-def tables() -> str:
-    """What `make study` says, a table for each file size."""
-    trials, experiment = run_files.load(str(ROOT / "results/quick"))
-    found = study.analyse(trials, experiment)
-    lines = [f"{found.counts.ok} good trials, {found.counts.disturbed} of them disturbed. {found.control.line}", ""]
+def answer() -> str:
+    """What `make study` says in short: a sentence for each file size, and the rows at both ends."""
+    found = study.analyse(*run_files.load(str(ROOT / f"results/{_TABLES_OF}")))
+    rows = [_short_row(cell, context.label) for context in found.contexts for cell in _telling(context.cells)]
+    sentences = [f"- **{context.label}:** {_sentence(context.cells)}" for context in found.contexts]
+    return "\n".join([*sentences, "", *_table(_SHORT, rows, 2)])
+
+
+def _telling(cells: Sequence[study.Cell]) -> list[study.Cell]:
+    """The fastest cell, the baseline and the slowest cell. Cells come fastest first; floors are not ranked."""
+    ranked = [cell for cell in cells if _verdict(cell) != "floor"]
+    return [cell for at, cell in enumerate(ranked) if cell.baseline or at in {0, len(ranked) - 1}]
+
+
+def _sentence(cells: Sequence[study.Cell]) -> str:
+    """Which cells are faster and which are slower than the baseline, by how much; of how many that cannot be told."""
+    parts = []
+    for verdict in ("faster", "slower"):
+        names = [f"{_pair(cell)} ({_rate(cell).ratio.value:.2f})" for cell in cells if _verdict(cell) == verdict]
+        parts.append(f"{verdict}: {', '.join(names) or 'none'}")
+    unclear = sum(_verdict(cell) == "cannot tell" for cell in cells)
+    return f"{'; '.join(parts)}; cannot tell: {unclear} others."
+
+
+def _short_row(cell: study.Cell, label: str) -> list[str]:
+    return [label.removesuffix(" files"), _pair(cell), f"{_rate(cell).value.value:,.0f}", *_ratio(cell), _verdict(cell)]
+
+
+def tables(found: study.Study) -> list[str]:
+    """Everything that a study says of its cells, a table for each context."""
+    lines = []
     for context in found.contexts:
-        lines += [
-            f"**{context.label}**",
-            "",
-            f"| {' | '.join(_COLUMNS)} |",
-            "|---|---|--:|--:|--:|--:|---|--:|--:|--:|--:|",
-            *(_row(cell, context.file_size_bytes) for cell in context.cells),
-            "",
-        ]
-    return "\n".join(lines)
+        rows = [_full_row(cell, context.file_size_bytes) for cell in context.cells]
+        lines += ["", f"**{context.label}**", "", *_table(_FULL, rows, 2)]
+    return lines
 
 
-def _row(cell: study.Cell, size: int) -> str:
-    figures = cell.measurements
-    rate = figures["requests_per_s"]
+def _full_row(cell: study.Cell, size: int) -> list[str]:
+    rate = _rate(cell)
     value = rate.value.value
-    ratio = ["1.00", "-"]
-    if rate.ratio:
-        ratio = [f"{rate.ratio.value:.2f}", f"{rate.ratio.low:.2f} to {rate.ratio.high:.2f}"]
-    others = [figures[name].value.value for name in ("cpu_us_per_request", "latency_p50_us", "latency_p99_us")]
-    columns = [
+    others = [
+        cell.measurements[name].value.value for name in ("cpu_us_per_request", "latency_p50_us", "latency_p99_us")
+    ]
+    return [
         cell.design["command"],
         cell.design["data"],
         f"{value:,.0f}",
         f"{rate.least:,.0f} to {rate.most:,.0f}",
-        *ratio,
-        rate.verdict or ("baseline" if cell.baseline else "floor"),
+        *_ratio(cell),
+        _verdict(cell),
         f"{value * size / 1e6:,.0f}",
         *(f"{other:,.0f}" for other in others),
     ]
-    return f"| {' | '.join(columns)} |"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> list[str]:
+    """A Markdown table; the first `texts` columns and the verdict are words, the others numbers."""
+    kinds = ["---" if at < texts or name == "verdict" else "--:" for at, name in enumerate(columns)]
+    lines = [columns, kinds, *rows]
+    return [f"| {' | '.join(line)} |" if line is not kinds else f"|{'|'.join(line)}|" for line in lines]
+
+
+def _rate(cell: study.Cell) -> Any:
+    return cell.measurements["requests_per_s"]
+
+
+def _pair(cell: study.Cell) -> str:
+    return f"{cell.design['command']} + {cell.design['data']}"
+
+
+def _ratio(cell: study.Cell) -> tuple[str, str]:
+    ratio = _rate(cell).ratio
+    return (f"{ratio.value:.2f}", f"{ratio.low:.2f} to {ratio.high:.2f}") if ratio else ("1.00", "-")
+
+
+def _verdict(cell: study.Cell) -> str:
+    return _rate(cell).verdict or ("baseline" if cell.baseline else "floor")
 
 
 def page() -> str:
-    parts = [
-        "# Kept results",
-        "Runs that the documentation quotes, as `harness run` wrote them, and what they answer. Written by\n"
-        "`benchmarks/describe_results.py`. Your own runs land beside them, in `<experiment>-<UTC time>/`, and are not\n"
-        "under version control. Look at one with `harness show DIR`, or `harness report DIR` and a browser.\n"
-        "What the columns mean: `docs/results.md`; what intervals and verdicts mean: `docs/statistics.md`.",
-    ]
-    for place in sorted(ROOT.glob("results/*/experiment.yaml")):
-        if (ROOT / f"experiments/{place.parent.name}.yaml").exists():
-            parts.append(_study(place.parent))
-    return "\n\n".join(parts) + "\n"
+    """What each kept study asked, and what became of its claims."""
+    places = sorted(ROOT.glob("results/*/experiment.yaml"))
+    kept = [one.parent for one in places if (ROOT / f"experiments/{one.parent.name}.yaml").exists()]
+    return "\n\n".join(_study(place) for place in kept)
 
 
 def _study(place: Path) -> str:
@@ -103,10 +135,10 @@ def _study(place: Path) -> str:
         found.control.line,
     ]
     lines += [one.sentence for one in found.crossovers]
-    for answer in found.answers:
-        said, *more = judgements.lines(answer)
-        lines += ["", f"- **{said.replace(':', ':**', 1)}", *(f"  - {line.strip()}" for line in more)]
-    return "\n".join(lines)
+    for judged in found.answers:
+        outcome, *more = judgements.lines(judged)
+        lines += ["", f"- **{outcome.replace(':', ':**', 1)}", *(f"  - {line.strip()}" for line in more)]
+    return "\n".join([*lines, *(tables(found) if place.name == _TABLES_OF else [])])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ has no column. Names carry units: `_s` seconds, `_us` microseconds, `_bytes` byt
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
@@ -277,14 +278,18 @@ def dictionary(kind: type[Row] = Trial) -> str:
     return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])
 
 
-def datapackage(names: Iterable[str]) -> dict[str, Any]:
+def datapackage(names: Iterable[str], experiment: str) -> dict[str, Any]:
     """datapackage.json for tables of these names: columns with types, units and meanings.
 
+    The licence is one that lets rows of several runs be put together: figures of a machine are facts.
     Source: https://specs.frictionlessdata.io/tabular-data-package.
     """
     kinds: dict[str, type[Row]] = {TRIALS: Trial, LATENCY: Bucket}
     return {
         "profile": "tabular-data-package",
+        "name": re.sub(r"[^a-z0-9._-]+", "-", experiment.lower()),
+        "title": f"Trials of the experiment {experiment}, measured with transport-harness",
+        "licenses": [{"name": "CC0-1.0", "title": "CC0 1.0 Universal"}],
         "resources": [
             {
                 "name": name.removesuffix(".csv"),

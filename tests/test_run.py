@@ -160,6 +160,9 @@ def test_the_results_folder_describes_itself(base, study, tmp_path):
             assert next(file).strip().split(",") == [field["name"] for field in resource["schema"]["fields"]]
         assert all(field["description"] for field in resource["schema"]["fields"])
     assert {resource["path"] for resource in package["resources"]} >= {"trials.csv", "latency.csv"}
+    assert package["name"] == study.stem
+    assert study.stem in package["title"]
+    assert package["licenses"] == [{"name": "CC0-1.0", "title": "CC0 1.0 Universal"}]
     facts = json.loads((out / "environment.json").read_text())
     assert facts["kernel"]["release"] == os.uname().release
     assert facts["experiment"]["file"] == str(study)

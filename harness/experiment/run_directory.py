@@ -114,7 +114,8 @@ class RunDirectory:
 
     def describe(self) -> None:
         """Write datapackage.json for the files that are there."""
-        _write_json(f"{self.path}/{results.DATAPACKAGE}", results.datapackage(_tables(self.path)))
+        package = results.datapackage(_tables(self.path), self.environment()["experiment"]["name"])
+        _write_json(f"{self.path}/{results.DATAPACKAGE}", package)
 
     def environment(self) -> Mapping[str, Any]:
         with open(f"{self.path}/{ENVIRONMENT}", encoding="utf-8") as file:
