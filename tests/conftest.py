@@ -1,7 +1,13 @@
-"""Every test has a rendezvous base of its own, which must be gone in the end: nothing is left behind."""
+"""What all tests share: a rendezvous base for each, so that several run at once, and the mark `processes`.
 
+A test leaves nothing behind: its base must be gone in the end. A test that starts a process has the mark `processes`,
+from one of its fixtures or by hand: `make test-fast` leaves it out.
+"""
+
+import fcntl
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -13,6 +19,53 @@ from harness import rendezvous
 
 settings.register_profile("tests", deadline=None)  # other work may hold one example up
 settings.load_profile("tests")
+
+# Tests with one of these fixtures start processes, unless they have `home` for what they do in this one.
+START_PROCESSES = {"base", "browser", "plugins", "worker"}
+# What sys.audit says of a new process.
+STARTS = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen"}
+unmarked = []  # the test that is running, where it has no mark `processes`
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not START_PROCESSES.isdisjoint(item.fixturenames) and "home" not in item.fixturenames:
+            item.add_marker("processes")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    unmarked[:] = [] if item.get_closest_marker("processes") else [item.nodeid]
+    try:
+        return (yield)
+    finally:
+        unmarked.clear()
+
+
+def refuse_processes(event, _):
+    if event in STARTS and unmarked:
+        raise RuntimeError(f"{unmarked[0]} starts a process, so it needs @pytest.mark.processes")
+
+
+sys.addaudithook(refuse_processes)
+
+
+@pytest.fixture(autouse=True)
+def posix_queues(request):
+    """Let one test at a time have lanes of POSIX queues: RLIMIT_MSGQUEUE is for all of a user's processes together."""
+    given = getattr(request.node, "callspec", None)
+    if given is None or not any(takes_queues(*one) for one in given.params.items()):
+        yield
+        return
+    lock = os.open(os.path.dirname(__file__), os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+    os.close(lock)
+
+
+def takes_queues(name, value):
+    lanes = name == "data" or hasattr(value, "chunk")
+    return lanes and str(getattr(value, "name", value)).startswith("posix_mq")
 
 
 @pytest.fixture

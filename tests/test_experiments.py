@@ -101,6 +101,7 @@ def test_a_trial_that_cannot_work_is_a_refused_row_with_the_reason(base):
     assert row.swept == 0
 
 
+@pytest.mark.processes  # git, for the commit of the code
 def test_every_setting_of_a_trial_is_a_factor_of_its_row():
     spec = Spec(congestion="system", chunk=4096)
     row = results.Trial()

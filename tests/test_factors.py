@@ -245,6 +245,7 @@ def described(spec, row):
     record.describe_channels(row, channels(spec))
 
 
+@pytest.mark.processes  # git, for the commit of the code
 def test_chunk_depth_and_wait_are_set_where_the_transport_has_them_and_the_row_tells():
     row = results.Trial()
     described(Spec(chunk=4096, depth=3, wait="spin"), row)
@@ -401,6 +402,7 @@ def test_what_cannot_be_cold_is_refused(base, factors, message):
     assert (row.status, message in row.reason) == ("refused", True), row.reason
 
 
+@pytest.mark.processes
 def test_where_pages_cannot_be_dropped_the_way_out_is_named(monkeypatch):
     directory = tempfile.mkdtemp(dir="/dev/shm")  # a tmpfs everywhere
     monkeypatch.setenv(rendezvous.BASE_VARIABLE, directory)

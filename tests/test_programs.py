@@ -22,6 +22,7 @@ from harness import cli, registry
 from harness.load import loader
 from harness.protocol import getfile
 
+pytestmark = pytest.mark.processes
 PROGRAMS = ("simplecached", "webproxy", "gfclient", "lane", "run", "clean")
 HEAVY = ("asyncio", "ctypes", "hypothesis", "numpy", "pycurl", "pydantic", "rich", "ruamel.yaml", "scipy", "unittest")
 

@@ -50,6 +50,7 @@ def test_the_shape_of_a_transport_is_told_by_the_types_of_its_ends(name, shape):
     assert registry.shape(registry.data_transport(name)) == shape
 
 
+@pytest.mark.processes
 def test_a_living_program_keeps_its_home_and_a_killed_one_is_swept(home):
     with pytest.raises(rendezvous.Taken):
         rendezvous.Home("tests", "owner")
