@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from support.programs import eventually
+from test_house import STUDIES
 
 from harness import rendezvous, results
 from harness.experiment import plan
 from harness.factors import FACTORS, Spec
 from harness.measure import apart, record
 
-EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.yaml"))
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 SMALL = """\
 question: Does it run?
 factors:
@@ -30,9 +31,9 @@ seed: 7
 """
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
-def test_the_experiments_that_come_along_are_right_and_open_with_their_question(path):
-    experiment = plan.load(str(path))
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_experiments_that_come_along_are_right_and_open_with_their_question(study):
+    experiment = plan.load(str(EXPERIMENTS / f"{study}.yaml"))
     assert experiment.question.endswith("?")
     assert experiment.repeats >= 2 or experiment.live
 
