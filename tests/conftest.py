@@ -9,11 +9,12 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import settings
 from support.misbehaving import Origin
-from support.programs import Pipeline
+from support.programs import Pipeline, SharedPipeline
 
 from harness import rendezvous
 
@@ -21,7 +22,7 @@ settings.register_profile("tests", deadline=None)  # other work may hold one exa
 settings.load_profile("tests")
 
 # Tests with one of these fixtures start processes, unless they have `home` for what they do in this one.
-START_PROCESSES = {"base", "browser", "plugins", "worker"}
+START_PROCESSES = {"base", "browser", "plugins", "shared", "worker"}
 # What sys.audit says of a new process.
 STARTS = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen"}
 unmarked = []  # the test that is running, where it has no mark `processes`
@@ -68,18 +69,30 @@ def takes_queues(name, value):
     return lanes and str(getattr(value, "name", value)).startswith("posix_mq")
 
 
-@pytest.fixture
-def base(monkeypatch):
-    """The directory of this test's rendezvous; empty and removed when the test has ended, or it fails."""
+@contextmanager
+def own_base():
+    """The environment of programs that have a base directory to themselves; at the end that must be empty."""
     directory = tempfile.mkdtemp(prefix="th-test-", dir="/tmp")
-    monkeypatch.setenv(rendezvous.BASE_VARIABLE, directory)
-    monkeypatch.setenv("no_proxy", "*")  # libcurl would heed the proxies of whoever runs the tests
-    monkeypatch.setenv("TRANSPORT_HARNESS_LOCK", directory)  # a study may run on this machine
-    yield rendezvous.base_directory()
-    left = rendezvous.sweep()
+    yield {
+        rendezvous.BASE_VARIABLE: directory,
+        "no_proxy": "*",  # libcurl would use the proxies of the user who runs the tests
+        "TRANSPORT_HARNESS_LOCK": directory,  # a study may run on this machine
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(rendezvous.BASE_VARIABLE, directory)
+        left = rendezvous.sweep()
     there = os.listdir(directory)
     shutil.rmtree(directory)
     assert (left, there) == ([], []), "something was left behind"
+
+
+@pytest.fixture
+def base(monkeypatch):
+    """The directory of this test's rendezvous; empty and removed when the test has ended, or it fails."""
+    with own_base() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield rendezvous.base_directory()
 
 
 @pytest.fixture
@@ -109,6 +122,15 @@ def pipeline(base, tmp_path):
     pipeline = Pipeline(tmp_path)
     yield pipeline
     pipeline.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A pipeline for several tests, which end none of its caches."""
+    with own_base() as environment:
+        pipeline = SharedPipeline(tmp_path_factory.mktemp("shared"), environment)
+        yield pipeline
+        pipeline.stop()
 
 
 @pytest.fixture

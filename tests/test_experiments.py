@@ -162,7 +162,7 @@ def test_a_transport_that_leaks_makes_its_trial_fail_and_what_it_leaked_is_remov
     output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert output.startswith("failed webproxy ended with exit code 1"), output
     assert "removed 4 objects that were left behind" in output
-    assert not [name for name in os.listdir("/dev/shm") if "forgotten" in name]
+    assert not [name for name in os.listdir("/dev/shm") if "-trial-" in name and "forgotten" in name]
 
 
 def test_rows_are_read_back_as_they_were_written(tmp_path):

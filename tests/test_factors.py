@@ -473,6 +473,7 @@ def test_latencies_beyond_those_that_are_kept_are_counted_and_percentiles_are_ne
         assert exact <= result[f"latency_p{percent:g}_us"] < exact * (1 + 1 / 128)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("scope", ["pipeline", "lane"])
 def test_a_trial_tells_what_it_does_each_second(base, scope):
     ticks = []
