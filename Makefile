@@ -5,16 +5,34 @@ BIN := .venv/bin
 # The tests of reports look at them in this.
 BROWSER := $(firstword $(foreach one,chromium chromium-browser google-chrome,$(shell command -v $(one))))
 
-.PHONY: study test bench browser
+# Most tests wait most of the time: several run at once on each CPU.
+WORKERS ?= 6
+PARALLEL := -n $(WORKERS) --dist=worksteal
+
+.PHONY: study test test-fast test-one lint bench browser
 
 study: .venv/installed
 	$(BIN)/harness run experiments/quick.yaml
 
-test: .venv/installed-for-tests browser
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/pytest
+test: lint browser
+	$(BIN)/pytest $(PARALLEL) -m "not serial"
+	$(BIN)/pytest -m serial
 	$(BIN)/harness check zmq
+
+# What needs no processes, in half a minute.
+test-fast: lint
+	$(BIN)/pytest -n 2 --dist=worksteal -m "not processes and not serial"
+
+# The promises of one transport, and the tests whose name has it: make test-one T=unix
+test-one: .venv/installed-for-tests
+	@[ "$(T)" ] || { echo "say which transport: make test-one T=unix" >&2; exit 2; }
+	$(BIN)/harness check -v $(T)
+	$(BIN)/pytest $(PARALLEL) -m "not serial" -k "$(T)"
+
+lint: .venv/installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/floor.py

@@ -1,32 +1,98 @@
-"""Every test has a rendezvous base of its own, which must be gone in the end: nothing is left behind."""
+"""What all tests share: a rendezvous base for each, so that several run at once, and the mark `processes`.
 
+A test leaves nothing behind: its base must be gone in the end. A test that starts a process has the mark `processes`,
+from one of its fixtures or by hand: `make test-fast` leaves it out.
+"""
+
+import fcntl
 import os
 import shutil
+import sys
 import tempfile
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import settings
 from support.misbehaving import Origin
-from support.programs import Pipeline
+from support.programs import Pipeline, SharedPipeline
 
 from harness import rendezvous
 
 settings.register_profile("tests", deadline=None)  # other work may hold one example up
 settings.load_profile("tests")
 
+# Tests with one of these fixtures start processes, unless they have `home` for what they do in this one.
+START_PROCESSES = {"base", "browser", "plugins", "shared", "worker"}
+# What sys.audit says of a new process.
+STARTS = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen"}
+unmarked = []  # the test that is running, where it has no mark `processes`
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not START_PROCESSES.isdisjoint(item.fixturenames) and "home" not in item.fixturenames:
+            item.add_marker("processes")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    unmarked[:] = [] if item.get_closest_marker("processes") else [item.nodeid]
+    try:
+        return (yield)
+    finally:
+        unmarked.clear()
+
+
+def refuse_processes(event, _):
+    if event in STARTS and unmarked:
+        raise RuntimeError(f"{unmarked[0]} starts a process, so it needs @pytest.mark.processes")
+
+
+sys.addaudithook(refuse_processes)
+
+
+@pytest.fixture(autouse=True)
+def posix_queues(request):
+    """Let one test at a time have lanes of POSIX queues: RLIMIT_MSGQUEUE is for all of a user's processes together."""
+    given = getattr(request.node, "callspec", None)
+    if given is None or not any(takes_queues(*one) for one in given.params.items()):
+        yield
+        return
+    lock = os.open(os.path.dirname(__file__), os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+    os.close(lock)
+
+
+def takes_queues(name, value):
+    lanes = name == "data" or hasattr(value, "chunk")
+    return lanes and str(getattr(value, "name", value)).startswith("posix_mq")
+
+
+@contextmanager
+def own_base():
+    """The environment of programs that have a base directory to themselves; at the end that must be empty."""
+    directory = tempfile.mkdtemp(prefix="th-test-", dir="/tmp")
+    yield {
+        rendezvous.BASE_VARIABLE: directory,
+        "no_proxy": "*",  # libcurl would use the proxies of the user who runs the tests
+        "TRANSPORT_HARNESS_LOCK": directory,  # a study may run on this machine
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(rendezvous.BASE_VARIABLE, directory)
+        left = rendezvous.sweep()
+    there = os.listdir(directory)
+    shutil.rmtree(directory)
+    assert (left, there) == ([], []), "something was left behind"
+
 
 @pytest.fixture
 def base(monkeypatch):
     """The directory of this test's rendezvous; empty and removed when the test has ended, or it fails."""
-    directory = tempfile.mkdtemp(prefix="th-test-", dir="/tmp")
-    monkeypatch.setenv(rendezvous.BASE_VARIABLE, directory)
-    monkeypatch.setenv("no_proxy", "*")  # libcurl would heed the proxies of whoever runs the tests
-    monkeypatch.setenv("TRANSPORT_HARNESS_LOCK", directory)  # a study may run on this machine
-    yield rendezvous.base_directory()
-    left = rendezvous.sweep()
-    there = os.listdir(directory)
-    shutil.rmtree(directory)
-    assert (left, there) == ([], []), "something was left behind"
+    with own_base() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield rendezvous.base_directory()
 
 
 @pytest.fixture
@@ -56,6 +122,15 @@ def pipeline(base, tmp_path):
     pipeline = Pipeline(tmp_path)
     yield pipeline
     pipeline.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A pipeline for several tests, which end none of its caches."""
+    with own_base() as environment:
+        pipeline = SharedPipeline(tmp_path_factory.mktemp("shared"), environment)
+        yield pipeline
+        pipeline.stop()
 
 
 @pytest.fixture

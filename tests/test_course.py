@@ -255,6 +255,7 @@ def test_an_interrupted_download_leaves_no_half_written_file(course):
     assert [file for file in there.rglob("*") if file.is_file()] == []
 
 
+@pytest.mark.serial
 def test_a_program_started_this_way_is_ready_within_250_ms(course):
     def seconds(program, *arguments):
         """From its start to its greeting, but for the time in which it could have run and other work had the CPUs."""

@@ -16,6 +16,7 @@ import pytest
 from harness import doctor, machine, registry
 from transports import posix_mq
 
+pytestmark = pytest.mark.processes
 DOCTOR = "import sys; from harness.cli import main; sys.exit(main(['doctor', *sys.argv[1:]]))"
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from support.programs import eventually
+from test_house import STUDIES
 
 from harness import rendezvous, results
 from harness.experiment import plan
 from harness.factors import FACTORS, Spec
 from harness.measure import apart, record
 
-EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.yaml"))
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 SMALL = """\
 question: Does it run?
 factors:
@@ -30,9 +31,9 @@ seed: 7
 """
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
-def test_the_experiments_that_come_along_are_right_and_open_with_their_question(path):
-    experiment = plan.load(str(path))
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_experiments_that_come_along_are_right_and_open_with_their_question(study):
+    experiment = plan.load(str(EXPERIMENTS / f"{study}.yaml"))
     assert experiment.question.endswith("?")
     assert experiment.repeats >= 2 or experiment.live
 
@@ -101,6 +102,7 @@ def test_a_trial_that_cannot_work_is_a_refused_row_with_the_reason(base):
     assert row.swept == 0
 
 
+@pytest.mark.processes  # git, for the commit of the code
 def test_every_setting_of_a_trial_is_a_factor_of_its_row():
     spec = Spec(congestion="system", chunk=4096)
     row = results.Trial()
@@ -160,7 +162,7 @@ def test_a_transport_that_leaks_makes_its_trial_fail_and_what_it_leaked_is_remov
     output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert output.startswith("failed webproxy ended with exit code 1"), output
     assert "removed 4 objects that were left behind" in output
-    assert not [name for name in os.listdir("/dev/shm") if "forgotten" in name]
+    assert not [name for name in os.listdir("/dev/shm") if "-trial-" in name and "forgotten" in name]
 
 
 def test_rows_are_read_back_as_they_were_written(tmp_path):

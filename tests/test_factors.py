@@ -1,5 +1,6 @@
 """Every factor of a cell is carried out, and its row tells what was really done."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -245,6 +246,7 @@ def described(spec, row):
     record.describe_channels(row, channels(spec))
 
 
+@pytest.mark.processes  # git, for the commit of the code
 def test_chunk_depth_and_wait_are_set_where_the_transport_has_them_and_the_row_tells():
     row = results.Trial()
     described(Spec(chunk=4096, depth=3, wait="spin"), row)
@@ -259,7 +261,13 @@ def test_chunk_depth_and_wait_are_set_where_the_transport_has_them_and_the_row_t
 
 @pytest.mark.parametrize("data", list(registry.load().data))
 def test_a_trial_of_every_transport_runs_with_these_options(base, data):
-    good(run(data=data, chunk=8192, depth=2, wait="block", files="1024 50000"))
+    row = good(run(data=data, chunk=8192, depth=2, wait="block", files="1024 50000", requests=100))
+    assert (row.chunk_bytes, row.depth, row.wait) == (8192, 2, "block")
+    has = {field.name for field in dataclasses.fields(registry.load().data[data])}
+    effective = [8192 if "chunk" in has else 0, 2 if "depth" in has else 0, "block" if "wait" in has else ""]
+    assert [row.chunk_effective_bytes, row.depth_effective, row.wait_effective] == effective
+    assert all(f"{name}=" in row.data_effective for name in has & {"chunk", "depth", "wait"})
+    assert (row.requests, row.content_bytes) == (100, 50 * (1024 + 50_000))
 
 
 # Placement
@@ -401,6 +409,7 @@ def test_what_cannot_be_cold_is_refused(base, factors, message):
     assert (row.status, message in row.reason) == ("refused", True), row.reason
 
 
+@pytest.mark.processes
 def test_where_pages_cannot_be_dropped_the_way_out_is_named(monkeypatch):
     directory = tempfile.mkdtemp(dir="/dev/shm")  # a tmpfs everywhere
     monkeypatch.setenv(rendezvous.BASE_VARIABLE, directory)
@@ -464,6 +473,7 @@ def test_latencies_beyond_those_that_are_kept_are_counted_and_percentiles_are_ne
         assert exact <= result[f"latency_p{percent:g}_us"] < exact * (1 + 1 / 128)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("scope", ["pipeline", "lane"])
 def test_a_trial_tells_what_it_does_each_second(base, scope):
     ticks = []

@@ -206,6 +206,7 @@ def test_a_cache_killed_in_a_download_leaves_no_half_file_to_be_served(pipeline,
     assert origin.count("/file") == 2
 
 
+@pytest.mark.processes
 def test_a_worker_killed_in_a_download_has_the_next_one_in_line_begin_anew(origin, tmp_path):
     gate, asked = threading.Event(), threading.Event()
     origin.answers["/file"] = halting(CONTENT, gate, asked=asked)

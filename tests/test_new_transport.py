@@ -13,6 +13,7 @@ from harness import testkit
 from harness.api.contract import Hooks
 from harness.registry import defaults
 
+pytestmark = pytest.mark.processes
 DOCS = Path(__file__).parent.parent / "docs"
 
 

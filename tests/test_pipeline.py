@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import sysv_ipc
-from support.clients import Connection, get
+from support.clients import Connection, get, get_all, whole
 from support.programs import eventually, open_files
 from support.transports import COMMAND, DATA
 
@@ -25,19 +25,25 @@ STRANGERS = itertools.product(registry.load().command.keys() - COMMAND, registry
 PAIRS = [*itertools.product(COMMAND, DATA), *sorted(STRANGERS)]
 
 
+CONTENTS = {f"/{size}": os.urandom(size) for size in (*SIZES, 16 << 20)}
+ZEROS = {f"/zeros-{size}": bytes(size) for size in (*SIZES, 16 << 20)}
+
+
 @pytest.mark.parametrize(("command", "data"), PAIRS)
-def test_every_pair_of_transports_serves_files_of_awkward_sizes_intact(pipeline, command, data):
-    for size in SIZES:
-        pipeline.write(str(size), bytes(size) if data == "null" else os.urandom(size))
-    big = pipeline.write("big", bytes(16 << 20) if data == "null" else os.urandom(16 << 20))
-    pipeline.cache("--command", command, "--processes", 2)
-    small_chunks = pipeline.proxy("--command", command, "--data", data, "-z", CHUNK)
-    paths = [f"/{size}" for size in SIZES]
-    code, output = pipeline.client(small_chunks.port, paths, "-r", 200, "-t", 8, "--verify", pipeline.files)
-    assert code == 0, output
-    own_chunks = pipeline.proxy("--command", command, "--data", data)
-    code, output = pipeline.client(own_chunks.port, [big], "-r", 8, "-t", 4, "--verify", pipeline.files)
-    assert code == 0, output
+def test_every_pair_of_transports_serves_files_of_awkward_sizes_intact(shared, command, data):
+    contents = ZEROS if data == "null" else CONTENTS
+    for path, content in contents.items():
+        if not (shared.files / path[1:]).exists():
+            shared.write(path[1:], content)
+    *awkward, big = contents
+    meeting = ["--name", command, "--command", command]
+    cache = shared.cache(*meeting, "--processes", 2)
+    for paths, at_once, chunk in ((awkward * 20, 8, ["-z", CHUNK]), ([big] * 8, 4, [])):
+        proxy = shared.proxy(*meeting, "--data", data, *chunk)
+        replies = get_all(proxy.port, paths, at_once)
+        for path, reply in zip(paths, replies, strict=True):
+            assert reply == whole(contents[path]), f"{path}: {reply[:60]}; {proxy.errors}{cache.errors}"
+        assert proxy.stop() == 0
 
 
 def test_fifty_clients_on_four_lanes_are_all_served_and_none_starves(pipeline):
@@ -106,6 +112,22 @@ def test_a_slowly_dripping_header_does_not_hold_a_worker_beyond_the_timeout(pipe
         assert time.monotonic() - begun < 3
 
 
+@pytest.fixture(scope="module")
+def odd_files(shared):
+    """A proxy to a cache of files and of what is none."""
+    root = shared.directory / "root"
+    (root / "directory").mkdir(parents=True)
+    (shared.directory / "outside").write_text("secret")
+    (root / "inside").write_text("inside")
+    (root / "directory/deep").write_text("deep")
+    (root / "link-out").symlink_to("../outside")
+    (root / "link-in").symlink_to("inside")
+    (root / "directory/link-up").symlink_to("../..")
+    os.mkfifo(root / "fifo")
+    shared.cache("--name", "odd", source=root)
+    return shared.proxy("--name", "odd")
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "reply"),
     [
@@ -128,18 +150,8 @@ def test_a_slowly_dripping_header_does_not_hold_a_worker_beyond_the_timeout(pipe
         (b"GETFILE GET /" + b"a" * 100_000, b"GETFILE INVALID\r\n\r\n"),
     ],
 )
-def test_what_cannot_be_served_is_refused_and_nothing_outside_the_root_is_touched(pipeline, request_bytes, reply):
-    (pipeline.directory / "outside").write_text("secret")
-    pipeline.write("inside", b"inside")
-    (pipeline.files / "directory").mkdir()
-    pipeline.write("directory/deep", b"deep")
-    (pipeline.files / "link-out").symlink_to("../outside")
-    (pipeline.files / "link-in").symlink_to("inside")
-    (pipeline.files / "directory/link-up").symlink_to("../..")
-    os.mkfifo(pipeline.files / "fifo")
-    pipeline.cache()
-    proxy = pipeline.proxy()
-    with Connection(proxy.port) as connection:
+def test_what_cannot_be_served_is_refused_and_nothing_outside_the_root_is_touched(odd_files, request_bytes, reply):
+    with Connection(odd_files.port) as connection:
         assert connection.send(request_bytes).rest() == reply
 
 
@@ -273,6 +285,7 @@ def test_a_cache_whose_command_channel_has_gone_ends_as_a_failure_and_its_succes
     assert get(proxy.port, path) == b"GETFILE OK 7\r\n\r\ncontent"
 
 
+@pytest.mark.serial
 def test_a_cache_that_ends_waits_for_commands_on_their_way_where_a_proxy_could_send_any(pipeline):
     def time_to_end():
         cache = pipeline.cache()

@@ -58,6 +58,7 @@ def test_the_built_in_transports_say_what_they_are():
     assert [name for name, kind in DATA.items() if kind.keeps_content] == ["memfd", "mmap"]
 
 
+@pytest.mark.processes
 def test_a_living_program_keeps_its_home_and_a_killed_one_is_swept(home):
     with pytest.raises(rendezvous.Taken):
         rendezvous.Home("tests", "owner")

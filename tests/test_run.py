@@ -258,6 +258,7 @@ def test_a_second_study_waits_or_refuses_saying_who_measures(base, study, tmp_pa
     assert process.returncode == 0, errors
 
 
+@pytest.mark.processes
 def test_the_lock_goes_with_its_holder(tmp_path):
     name = f"\0test-{os.getpid()}"
     program = f"from harness.experiment.alone import alone\nwith alone(0, {name!r}): print('held', flush=True); input()"

@@ -75,6 +75,7 @@ def test_giving_up_is_noticed_at_once(ring, home):
         sender.close()
 
 
+@pytest.mark.processes
 def test_an_end_is_not_closed_under_a_piece_that_is_in_use(ring, home):
     scope = home.scope("lane", 1.0)
 
@@ -109,6 +110,7 @@ def rung(home):
         yield lane
 
 
+@pytest.mark.processes
 def test_a_killed_proxy_is_noticed_at_once_over_fifos(rung):
     transport, scope = rung
     opened, tell = os.pipe()

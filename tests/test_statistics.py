@@ -714,6 +714,7 @@ def test_intervals_of_claims_are_corrected_for_all_claims_of_the_experiment():
     assert [each.outcome for each in one.answers] == ["supported"] * 3
 
 
+@pytest.mark.processes
 def test_the_claims_need_no_library_to_be_checked():
     command = [
         sys.executable,

@@ -20,6 +20,8 @@ from transports.posix_mq import PosixMqCommands, PosixQueue
 from transports.posix_shm import PosixShm
 from transports.sendfile import DescriptorSender, FileReceiver, Sendfile
 
+pytestmark = pytest.mark.processes
+
 # An id begins with `data-unix-` or `command-unix-`, so that -k can choose the promises of one transport.
 CHECKS = [
     pytest.param(kind(), check, id=f"{what}-{name}-{testkit.sentence(check)}")

@@ -136,6 +136,7 @@ def test_more_content_than_announced_never_reaches_the_client(cut):
                 relay.await_head(2)
 
 
+@pytest.mark.processes
 def test_command_receivers_of_several_processes_that_wait_in_vain_all_end_in_time(command, home):
     scope = home.scope("commands", 0.3)
 
@@ -178,6 +179,7 @@ def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
         receiver.close()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["posix_shm:sync=fifo", "unix"])
 def test_a_sender_killed_in_a_reply_ends_it_at_once_where_the_mechanism_can_tell(name, home):
     data = registry.data_transport(name)
@@ -228,6 +230,7 @@ def test_queues_that_the_user_may_not_have_are_refused_with_the_sum(home):
         resource.setrlimit(resource.RLIMIT_MSGQUEUE, before)
 
 
+@pytest.mark.processes
 def test_a_sender_killed_at_any_point_costs_no_other_sender_a_command(command, home):
     scope = home.scope("commands", 5.0)
     got = collections.Counter()

@@ -1,6 +1,7 @@
 """GETFILE clients, and the replies that they expect."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 
 class Connection:
@@ -34,6 +35,12 @@ def get(port, path):
     """The whole reply to one request."""
     with Connection(port) as connection:
         return connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).rest()
+
+
+def get_all(port, paths, at_once):
+    """The replies to requests for these paths, some at a time."""
+    with ThreadPoolExecutor(at_once) as threads:
+        return list(threads.map(lambda path: get(port, path), paths))
 
 
 # The replies of the dialect `getfile`.

@@ -13,15 +13,15 @@ import time
 class Program:
     """A program of the harness as a real process; `errors` is what it wrote on standard error."""
 
-    def __init__(self, directory, *arguments, command=(sys.executable, "-m", "harness"), cwd=None):
+    def __init__(self, directory, *arguments, command=(sys.executable, "-m", "harness"), **options):
         self._errors = directory / f"{secrets.token_hex(4)}.err"
         with open(self._errors, "wb") as errors:
             self.process = subprocess.Popen(
                 [*command, *map(str, arguments)],
-                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                **options,
             )
         self.pid = self.process.pid
         self._unread = b""
@@ -103,6 +103,23 @@ class Pipeline:
             if program.process.poll() is None:
                 program.stop()
             program.process.stdout.close()
+
+
+class SharedPipeline(Pipeline):
+    """Several tests use it: it has an environment of its own, and starts a cache only where none like it runs."""
+
+    def __init__(self, directory, environment):
+        super().__init__(directory)
+        self._environment = {**os.environ, **environment}
+        self._caches = {}
+
+    def start(self, *arguments, **options):
+        return super().start(*arguments, env=self._environment, **options)
+
+    def cache(self, *arguments, source=None):
+        if (arguments, source) not in self._caches:
+            self._caches[arguments, source] = super().cache(*arguments, source=source)
+        return self._caches[arguments, source]
 
 
 def open_files(pid):

@@ -3,6 +3,7 @@ import pytest
 from harness.api import Scope
 from harness.testkit import CommandContract, DataContract
 
+pytestmark = pytest.mark.processes
 harness_zmq = pytest.importorskip("harness_zmq", reason="pip install -e examples/harness-zmq")
 
 
