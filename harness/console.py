@@ -147,6 +147,7 @@ def _argument(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
 size = _argument(units.size)
 seconds = _argument(units.seconds)
 rate = _argument(units.rate)
+bandwidth = _argument(units.bandwidth)
 seconds_or_0 = _argument(lambda text: 0.0 if text == "0" else units.seconds(text))
 
 

@@ -192,7 +192,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--latency", type=console.count, default=0, metavar="MICROSECONDS", help="delay each response by so much (0)")
     add(
         "--bandwidth",
-        type=console.size,
+        type=console.bandwidth,
         default=None,
         metavar="BYTES",
         help="bytes a second for each connection (no limit)",

@@ -156,45 +156,43 @@ def _run(args: argparse.Namespace) -> None:
     dialect = DIALECTS[args.dialect]
     with ExitStack() as undo:
         listener = undo.enter_context(listen(args.host, args.port, args.timeout, args.congestion))
-        backend: Callable[[int], Backend]
-        if args.direct is not None:
-            catalogue = open_source(args.direct, args.cold)
-            what = f"{args.direct} by sendfile"
-
-            def backend(_: int) -> Backend:
-                return DirectBackend(catalogue, args.timeout, dialect)
-        elif args.server is not None:
-            from harness.pipeline import from_http, http_session  # noqa: PLC0415  libcurl costs a sixth of the start
-
-            source = http_session.parse_url(args.server, args.timeout, args.reuse)
-            bounds = from_http.Bounds(args.memory, args.largest, args.spool)
-            what = f"{source.url} by {args.strategy}"
-
-            def backend(_: int) -> Backend:
-                return from_http.HttpBackend(source, args.strategy, bounds, args.timeout, dialect)
-        else:
-            lanes = args.lanes or args.processes * args.threads
-            if lanes < args.processes:
-                raise ValueError(f"-n {lanes}: each of the {args.processes} processes needs a lane of its own")
-            data = registry.data_transport(args.data, chunk=args.chunk)
-            command = registry.command_transport(args.command) if args.command else None
-            home = open_proxy_home(undo, args.name)
-            if args.wait:
-                wait_for_cache(args.name, args.wait, command, args.until_eof)
-            what = f"rendezvous {args.name!r} over {lanes} lanes of {registry.describe(data)}"
-
-            def backend(process: int) -> Backend:
-                slots = [f"{process}.{lane}" for lane in range(process, lanes, args.processes)]
-                return CacheBackend(home, args.name, data, slots, args.timeout, dialect)
-
+        backend, what = _choose_backend(args, undo, dialect)
         host, port = listener.getsockname()[:2]
-
-        def ready() -> None:
-            console.greet(args.json, f"listening on {host}:{port}, serving {what}", host=host, port=port)
-
         supervisor.run(
             args.processes,
             lambda process: Server(listener, args.threads, backend(process), args.timeout, dialect),
-            ready,
+            lambda: console.greet(args.json, f"listening on {host}:{port}, serving {what}", host=host, port=port),
             until_eof=args.until_eof,
         )
+
+
+def _choose_backend(
+    args: argparse.Namespace, undo: ExitStack, dialect: Dialect
+) -> tuple[Callable[[int], Backend], str]:
+    """(process number -> the backend of that process, what they serve for the greeting)."""
+    if args.direct is not None:
+        catalogue = open_source(args.direct, args.cold)
+        return lambda _: DirectBackend(catalogue, args.timeout, dialect), f"{args.direct} by sendfile"
+    if args.server is not None:
+        from harness.pipeline import from_http, http_session  # noqa: PLC0415  libcurl costs a sixth of the start
+
+        origin = http_session.parse_url(args.server, args.timeout, args.reuse)
+        bounds = from_http.Bounds(args.memory, args.largest, args.spool)
+        return (
+            lambda _: from_http.HttpBackend(origin, args.strategy, bounds, args.timeout, dialect),
+            f"{origin.url} by {args.strategy}",
+        )
+    lanes = args.lanes or args.processes * args.threads
+    if lanes < args.processes:
+        raise ValueError(f"-n {lanes}: each of the {args.processes} processes needs a lane of its own")
+    data = registry.data_transport(args.data, chunk=args.chunk)
+    command = registry.command_transport(args.command) if args.command else None
+    home = open_proxy_home(undo, args.name)
+    if args.wait:
+        wait_for_cache(args.name, args.wait, command, args.until_eof)
+
+    def from_cache(process: int) -> Backend:
+        slots = [f"{process}.{lane}" for lane in range(process, lanes, args.processes)]
+        return CacheBackend(home, args.name, data, slots, args.timeout, dialect)
+
+    return from_cache, f"rendezvous {args.name!r} over {lanes} lanes of {registry.describe(data)}"
