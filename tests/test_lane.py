@@ -90,13 +90,14 @@ def test_a_file_that_is_not_there_costs_no_other_request_anything(pipeline, data
 
 
 def serves(cache, sleeps=300):
-    """Whether the cache gets to serve requests: its workers have gone to sleep as often as only requests make them."""
+    """Whether the cache gets to serve requests: its workers go to sleep more often from now on than without any."""
 
     def slept(pid):
         counts = [Path(f"/proc/{pid}/task/{task}/status").read_text() for task in os.listdir(f"/proc/{pid}/task")]
         return sum(int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", one)[1]) for one in counts)
 
-    return eventually(lambda: sum(map(slept, cache.children())) > sleeps)
+    before = sum(map(slept, cache.children()))
+    return eventually(lambda: sum(map(slept, cache.children())) > before + sleeps)
 
 
 @pytest.mark.parametrize("data", [*SHAPES, "fifo", "splice"])
@@ -124,22 +125,24 @@ def test_a_killed_cache_is_counted_as_errors_and_the_end_comes_in_time(pipeline,
 def test_a_lane_that_failed_is_replaced_and_the_next_cache_serves_the_next_request(pipeline, data):
     path = pipeline.write("file", os.urandom(1 << 20))
     cache = pipeline.cache()
-    arguments = ["--sink", "checksum", "--verify", pipeline.files, "--timeout", 1.5, "--seconds", 60]
+    arguments = ["--sink", "checksum", "--verify", pipeline.files, "--timeout", 2, "--seconds", 60]
     lane = start(pipeline, [path], "--data", data, *arguments)
     assert serves(cache)
     (worker,) = cache.children()
     os.kill(worker, signal.SIGSTOP)  # most likely with a reply under way
-    time.sleep(1.8)
+    time.sleep(2.3)
     os.kill(worker, signal.SIGCONT)
+    assert serves(cache)  # over the lane that replaced the one that failed
+    time.sleep(1.5)  # a thread may still wait for the one that failed, until its timeout, and hold up the end
     assert cache.stop() == 0
     following = pipeline.cache()
-    assert serves(following, sleeps=100)  # more than it sleeps in that time without requests
+    assert serves(following, sleeps=100), lane.errors  # idle, it sleeps 4 times a second
     assert following.stop() == 0  # no other cache takes its place, so the lane ends
     result = json.loads(lane.line())
     assert lane.wait() == 1
     assert 1 <= result["ERROR"] == result["requests"] - result["OK"], lane.errors  # a cache that ends refuses, too
-    assert result["OK"] > 50
-    assert 1.4e6 < result["latency_max_us"] < 4.5e6
+    assert result["OK"] > 100
+    assert 1.9e6 < result["latency_max_us"] < 5e6
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

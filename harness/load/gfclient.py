@@ -30,7 +30,7 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-s", dest="host", default="127.0.0.1", help="server (%(default)s)")
     add("-p", dest="port", type=console.port, default=25496, help="port (%(default)s)")
-    add("-t", dest="threads", type=console.positive, default=4, help="requests under way at a time (%(default)s)")
+    add("-t", dest="clients", type=console.positive, default=4, help="requests under way at a time (%(default)s)")
     add("--processes", type=console.positive, default=None, help="processes that make them (default: one a CPU)")
     add("--timeout", type=console.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
     add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE (%(default)s)")
@@ -80,11 +80,11 @@ def _run(args: argparse.Namespace) -> int:
     dialect = DIALECTS[args.dialect]
     paths = read_workload(args.workload, dialect)
     if args.apart:
-        check_apart(args.workload, paths, args.threads)
+        check_apart(args.workload, paths, args.clients)
     for directory, wanted in ((args.output, "keep"), (args.verify, "compare")):
         if directory is not None:
             check_below(directory, paths, wanted)
-    processes = min(args.processes or os.cpu_count() or 1, args.threads)
+    processes = min(args.processes or os.cpu_count() or 1, args.clients)
     if args.requests is not None:
         processes = min(processes, args.requests)
     target = loader.find_target(args.host, args.port, args.timeout, dialect)
@@ -107,8 +107,8 @@ def _work(
 ) -> Generator[None]:
     """One process: see load_processes.Work."""
     processes = len(tallies)
-    clients = range(index, args.threads, processes)  # of this process, among all
-    parts = [part(len(paths), client, args.threads) for client in clients if args.apart]
+    clients = range(index, args.clients, processes)  # of this process, among all
+    parts = [part(len(paths), client, args.clients) for client in clients if args.apart]
     one = loader.Loader(target, paths, tallies[index], stop_requested)
     if args.warmup:
         warm_up = [_compared(args, sinks.Sink()) for _ in clients]
