@@ -1,5 +1,5 @@
-"""Writes what the pages say of kept results: results/README.md, what each study asked and what became of every claim,
-and the tables of the study `quick` in README.md.
+"""Writes the parts of pages that quote kept results: results/README.md, with the question of each study and the answer
+to each of its claims, and in README.md the tables of the study `quick`.
 
     .venv/bin/python benchmarks/describe_results.py
 """
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def pages() -> dict[Path, str]:
-    """The files with what they should say."""
+    """file -> the text that it should have."""
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(_BEGIN)
     _, after = rest.split(_END)
@@ -41,7 +41,7 @@ def pages() -> dict[Path, str]:
 
 
 def tables() -> str:
-    """What `make study` says, a table for each file size."""
+    """The results of the study `quick`, which `make study` runs: a table for each file size."""
     trials, experiment = run_files.load(str(ROOT / "results/quick"))
     found = study.analyse(trials, experiment)
     lines = [f"{found.counts.ok} good trials, {found.counts.disturbed} of them disturbed. {found.control.line}", ""]
@@ -58,13 +58,14 @@ def tables() -> str:
 
 
 def _row(cell: study.Cell, size: int) -> str:
-    figures = cell.measurements
-    rate = figures["requests_per_s"]
+    rate = cell.measurements["requests_per_s"]
     value = rate.value.value
     ratio = ["1.00", "-"]
     if rate.ratio:
         ratio = [f"{rate.ratio.value:.2f}", f"{rate.ratio.low:.2f} to {rate.ratio.high:.2f}"]
-    others = [figures[name].value.value for name in ("cpu_us_per_request", "latency_p50_us", "latency_p99_us")]
+    others = [
+        cell.measurements[name].value.value for name in ("cpu_us_per_request", "latency_p50_us", "latency_p99_us")
+    ]
     columns = [
         cell.design["command"],
         cell.design["data"],
@@ -81,10 +82,11 @@ def _row(cell: study.Cell, size: int) -> str:
 def page() -> str:
     parts = [
         "# Kept results",
-        "Runs that the documentation quotes, as `harness run` wrote them, and what they answer. Written by\n"
-        "`benchmarks/describe_results.py`. Your own runs land beside them, in `<experiment>-<UTC time>/`, and are not\n"
-        "under version control. Look at one with `harness show DIR`, or `harness report DIR` and a browser.\n"
-        "What the columns mean: `docs/results.md`; what intervals and verdicts mean: `docs/statistics.md`.",
+        "The runs that the documentation quotes, as `harness run` wrote them, with the answers to their questions.\n"
+        "`benchmarks/describe_results.py` writes this page. Your own runs are in directories beside these, called\n"
+        "`<experiment>-<UTC time>/`, and are not under version control. Look at one with `harness show DIR`, or with\n"
+        "`harness report DIR` and a browser. `docs/results.md` says what the columns mean, `docs/statistics.md` what\n"
+        "intervals and verdicts mean.",
     ]
     for place in sorted(ROOT.glob("results/*/experiment.yaml")):
         if (ROOT / f"experiments/{place.parent.name}.yaml").exists():
@@ -104,8 +106,8 @@ def _study(place: Path) -> str:
     ]
     lines += [one.sentence for one in found.crossovers]
     for answer in found.answers:
-        said, *more = judgements.lines(answer)
-        lines += ["", f"- **{said.replace(':', ':**', 1)}", *(f"  - {line.strip()}" for line in more)]
+        outcome, *more = judgements.lines(answer)
+        lines += ["", f"- **{outcome.replace(':', ':**', 1)}", *(f"  - {line.strip()}" for line in more)]
     return "\n".join(lines)
 
 
