@@ -461,6 +461,10 @@ def test_the_words_of_a_verdict_say_which_way_is_better():
     }
 
 
+def test_the_metrics_of_verdicts_are_columns_of_numbers():
+    assert verdicts.MORE_IS_BETTER | set(verdicts.METRICS) <= set(claims.METRICS)
+
+
 def test_a_study_without_a_good_trial_says_what_happened():
     rows = [trial(1, status="failed", reason="no port", data=data) for data in ("a", "b")]
     one = study.analyse(rows, {})
