@@ -87,7 +87,10 @@ def test_a_page_has_every_chart_that_it_has_data_for(whole, tmp_path):
     assert "figure-symbols" not in written(tmp_path / "pairs").figures()
     assert "Depth \u00d7 chunk" in written(studies.surface(tmp_path / "surface")).text
     assert "By rate of requests" in written(studies.open_loop(tmp_path / "rates")).text
-    assert "By concurrency" in written(studies.concurrency(tmp_path / "clients")).text
+    page = written(studies.concurrency(tmp_path / "clients"))
+    assert "By concurrency" in page.text
+    axis = re.findall(r'class="tick"[^>]*>(\w+)</text>', page.source.partition('id="figure-sizes"')[2])
+    assert {"1", "2", "4", "8", "16", "64"} <= set(axis), "the levels, as the tables write them"
 
 
 def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
