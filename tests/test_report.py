@@ -1,5 +1,7 @@
-"""The report: what it says of odd results, and that values from files are never markup. The browser is in
-test_report_in_browser.py."""
+"""The report: its pages, its charts, odd results, and values from files, which are never markup.
+
+test_report_in_browser.py opens the pages in a browser.
+"""
 
 import dataclasses
 import json
@@ -15,14 +17,14 @@ from support import studies
 
 from harness import report
 from harness.analysis import chart_data, run_files, study
-from harness.report import export, markup, plot, report_command, run_page
+from harness.report import charts, export, markup, plot, report_command, run_page
 from harness.report.design_styles import DesignStyles
 
 EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&\x00|`"
 
 
 class Page(HTMLParser):
-    """The text and the elements of a page; fails where elements are not closed as they were opened."""
+    """The text and the elements of a page. Fails where elements are not closed in the order they were opened."""
 
     def __init__(self, path):
         super().__init__()
@@ -78,14 +80,17 @@ def test_the_page_answers_first(whole):
     assert "the proxy went away" in text
 
 
-def test_every_picture_is_there_where_its_data_is(whole, tmp_path):
+def test_a_page_has_every_chart_that_it_has_data_for(whole, tmp_path):
     names = ["ratios", "sizes", "latency", "cpu", "symbols", "order"]
     assert written(whole).figures() == [f"figure-{name}" for name in names]
     assert "figure-pairs" in written(studies.pairs(tmp_path / "pairs")).figures()
     assert "figure-symbols" not in written(tmp_path / "pairs").figures()
     assert "Depth \u00d7 chunk" in written(studies.surface(tmp_path / "surface")).text
     assert "By rate of requests" in written(studies.open_loop(tmp_path / "rates")).text
-    assert "By concurrency" in written(studies.concurrency(tmp_path / "clients")).text
+    page = written(studies.concurrency(tmp_path / "clients"))
+    assert "By concurrency" in page.text
+    axis = re.findall(r'class="tick"[^>]*>(\w+)</text>', page.source.partition('id="figure-sizes"')[2])
+    assert {"1", "2", "4", "8", "16", "64"} <= set(axis), "the levels, as the tables write them"
 
 
 def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
@@ -110,12 +115,18 @@ def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
     assert count == 18
 
 
+def test_a_chart_is_in_the_file_of_its_name(whole, tmp_path):
+    drawn = [*run_page.charts_of(str(whole)), *run_page.charts_of(str(studies.pairs(tmp_path / "pairs")))]
+    files = {path.stem for path in Path(charts.__file__).parent.glob("*.py")} - {"__init__", "forest", "changes"}
+    assert {chart.name for chart in drawn} == files
+
+
 def test_the_same_files_give_the_same_page(whole):
     assert written(whole).source == written(whole).source
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "sentence"),
     [
         (lambda rows: [], "has no trials"),
         (lambda rows: rows[:1], "nothing to compare it with"),
@@ -140,11 +151,11 @@ def test_the_same_files_give_the_same_page(whole):
 @pytest.mark.parametrize(
     "experiment", [None, {"question": "Why?", "baseline": {"data": "posix_shm"}, "claims": studies.CLAIMS}]
 )
-def test_odd_results_have_a_sensible_page(tmp_path, make, said, experiment):
+def test_odd_results_have_a_sensible_page(tmp_path, make, sentence, experiment):
     rows = make(studies.trials(studies.by_size(), 4))
     place = studies.write(tmp_path / "odd", rows, experiment or ({} if not rows else None))
     page = written(place)
-    assert said in page.text
+    assert sentence in page.text
     assert "How it was measured" in page.text
 
 
@@ -212,7 +223,7 @@ def test_markup_escapes_all_that_is_not_markup():
     assert markup.data({"a": "</script><!--", "b": float("inf")}) == '{"a":"\\u003c/script>\\u003c!--","b":null}'
 
 
-def test_figures_are_written_in_the_formats_that_are_asked_for(whole, capsys):
+def test_charts_are_written_in_the_formats_that_are_asked_for(whole, capsys):
     assert report_command.main([str(whole), "--figures", "svg,png,pdf", "--only", "ratios,cpu"]) == 0
     paths = [line for line in capsys.readouterr().out.splitlines() if "figures/" in line]
     assert [path.rpartition("/")[2] for path in paths] == [
@@ -229,6 +240,7 @@ def test_figures_are_written_in_the_formats_that_are_asked_for(whole, capsys):
         else:
             assert content[:5] == b"%PDF-"
     assert report_command.main([str(whole), "--figures", "gif"]) == 2
+    assert "gif: no such format of charts; there are svg, pdf, png" in capsys.readouterr().err
     assert report_command.main([str(whole), "--figures", "svg", "--only", "ratio"]) == 2
     assert "there are ratios, " in capsys.readouterr().err
 
@@ -260,9 +272,12 @@ def test_an_index_links_the_reports_and_names_what_cannot_be_read(whole, tmp_pat
     assert "1 supported 2 refuted" in page.text
 
 
-def test_what_is_no_result_is_told_in_a_line(tmp_path, capsys):
+def test_a_directory_without_results_is_refused_in_a_line(tmp_path, capsys):
     assert report_command.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("report: ")
+    assert "trials.csv" in message
+    assert message.count("\n") == 1
 
 
 def test_percentiles_of_merged_histograms_are_those_of_all_replies(tmp_path):
@@ -304,7 +319,7 @@ def test_ticks_are_round_within_and_apart(low, high, log):
     assert all(len(f"{tick:.6g}") <= 5 for tick in ticks)
 
 
-def test_designs_are_told_apart_by_colour_and_shape(tmp_path):
+def test_no_two_designs_share_a_colour_and_a_shape(tmp_path):
     cells = [({"data": f"t{number:02}"}, 1000 + number) for number in range(24)]
     found = study.analyse(studies.trials(cells, 3), {})
     styles = DesignStyles(found)

@@ -1,4 +1,4 @@
-"""The analysis of a study: intervals that cover, verdicts that hold, claims that are answered from files alone."""
+"""The analysis of a study: intervals cover, verdicts hold, and claims are answered from files alone."""
 
 import dataclasses
 import math
@@ -9,17 +9,27 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from scipy import stats
 from support.studies import floor_of
 
 from harness import results
-from harness.analysis import claims, claims_command, compare, intervals, judgements, show, study, verdicts
+from harness.analysis import (
+    claims,
+    claims_command,
+    compare,
+    crossovers,
+    intervals,
+    judgements,
+    show,
+    study,
+    verdicts,
+)
 from harness.analysis.claims import Claim
 
-BLOCK, OWN = 0.02, 0.035  # spread of blocks, which cells share, and of a trial by itself, as in kept results
+BLOCK, OWN = 0.02, 0.035  # spread of blocks, which all cells share, and of single trials; as in kept results
 
 
 def outliers(random, shape):
@@ -55,7 +65,7 @@ def trial(block=1, speed=1000.0, **other):
 
 
 def trials(speeds, blocks=6, spread=0.02, seed=1, **other):
-    """Trials of a study: (factors, speed) of each cell, in some blocks of noise."""
+    """The trials of a study, from (factors, speed) of each cell; every trial has noise of its own."""
     random = np.random.default_rng(seed)
     noise = random.normal(0, spread, (blocks, len(speeds)))
     return [
@@ -108,7 +118,7 @@ def test_intervals_are_no_wider_than_they_need_be_where_noise_is_plain(blocks):
 
 
 def simulated(random, effects, blocks):
-    """One study: contexts of cells with known effects, noise that blocks share, noise of each trial, and outliers."""
+    """The trials of one study with known effects (contexts x cells): noise of blocks, noise of trials, and outliers."""
     shape = blocks, *np.shape(effects)
     logs = np.log(1000) + effects + random.normal(0, BLOCK, (blocks, 1, 1)) + random.normal(0, OWN, shape)
     logs += outliers(random, shape)
@@ -166,8 +176,8 @@ def test_a_thousand_studies_of_equal_cells_give_no_more_verdicts_than_is_said():
     given_verdicts = 0
     for _ in range(1000):
         one = study.analyse(simulated(random, effects, 6), {})
-        told = {verdict_of(cell) for context in one.contexts for cell in context.cells if not cell.baseline}
-        given_verdicts += told != {"cannot tell"}
+        found = {verdict_of(cell) for context in one.contexts for cell in context.cells if not cell.baseline}
+        given_verdicts += found != {"cannot tell"}
     assert stats.binomtest(given_verdicts, 1000, 0.05, "greater").pvalue > 0.001, given_verdicts
 
 
@@ -215,7 +225,7 @@ def test_from_twenty_blocks_on_each_end_is_the_farther_one_of_both_intervals():
 
 
 @pytest.mark.parametrize("sample", [[0.5], [0.5, 0.6]])
-def test_one_or_two_blocks_have_no_interval_and_nothing_can_be_told(sample):
+def test_one_or_two_blocks_have_no_interval_and_no_verdict(sample):
     (one,) = intervals.means([sample])
     assert (one.low, one.high, one.bounded) == (0, math.inf, False)
     assert verdicts.verdict(one, "requests_per_s") == "cannot tell"
@@ -233,6 +243,7 @@ def test_to_swap_test_and_baseline_inverts_the_interval(logs):
 
 
 @given(LOGS, st.floats(-5, 5))
+@example([0.0] * 19 + [0.5], 1.0)  # many resamples have the mean of the sample, but for rounding
 def test_a_factor_on_all_values_moves_the_interval_by_this_factor(logs, shift):
     one, other = intervals.means([logs])[0], intervals.means([[log + shift for log in logs]])[0]
     moved = [end * math.exp(shift) for end in (one.value, one.low, one.high)]
@@ -439,15 +450,19 @@ def test_an_open_loop_is_about_latency_since_its_throughput_is_given():
 def test_the_words_of_a_verdict_say_which_way_is_better():
     more = intervals.Estimate(1.2, 1.1, 1.3, 5, 0.95)
     less = intervals.Estimate(0.8, 0.7, 0.9, 5, 0.95)
-    said = {
+    words = {
         metric: (verdicts.verdict(more, metric), verdicts.verdict(less, metric))
         for metric in ("requests_per_s", "latency_p99_us", "cpu_us_per_request")
     }
-    assert said == {
+    assert words == {
         "requests_per_s": ("faster", "slower"),
         "latency_p99_us": ("slower", "faster"),
         "cpu_us_per_request": ("more", "less"),
     }
+
+
+def test_the_metrics_of_verdicts_are_columns_of_numbers():
+    assert verdicts.MORE_IS_BETTER | set(verdicts.METRICS) <= set(claims.METRICS)
 
 
 def test_a_study_without_a_good_trial_says_what_happened():
@@ -461,7 +476,7 @@ def test_a_study_without_a_good_trial_says_what_happened():
 # Which is the fastest
 
 
-def test_crossovers_name_the_fastest_transport_of_each_range_of_sizes_and_those_not_told_from_it():
+def test_crossovers_name_the_fastest_transports_of_each_range_of_sizes():
     speeds = {"1024": (1000, 1000, 500), "4096": (1000, 1000, 700), "65536": (500, 600, 1000), "1024 65536": (9, 9, 9)}
     rows = trials(
         [
@@ -483,8 +498,33 @@ def test_crossovers_name_the_fastest_transport_of_each_range_of_sizes_and_those_
         (["1024", "4096"], ["a", "b"]),
         (["65536"], ["c"]),
     ]
-    assert one.line.startswith("up to 4 KiB: ")
-    assert one.line.endswith(" (no difference found); from 64 KiB on: c")
+    a_or_b = " or ".join(one.ranges[0].designs)
+    assert one.line == f"up to 4 KiB: {a_or_b} (no difference found); from 64 KiB on: c"
+    assert one.sentence == f"Unbeaten: {one.line}."
+
+
+def test_a_range_of_sizes_says_in_words_where_it_lies_among_the_others():
+    def ranges(*leading):
+        (one,) = crossovers.crossovers(({"files": files, "clients": 8}, list(designs)) for files, designs in leading)
+        return [(size_range.where, size_range.designs) for size_range in one.ranges]
+
+    assert ranges(("1024", "a")) == [("1 KiB", ["a"])]
+    assert ranges(("1024", "a"), ("2048", "ab")) == [("1 KiB to 2 KiB", ["a"])]
+    assert ranges(("1024", "a"), ("2048", "b"), ("4096", "b"), ("8192", "c")) == [
+        ("up to 1 KiB", ["a"]),
+        ("2 KiB to 4 KiB", ["b"]),
+        ("from 8 KiB on", ["c"]),
+    ]
+    assert ranges(("1024", "a"), ("classic", "a"), ("2048", "a")) == [
+        ("up to 1 KiB", ["a"]),
+        ("classic", ["a"]),
+        ("from 2 KiB on", ["a"]),
+    ]
+
+
+def test_a_sentence_names_four_designs_and_counts_the_others():
+    (one,) = crossovers.crossovers([({"files": "1024", "clients": 1}, list("abcdef"))])
+    assert one.sentence == "Unbeaten (1 client): 1 KiB: a or b or c or d or one of 2 more (no difference found)."
 
 
 def test_there_is_advice_for_each_number_of_clients():
@@ -633,9 +673,9 @@ def test_an_interval_supports_or_refutes_or_straddles(expect, low, high, outcome
     ],
 )
 def test_a_claim_that_no_trials_could_answer_is_refused_in_one_line(change, message):
-    with pytest.raises(ValueError, match=r"^[^\n]*$") as told:
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as refused:
         claims.read(claim(**change))
-    assert str(told.value).startswith(message)
+    assert str(refused.value).startswith(message)
 
 
 def test_a_claim_has_the_columns_and_values_of_the_csv_and_is_read_back_as_it_was_written():
@@ -643,6 +683,8 @@ def test_a_claim_has_the_columns_and_values_of_the_csv_and_is_read_back_as_it_wa
     one = claims.read(claim(**sides, where={"files": [1024]}))
     assert (one.test, one.where) == ({"data": "null", "rate": 5.0}, {"files": ["1024"]})
     assert claims.read(dataclasses.asdict(one)) == one
+    assert claims.of_experiment({"claims": [dataclasses.asdict(one)]}) == [one]
+    assert claims.of_experiment({}) == claims.of_experiment({"claims": None}) == []
 
 
 def answer(rows, **change):
@@ -677,8 +719,8 @@ def test_a_claim_that_is_undecided_says_why():
     rows = trials([({"data": "a"}, 1000), ({"data": "b"}, 2000)])
     assert answer(rows, test={"data": "z"}).reason == "no such trials"
     gone = answer(rows, where={"files": [1024, 4096]})
-    told = [(one.label, one.reason) for one in gone.findings]
-    assert told == [("1 KiB files", ""), ("4 KiB files", "no such trials")]
+    reasons = [(one.label, one.reason) for one in gone.findings]
+    assert reasons == [("1 KiB files", ""), ("4 KiB files", "no such trials")]
     assert (gone.outcome, gone.reason) == ("undecided", "no such trials")
     assert answer([row for row in rows if row.block < 3]).reason == "too few blocks: 2, and an interval needs 3"
     assert answer(rows, metric="swept").reason == "no block has good trials of both with swept above 0"
@@ -744,11 +786,11 @@ def keep(directory, rows, experiment=None):
 def test_the_exit_code_of_claims_is_that_of_the_worst_one(tmp_path, capsys, expects, code):
     directory = keep(tmp_path / "run", trials(TWO), {"claims": [claim(expect=expect) for expect in expects]})
     assert claims_command.main([directory]) == code
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == ("refuted" if expects[0] == "lower" else "supported") + ": b is faster"
-    assert told[1] == f"  requests_per_s of b to a; expected: {expects[0]}"
-    assert "1 KiB files: " in told[2]
-    assert "interval 1." in told[2]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == ("refuted" if expects[0] == "lower" else "supported") + ": b is faster"
+    assert lines[1] == f"  requests_per_s of b to a; expected: {expects[0]}"
+    assert "1 KiB files: " in lines[2]
+    assert "interval 1." in lines[2]
 
 
 @pytest.mark.parametrize(
@@ -775,8 +817,8 @@ def test_show_prints_the_tables_from_the_files_in_120_columns(tmp_path, capsys):
     rows = trials(cells, wait_effective="block")
     rows[0].disturbed = "steal"
     assert show.main([keep(tmp_path / "run", rows, {"claims": [claim(test={"data": "sendfile"})]})]) == 0
-    told = capsys.readouterr().out
-    assert max(map(len, told.splitlines())) <= 120
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 120
     for text in (
         "1 KiB files (6 trials a cell)",
         "3 MiB files",
@@ -788,7 +830,7 @@ def test_show_prints_the_tables_from_the_files_in_120_columns(tmp_path, capsys):
         "Unbeaten: 1 KiB to 3 MiB: ",
         "1 of 72 trials were disturbed",
     ):
-        assert text in told
+        assert text in printed
     assert show.main([str(tmp_path / "nowhere")]) == 2
 
 
@@ -797,16 +839,16 @@ def test_compare_finds_the_cells_that_became_slower(tmp_path, capsys):
     after = keep(tmp_path / "b", trials([TWO[0], (TWO[1][0], 1000)], seed=2, commit="y"))
     assert compare.main([before, before]) == 0
     assert compare.main([before, after]) == 1
-    told = capsys.readouterr().out
-    assert "slower" in told
-    assert "commit: x against y." in told
+    printed = capsys.readouterr().out
+    assert "slower" in printed
+    assert "commit: x against y." in printed
     assert compare.main([after, before]) == 0
     assert "faster" in capsys.readouterr().out
     assert compare.main([before, after, "--metric", "latency_p99_us"]) == 1
     assert compare.main([before, after, "--metric", "data"]) == 2
 
 
-def test_compare_refuses_runs_of_unlike_machines_unless_told(tmp_path, capsys):
+def test_compare_refuses_runs_of_unlike_machines_unless_forced(tmp_path, capsys):
     before = keep(tmp_path / "a", trials(TWO, kernel="6.1"))
     after = keep(tmp_path / "b", trials(TWO, kernel="6.2", python="3.12"))
     assert compare.main([before, after]) == 2

@@ -119,9 +119,15 @@ class StudyTrials:
 
     def __init__(self, trials: Iterable[Trial]) -> None:
         self._trials = [trial for trial in trials if not trial.probe]
-        self.varying = [
-            name for name in _APART if len({getattr(trial, name) for trial in self._trials if applies(name, trial)}) > 1
-        ]
+        self.varying = [name for name in _APART if self._varies(name)]
+
+    def _varies(self, name: str) -> bool:
+        """Whether a column varies over the trials to which it applies. Most columns have one value, which is quick to
+        see."""
+        return (
+            len(set(map(attrgetter(name), self._trials))) > 1
+            and len({getattr(trial, name) for trial in self._trials if applies(name, trial)}) > 1
+        )
 
     def compared(self, baseline: Levels) -> tuple[str, ...]:
         """The factors in which cells of a context differ: those that the baseline names, else the transports where

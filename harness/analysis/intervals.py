@@ -117,7 +117,11 @@ def bca(logs: _Array, level: float) -> _Array:
 def _bca(logs: _Array, level: float) -> _Array:
     middle = logs.mean(axis=1, keepdims=True)
     resampled = np.sort(logs @ _weights(logs.shape[1]).T, axis=1)
-    below = ((resampled < middle).mean(axis=1) + (resampled <= middle).mean(axis=1)) / 2
+    # A resample whose mean equals the sample's counts half. Equal but for rounding is equal, or the interval would
+    # depend on rounding where many values are the same.
+    rounding = 1e-9 * np.ptp(logs, axis=1, keepdims=True)
+    less, less_or_equal = resampled < middle - rounding, resampled <= middle + rounding
+    below = (less.mean(axis=1) + less_or_equal.mean(axis=1)) / 2
     bias = ndtri(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
     second, third = (((logs - middle) ** power).sum(axis=1) for power in (2, 3))
     acceleration = np.divide(third, 6 * second**1.5, out=np.zeros_like(third), where=second > 0)

@@ -10,7 +10,7 @@ from harness.analysis.intervals import LEAST, Estimate, corrected, interval, mea
 
 METRICS = (THROUGHPUT, "content_bytes_per_s", "cpu_us_per_request", MEDIAN_LATENCY, "latency_p99_us")
 # The columns in which more is better. In all others less is.
-MORE_IS_BETTER = {THROUGHPUT, "content_bytes_per_s", "requests", "ok", "content_bytes"}
+MORE_IS_BETTER = {THROUGHPUT, "content_bytes_per_s", "requests_ended", "ok", "content_bytes"}
 FASTER, SLOWER, LESS, MORE = "faster", "slower", "less", "more"
 CANNOT_TELL, WITHHELD = "cannot tell", "withheld"
 

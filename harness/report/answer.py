@@ -88,7 +88,7 @@ def _best_designs(study: Study) -> Markup:
         "median latency" if study.contexts[0].metric == MEDIAN_LATENCY else "requests",
         "to the baseline",
         "interval",
-        "no difference found to",
+        "not measurably worse",
     )
     table = el(
         "table",

@@ -21,7 +21,7 @@ def write(first: str, second: str, metric: str, output: str | None = None) -> st
         " ",
         page.badge(f"{len(better)} better", "good"),
         " ",
-        page.badge(f"{undecided} {'withheld' if found.withheld else 'without a difference'}", "unsure"),
+        page.badge(f"{undecided} {'withheld' if found.withheld else 'undecided'}", "unsure"),
     ]
     parts: list[Any] = [
         page.head("Two runs", f"{metric}: {second} against {first}", [f"{len(found.pairs)} cells that both runs have"]),

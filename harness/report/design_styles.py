@@ -104,6 +104,5 @@ class DesignStyles:
                 if cell.design.get("source") != "direct":
                     levels[name, cell.design[name]].append(self.key(cell))
         return [
-            (f"{name.removesuffix('_bytes')}: {naming.value(name, given) or 'own'}", keys, "", 0)
-            for (name, given), keys in levels.items()
+            (f"{name}: {naming.value(name, given) or 'own'}", keys, "", 0) for (name, given), keys in levels.items()
         ]

@@ -1,4 +1,4 @@
-"""How much a chart draws. What is left out is said below the chart, and is in the tables."""
+"""How much a chart draws. A sentence below the chart says what it leaves out; the tables have everything."""
 
 from collections.abc import Sequence
 

@@ -1,59 +1,59 @@
 "use strict";
-// Marks designs in all pictures and tables, tells what is under the pointer, sorts, filters and copies tables.
-// Everything is text: nothing here makes markup of a value.
+// Highlights designs in all charts and tables, shows tooltips, sorts, filters and copies tables.
+// Values are only ever set as text, never as markup.
 {
   const all = (query, root = document) => [...root.querySelectorAll(query)];
   const data = JSON.parse(document.getElementById("data").textContent);
   const tip = document.getElementById("tip");
-  const said = document.getElementById("said");
+  const announcer = document.getElementById("announcer"); // what is set here is read aloud by screen readers
   const chips = all(".chip[data-keys]");
-  const marked = new Set();
+  const highlighted = new Set(); // numbers of designs
 
   const keysOf = (chip) => chip.dataset.keys.split(" ");
-  const show = () => {
-    document.body.classList.toggle("some", marked.size > 0);
-    for (const one of all("[data-k]")) one.classList.toggle("on", marked.has(one.dataset.k));
-    for (const chip of chips) chip.setAttribute("aria-pressed", keysOf(chip).every((key) => marked.has(key)));
+  const update = () => {
+    document.body.classList.toggle("highlighting", highlighted.size > 0);
+    for (const one of all("[data-k]")) one.classList.toggle("on", highlighted.has(one.dataset.k));
+    for (const chip of chips) chip.setAttribute("aria-pressed", keysOf(chip).every((key) => highlighted.has(key)));
     const none = document.getElementById("none");
-    if (none) none.hidden = !marked.size;
+    if (none) none.hidden = !highlighted.size;
   };
   const toggle = (keys) => {
-    const there = keys.every((key) => marked.has(key));
-    for (const key of keys) if (there) marked.delete(key); else marked.add(key);
-    show();
+    const every = keys.every((key) => highlighted.has(key));
+    for (const key of keys) if (every) highlighted.delete(key); else highlighted.add(key);
+    update();
   };
-  const clear = () => { marked.clear(); show(); };
+  const clear = () => { highlighted.clear(); update(); };
   for (const chip of chips) chip.addEventListener("click", () => toggle(keysOf(chip)));
   document.getElementById("none")?.addEventListener("click", clear);
   document.addEventListener("click", (event) => {
     const mark = event.target.closest(".m[data-k]");
     if (mark) toggle([mark.dataset.k]);
   });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") { clear(); hide(); } });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") { clear(); hideTip(); } });
 
-  let anchor = null; // the mark that the keyboard is at
-  const hide = () => { anchor = null; tip.classList.remove("there"); };
-  const point = () => {
-    const box = anchor.getBoundingClientRect();
-    tell(data.tips[anchor.dataset.tip], box.right, box.top);
+  let focused = null; // the mark that the keyboard is at
+  const hideTip = () => { focused = null; tip.classList.remove("visible"); };
+  const showFocused = () => {
+    const box = focused.getBoundingClientRect();
+    showTip(data.tips[focused.dataset.tip], box.right, box.top);
   };
-  const tell = (text, x, y) => {
+  const showTip = (text, x, y) => {
     tip.textContent = text;
-    tip.classList.add("there");
+    tip.classList.add("visible");
     const { width, height } = tip.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - width - 4))}px`;
     tip.style.top = `${y + 18 + height > innerHeight ? Math.max(4, y - height - 12) : y + 18}px`;
   };
   document.addEventListener("pointermove", (event) => {
     const mark = event.target.closest?.("[data-tip]");
-    if (mark) tell(data.tips[mark.dataset.tip], event.clientX, event.clientY); else hide();
+    if (mark) showTip(data.tips[mark.dataset.tip], event.clientX, event.clientY); else hideTip();
   });
-  document.addEventListener("scroll", () => (anchor ? point() : hide()), { passive: true });
+  document.addEventListener("scroll", () => (focused ? showFocused() : hideTip()), { passive: true });
 
-  // With the keyboard: arrows walk through the marks of a picture, Enter marks what is there.
+  // The keyboard: arrows walk through the marks of a chart, Enter highlights the design of a mark.
   for (const plot of all(".plot")) {
     let at = -1;
-    plot.addEventListener("blur", () => { at = -1; hide(); });
+    plot.addEventListener("blur", () => { at = -1; hideTip(); });
     plot.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
       const marks = all("[data-tip]", plot).filter((one) => one.getClientRects().length);
@@ -62,16 +62,17 @@
         at = Math.max(0, Math.min(marks.length - 1, at < 0 ? 0 : at + step));
         const box = marks[at].getBoundingClientRect();
         if (box.top < 80 || box.bottom > innerHeight) marks[at].scrollIntoView({ block: "center", behavior: "instant" });
-        anchor = marks[at];
-        point();
-        said.textContent = data.tips[marks[at].dataset.tip];
+        focused = marks[at];
+        showFocused();
+        announcer.textContent = data.tips[marks[at].dataset.tip];
       } else if (event.key === "Enter" && marks[at]?.dataset.k) {
         toggle([marks[at].dataset.k]);
       }
     });
   }
 
-  // Tables. A column is {name, title, kind: "text" | "number" | "rows", digits}; a row is a list, its design's key last.
+  // Tables. A column is {name, title, kind: "text" | "number" | "rows", digits, text}. A row is a list of values, then the
+  // number of its design, or -1.
   const PAGE = 200;
   const plain = (value) => (value === null || value === undefined ? "" : Array.isArray(value) ? value.join(" ") : String(value));
   const nice = (value, column) => {
@@ -149,7 +150,7 @@
       count.textContent = `${Math.min(found.length, state.limit)} of ${rows.length}`;
       place.querySelector(".more").hidden = !more;
       place.querySelector(".reset").hidden = !(state.only || filter.value || state.sort >= 0);
-      show();
+      update();
     };
     filter.addEventListener("input", draw);
     place.querySelector(".more").addEventListener("click", () => { state.limit = Infinity; draw(); });
@@ -173,27 +174,27 @@
         const text = forms[button.dataset.copy]();
         try {
           await navigator.clipboard.writeText(text);
-        } catch { // some browsers allow it on https only
+        } catch { // some browsers allow this on https pages only
           const area = make("textarea", text, document.body);
           area.select();
           document.execCommand("copy");
           area.remove();
           button.focus();
         }
-        count.textContent = said.textContent = `Copied ${text.split("\n").length} lines.`;
+        count.textContent = announcer.textContent = `Copied ${text.split("\n").length} lines.`;
       });
     }
     draw();
   }
   const trace = (numbers) => {
-    const there = tables.trials;
-    if (!there) return;
-    Object.assign(there.state, { only: new Set(numbers) });
-    there.filter.value = "";
-    there.draw();
-    there.place.closest("details")?.setAttribute("open", "");
-    there.place.scrollIntoView();
-    there.filter.focus({ preventScroll: true });
+    const trials = tables.trials;
+    if (!trials) return;
+    Object.assign(trials.state, { only: new Set(numbers) });
+    trials.filter.value = "";
+    trials.draw();
+    trials.place.closest("details")?.setAttribute("open", "");
+    trials.place.scrollIntoView();
+    trials.filter.focus({ preventScroll: true });
   };
-  show();
+  update();
 }

@@ -98,7 +98,7 @@ def chips(styles: DesignStyles) -> Markup | None:
         el("span", "Highlight"),
         clear,
         buttons,
-        id="mark",
+        id="highlight",
         role="toolbar",
         aria_label="Highlight designs in all charts",
     )

@@ -1,6 +1,6 @@
-"""Results as `harness run` writes them, made up: for tests of what reads them, and for a look at it.
+"""Made-up results, in the files that `harness run` writes: for tests of what reads them, and to look at by hand.
 
-python tests/studies.py DIRECTORY
+PYTHONPATH=tests python -m support.studies DIRECTORY
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from harness import results
 
 SIZES = (1024, 102400, 3145728)
-# requests/s at these sizes, about as measured
+# requests/s at these sizes, close to measured values
 SPEEDS = {
     "posix_shm": (21800, 18500, 3060),
     "sendfile": (20600, 17500, 4030),
@@ -34,7 +34,7 @@ def floor_of(factors):
 
 
 def trial(number, block, cell, speed, random, **factors):
-    """A good trial."""
+    """A good trial of a cell that serves about `speed` requests/s. factors: columns and their values."""
     given = {
         "experiment": "made-up",
         "trial": number,
@@ -104,7 +104,7 @@ def trial(number, block, cell, speed, random, **factors):
 
 
 def trials(cells, blocks, seed=1):
-    """Trials of (factors, requests/s), in shuffled blocks."""
+    """Trials of cells, given as (factors, requests/s), in shuffled blocks."""
     random = np.random.default_rng(seed)
     number = itertools.count(1)
     return [
@@ -115,7 +115,7 @@ def trials(cells, blocks, seed=1):
 
 
 def write(place, rows, experiment=None, latency=False, symbols=False, environment=False):
-    """Write a result into a directory, and return it."""
+    """Write the files of a run into a directory, and return it. rows: its trials."""
     place = Path(place)
     place.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(2)
@@ -199,7 +199,7 @@ CLAIMS = [
 
 
 def by_size():
-    """Cells of one factor at some file sizes, and the control."""
+    """Cells of one factor at several file sizes, and the A/A control."""
     cells = [
         ({"data": data, "files": str(size)}, speed)
         for data, speeds in SPEEDS.items()
@@ -212,7 +212,7 @@ def by_size():
 
 
 def whole(place, blocks=6):
-    """A study with all that there is."""
+    """A study that has every file, a failed and a disturbed trial, an A/A control, and claims."""
     rows = trials(by_size(), blocks)
     rows[7] = dataclasses.replace(rows[7], disturbed="foreign load 12 %")
     rows[30] = dataclasses.replace(rows[30], status="failed", reason="the proxy went away", requests_per_s=0.0)
@@ -226,7 +226,7 @@ def whole(place, blocks=6):
 
 
 def pairs(place, blocks=5):
-    """All pairs of command and data transports."""
+    """A study of all pairs of command and data transports."""
     cells = [
         ({"command": command, "data": data, "files": str(size)}, factor * speed)
         for command, factor in COMMANDS.items()
@@ -244,7 +244,7 @@ def pairs(place, blocks=5):
 
 
 def surface(place):
-    """Depth against chunk."""
+    """A study of depth against chunk."""
     cells = [
         (
             {"depth": depth, "chunk": chunk, "files": "3145728"},
@@ -261,7 +261,7 @@ def surface(place):
 
 
 def open_loop(place):
-    """Rates of requests: what is judged is latency."""
+    """A study of rates of requests, whose cells are ranked by latency."""
     cells = [
         ({"data": data, "rate": float(rate), "arrivals": "poisson", "files": "16384"}, speed)
         for data, speed in (("posix_shm", 18000), ("fifo", 15000), ("sendfile", 19000), ("null", 21000))
@@ -272,7 +272,7 @@ def open_loop(place):
 
 
 def concurrency(place):
-    """Clients at two file sizes."""
+    """A study of numbers of clients, at two file sizes."""
     cells = [
         ({"data": data, "clients": clients, "files": str(size)}, speed * clients / (clients + 3))
         for data in ("posix_shm", "sendfile", "unix")
@@ -285,7 +285,7 @@ def concurrency(place):
 
 
 def large(place, count=10_000):
-    """10,000 trials: 25 designs, 20 contexts, 20 blocks."""
+    """A study of 10,000 trials: 25 designs, 20 contexts, 20 blocks."""
     cells = [
         (
             {"data": f"transport{design}", "clients": clients, "files": str(1024 << shift)},

@@ -43,7 +43,7 @@ def chart(study: Study, styles: DesignStyles) -> Chart | None:
             if all(len({cell.design[name] for cell in cells}) > 1 for name in pair):
                 title = ", ".join(filter(None, (context.label, label)))
                 panels.append(Panel(title, _panel(context, cells, styles, pair)))
-    down, right = (name.removesuffix("_bytes") for name in pair)
+    down, right = pair
     return Chart(
         "pairs",
         f"{down.capitalize()} \u00d7 {right}",

@@ -95,6 +95,7 @@ def _panel(
                 series[styles.key(cell)].append((float(context.levels[name]), estimate, context, cell))
     points = [point for line in series.values() for point in line]
     levels = sorted({x for x, *_ in points}) or [1.0, 2.0]
+    names = {float(context.levels[name]): naming.value(name, context.levels[name]) for context in contexts}
     values = [estimate.value for _, estimate, _, _ in points] or [1.0]
 
     def draw(width: float) -> Drawn:
@@ -111,7 +112,7 @@ def _panel(
             x,
             18,
             height,
-            lambda tick: naming.value(name, f"{tick:.0f}" if name == "files" else tick),
+            lambda tick: names.get(tick, ""),
             _AXES[name][0],
             ticks,
         )
