@@ -60,8 +60,8 @@ def coverage():
                 logs = make((STUDIES, blocks))
                 student, bca = intervals.student(logs, level), intervals.bca(logs, level)
                 places = 1 if level < 0.99 else 2
-                told = (f"{missed(ends, truth):.{places}f}" for ends in (student, bca, wider(student, bca)))
-                row.append(f"{' / '.join(told):>22}")
+                missed_text = (f"{missed(ends, truth):.{places}f}" for ends in (student, bca, wider(student, bca)))
+                row.append(f"{' / '.join(missed_text):>22}")
             print("".join(row), flush=True)
 
 

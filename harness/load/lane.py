@@ -123,7 +123,7 @@ class Worker:
         except transfer.ClientGone as error:
             raise OSError(f"the drain has gone: {error}") from None
         except NoCache as error:
-            self.stopping = True  # there is nobody to ask
+            self.stopping = True  # there is no cache to ask
             wrong = str(error)
         except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
             wrong = f"{path}: {type(error).__name__}: {error}"
