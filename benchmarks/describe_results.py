@@ -53,7 +53,7 @@ def _telling(cells: Sequence[study.Cell]) -> list[study.Cell]:
 
 
 def _sentence(cells: Sequence[study.Cell]) -> str:
-    """Which cells are faster and which are slower than the baseline, by how much; and for how many no difference was found."""
+    """Which cells are faster and which are slower than the baseline, by how much; and how many are neither."""
     parts = []
     for verdict in ("faster", "slower"):
         names = [f"{_pair(cell)} ({_rate(cell).ratio.value:.2f})" for cell in cells if _verdict(cell) == verdict]
