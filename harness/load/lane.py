@@ -43,7 +43,7 @@ _OUTCOME = {wire.STATUS_NOT_FOUND: NOT_FOUND, wire.STATUS_ERROR: ERROR}
 class Worker:
     """Makes the requests of one thread, one after the other, over one lane.
 
-    sinks: what becomes of content in each phase; None: it is taken and given back. drain: has the client's socket
+    sinks: what becomes of content in each phase; None: it is taken and given back. reader: has the client's socket
     where the lane's end needs one. stopping: set it to make the request under way the last one.
     """
 
@@ -53,9 +53,9 @@ class Worker:
         exchange: Exchange,
         paths: Sequence[str],
         sinks: Sequence[Sink | None],
-        drain: SocketReader | None,
+        reader: SocketReader | None,
     ) -> None:
-        self._lane, self._exchange, self._drain = lane, exchange, drain
+        self._lane, self._exchange, self._reader = lane, exchange, reader
         self._paths = [(path, os.fsencode(path)) for path in paths]
         self._sinks = sinks
         self._sink: Sink | None = None  # of the phase
@@ -68,12 +68,12 @@ class Worker:
         until: ns on the clock of time.monotonic_ns(). Raises OSError where the process that reads from the socket
         fails.
         """
-        clock, ask, drain = time.monotonic_ns, self._ask, self._drain
+        clock, ask, reader = time.monotonic_ns, self._ask, self._reader
         end = check = clock()
         tally.begin()
         self._sink = self._sinks[phase]
-        if drain is not None:
-            drain.begin(phase)
+        if reader is not None:
+            reader.begin(phase)
         for index in indices:
             begun = clock()
             if begun >= until or self.stopping:
@@ -84,25 +84,25 @@ class Worker:
             if end > check:
                 check = end + int(_CHECK * 1e9)
                 tally.flush(end)
-        if drain is not None:
-            wrong = drain.end()
+        if reader is not None:
+            wrong = reader.end()
             tally.counts[OK] -= wrong
             tally.counts[WRONG] += wrong
-        tally.end(end, Usage() if drain is None else drain.usage)
+        tally.end(end, Usage() if reader is None else reader.usage)
 
     def _ask(self, index: int) -> int:
-        """One request, of which `index` is the id, too. Returns its outcome."""
+        """Make one request, whose id is `index`. Returns its outcome."""
         number = index % len(self._paths)
         path, name = self._paths[number]
-        exchange, drain, sink = self._exchange, self._drain, self._sink
+        exchange, reader, sink = self._exchange, self._reader, self._sink
         client, header = -1, b""
         self._content = 0
         try:
             relay = exchange.begin(self._lane)
-            if drain is not None:
-                client = drain.sink
-                if header := drain.header(number):
-                    drain.await_room()
+            if reader is not None:
+                client = reader.sink
+                if header := reader.header(number):
+                    reader.await_room()
             status, length = exchange.ask(index, name, client, header)
             right = True
             if isinstance(relay, transfer.CopyingRelay):
@@ -112,25 +112,25 @@ class Worker:
                     sink.open(path)
                     right = relay.spend(sink.write)
                     right = sink.close(complete=True) and right
-            elif drain is not None:
+            elif reader is not None:
                 header = header % length if header and not status else b""
-                relay.pass_on(drain.sink, header)
-                drain.delivered += len(header) + length
+                relay.pass_on(reader.sink, header)
+                reader.delivered += len(header) + length
             self._content = length
             if status:
                 return _OUTCOME[status]
             return OK if right else WRONG
         except transfer.ClientGone as error:
-            raise OSError(f"the drain has gone: {error}") from None
+            raise OSError(f"the process that reads from the socket has ended: {error}") from None
         except NoCache as error:
-            self.stopping = True  # there is no cache to ask
+            self.stopping = True  # no cache answers: the next request would fail, too
             wrong = str(error)
         except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
             wrong = f"{path}: {type(error).__name__}: {error}"
         console.say(wrong)
         exchange.undo(client)
-        if drain is not None and (exchange.given or exchange.sent):
-            drain.renew()
+        if reader is not None and (exchange.given or exchange.sent):
+            reader.renew()
         return ERROR
 
 
