@@ -1,7 +1,7 @@
 """Sorts the trials of a study into cells, and cells into contexts.
 
 A cell is one combination of factors. A context is a set of cells that differ only in the compared factors. Its cells
-are equal in all other factors, and in everything in `ORIGIN` and the column `origin`: machine, kernel, Python, code,
+are equal in all other factors, and in everything in `PROVENANCE` and the column `origin`: machine, kernel, Python, code,
 and the HTTP origin where there is one. Trials that differ in one of these are never pooled.
 
 A factor that does not apply to a trial does not separate that trial from others. For example, the data transport does
@@ -19,14 +19,14 @@ from harness import factors
 from harness.factors import FACTORS
 from harness.results import Trial
 
-ORIGIN = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit")
+PROVENANCE = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit")
 THROUGHPUT, MEDIAN_LATENCY = "requests_per_s", "latency_p50_us"
 
 _TRANSPORTS = tuple(name for name, factor in FACTORS.items() if factor.about == "transport")
 # What is asked of the system under test, as opposed to what it is.
 _WORKLOAD = {name for name, factor in FACTORS.items() if factor.about in {"condition", "workload"}}
 # `control` tells no cells apart: it marks the second copy of one.
-_APART = ("files", *(name for name in FACTORS if name not in {"files", "control"}), "origin", *ORIGIN)
+_APART = ("files", *(name for name in FACTORS if name not in {"files", "control"}), "origin", *PROVENANCE)
 
 Levels = Mapping[str, Any]  # column of a factor -> value
 
@@ -177,7 +177,7 @@ class StudyTrials:
 
 def applies(name: str, trial: Trial) -> bool:
     """Whether a column says anything of a trial. A trial that never ran need not know on which machine it did not."""
-    if name in ORIGIN:
+    if name in PROVENANCE:
         return trial.status == "ok"
     if name == "origin":
         return trial.source == "curl" and (trial.status == "ok" or trial.origin != "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis import claims, naming
-from harness.analysis.cells import ORIGIN, THROUGHPUT, CellTrials, ContextTrials, Levels, StudyTrials
+from harness.analysis.cells import PROVENANCE, THROUGHPUT, CellTrials, ContextTrials, Levels, StudyTrials
 from harness.analysis.crossovers import Crossover, crossovers
 from harness.analysis.intervals import LEAST, Estimate, corrected, means
 from harness.analysis.judgements import Answer, judge_all
@@ -160,7 +160,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
                 )
             )
     counts = _counts(trials)
-    machines = {tuple(getattr(trial, name) for name in ORIGIN) for trial in trials}
+    machines = {tuple(getattr(trial, name) for name in PROVENANCE) for trial in trials}
     origins = sorted({trial.origin for trial in trials if trial.origin})
     return Study(
         name=trials[0].experiment if trials else "",
@@ -306,7 +306,7 @@ def _notes(contexts: list[Context], counts: Counts, comparisons: int, machines: 
         notes.append(f"HTTP origin: {', '.join(origins)} (column `origin`).")
     if machines > 1:
         notes.append(
-            f"The trials are from {machines} machines or versions ({', '.join(ORIGIN)}). These are not pooled."
+            f"The trials are from {machines} machines or versions ({', '.join(PROVENANCE)}). These are not pooled."
         )
     if any(cell.client_busy > 0.9 for cell in cells):
         notes.append(
