@@ -1,8 +1,8 @@
 """Sorts the trials of a study into cells, and cells into contexts.
 
 A cell is one combination of factors. A context is a set of cells that differ only in the compared factors. Its cells
-are equal in all other factors, and in everything in `PROVENANCE` and the column `origin`: machine, kernel, Python, code,
-and the HTTP origin where there is one. Trials that differ in one of these are never pooled.
+are equal in all other factors, and in everything in `PROVENANCE` and the column `origin`: machine, kernel, Python,
+code, and the HTTP origin where there is one. Trials that differ in one of these are never pooled.
 
 A factor that does not apply to a trial does not separate that trial from others. For example, the data transport does
 not apply where the proxy serves files by itself.
