@@ -111,6 +111,7 @@ def test_it_ends_early_where_the_program_with_the_gate_has_ended(program, begun)
         assert process.stdout.read() == ""
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["gfclient", "lane"])
 def test_live_without_a_gate_is_refused(name):
     command = [sys.executable, "-m", "harness", name, "-w", "workload.txt", "-r", "1", "--live"]
