@@ -13,6 +13,12 @@ from harness.load import totals, workload
 from harness.load.sinks import Checksum, Compare, Copy, Save, checksums
 from harness.load.tally import FAILED, OK, OUTCOMES, Usage, check_warm_up, shared_tallies
 
+RESULT = [
+    "requests",
+    *OUTCOMES,
+    *"seconds requests_per_s content_bytes latency_p50_us latency_p90_us latency_p99_us latency_p99.9_us".split(),
+    *"latency_p99.99_us first_byte_p50_us latency_max_us user_s kernel_s busy switches peak_rss_bytes histogram".split(),
+]
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
@@ -59,6 +65,7 @@ def test_at_the_gate_it_prints_one_json_object_a_line_and_waits_for_an_answer(pr
         assert process.stdout.read() == ""
         assert process.wait(10) == 0
         assert process.stderr.read() == ""
+    assert list(result) == RESULT  # of both programs
     assert 0.25 < result["seconds"] < 1
     assert result["OK"] == result["requests"] > 0
     assert result["content_bytes"] == 7 * result["requests"]
