@@ -17,7 +17,8 @@ RESULT = [
     "requests",
     *OUTCOMES,
     *"seconds requests_per_s content_bytes latency_p50_us latency_p90_us latency_p99_us latency_p99.9_us".split(),
-    *"latency_p99.99_us first_byte_p50_us latency_max_us user_s kernel_s busy switches peak_rss_bytes histogram".split(),
+    *"latency_p99.99_us first_byte_p50_us latency_max_us user_s kernel_s busy switches".split(),
+    *"peak_rss_bytes histogram".split(),
 ]
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
