@@ -262,7 +262,7 @@ def test_chunk_depth_and_wait_are_set_where_the_transport_has_them_and_the_row_t
 @pytest.mark.parametrize("data", list(registry.load().data))
 def test_a_trial_of_every_transport_runs_with_these_options(base, data):
     row = good(run(data=data, chunk=8192, depth=2, wait="block", files="1024 50000", requests=100))
-    assert (row.chunk_bytes, row.depth, row.wait) == (8192, 2, "block")
+    assert (row.chunk, row.depth, row.wait) == (8192, 2, "block")
     has = {field.name for field in dataclasses.fields(registry.load().data[data])}
     effective = [8192 if "chunk" in has else 0, 2 if "depth" in has else 0, "block" if "wait" in has else ""]
     assert [row.chunk_effective_bytes, row.depth_effective, row.wait_effective] == effective

@@ -25,8 +25,8 @@ STRANGERS = itertools.product(registry.load().command.keys() - COMMAND, registry
 PAIRS = [*itertools.product(COMMAND, DATA), *sorted(STRANGERS)]
 
 
-CONTENTS = {f"/{size}": os.urandom(size) for size in (*SIZES, 16 << 20)}
-ZEROS = {f"/zeros-{size}": bytes(size) for size in (*SIZES, 16 << 20)}
+CONTENTS = {f"/{size}": os.urandom(size) for size in (*SIZES, 6 << 20)}
+ZEROS = {f"/zeros-{size}": bytes(size) for size in (*SIZES, 6 << 20)}
 
 
 @pytest.mark.parametrize(("command", "data"), PAIRS)

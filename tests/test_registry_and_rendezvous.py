@@ -268,6 +268,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.processes
 def test_an_author_gets_the_types_of_the_contract(tmp_path):
     (tmp_path / "right.py").write_text(TYPED)
     for name, (right, wrong, _) in MISTAKES.items():

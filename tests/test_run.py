@@ -126,7 +126,7 @@ def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, stu
 
 def test_a_run_is_not_resumed_where_the_experiment_is_another(base, study, tmp_path):
     out = tmp_path / "out"
-    assert run(study, "-o", out)[0] == 0
+    assert run(study, "-o", out, "--only", 1)[0] == 0
     study.write_text(SMALL.replace("seed: 7", "seed: 8"))
     code, _, errors = run(study, "--resume", out)
     assert code == 2

@@ -14,10 +14,12 @@ from harness.api import tcp_accepted, tcp_connected, tcp_listener
 from harness.testkit import CommandContract, DataContract
 
 
+@pytest.mark.processes
 class TestTcpCommands(CommandContract):
     transport = tcp.TcpCommands()
 
 
+@pytest.mark.processes
 class TestTcpData(DataContract):
     transport = tcp.TcpData()
 
