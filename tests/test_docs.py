@@ -157,6 +157,7 @@ def test_the_citation_is_of_this_version():
     assert f'license = "{citation["license"]}"' in (ROOT / "pyproject.toml").read_text()
 
 
+@pytest.mark.processes
 def test_the_docs_site_is_built_without_a_warning_and_fetches_nothing_from_elsewhere(tmp_path):
     pytest.importorskip("material", reason="pip install -e '.[docs]'")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]

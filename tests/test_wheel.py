@@ -79,6 +79,7 @@ def run(environment, base, tmp_path):
     return harness
 
 
+@pytest.mark.processes
 def test_two_builds_of_one_source_in_different_directories_are_the_same_file(wheel, tmp_path):
     copy = tmp_path / "elsewhere" / "source"
     shutil.copytree(ROOT, copy, ignore=NOT_SOURCE)
