@@ -401,7 +401,7 @@ print(row.status, row.reason)
         ({"data": "memfd"}, "memfd keeps content"),
         ({"data": "mmap"}, "mmap keeps content"),
         ({"clients": 5, "copies": 19}, "19 files for 5 requests at a time"),
-        ({"scope": "lane", "proxy_threads": 3, "copies": 23}, "23 files for 6 requests at a time"),
+        ({"scope": "lane", "proxy_threads": 3, "lanes": 6, "copies": 23}, "23 files for 6 requests at a time"),
     ],
 )
 def test_what_cannot_be_cold_is_refused(base, factors, message):
@@ -565,7 +565,7 @@ def test_rows_of_an_older_version_have_defaults_for_columns_that_came_later(tmp_
     at = lines[0].index("strategy")
     with open(path, "w") as file:
         file.writelines(",".join(line[:at] + line[at + 1 :]) + "\n" for line in lines)
-    assert [row.strategy for row in results.read(path)] == [""]
+    assert [row.strategy for row in results.read(path)] == [results.Trial().strategy]
     with open(path, "w") as file:
         file.writelines(
             ",".join(["1" if number == 1 and index == 0 else value for index, value in enumerate(line)]) + "\n"

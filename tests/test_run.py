@@ -261,7 +261,7 @@ def test_a_second_study_waits_or_refuses_saying_who_measures(base, study, tmp_pa
 @pytest.mark.processes
 def test_the_lock_goes_with_its_holder(tmp_path):
     name = f"\0test-{os.getpid()}"
-    program = f"from harness.experiment.alone import alone\nwith alone(0, {name!r}): print('held', flush=True); input()"
+    program = f"from harness.experiment.machine_lock import alone\nwith alone(0, {name!r}): print('held', flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(Failure, match=f"pid {holder.pid}"), machine_lock.alone(0.1, name):

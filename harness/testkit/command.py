@@ -24,7 +24,7 @@ class CommandContract(Contract):
     def test_each_record_reaches_exactly_one_of_many_receivers_whole(self) -> None:
         """Senders are in several processes, receivers in several threads and processes. No record may be torn (keep it
         one atomic message), lost or doubled."""
-        with self._provisioned(0.5) as scope:
+        with self._provisioned(1.5) as scope:
             all_sent = mmap.mmap(-1, 1)  # shared with the processes
             reading, writing = os.pipe()
             ends = [self.transport.receiver(scope) for _ in range(2)]

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-_PERSIST = 1.0  # seconds in which pages on their way to a client, which cannot be dropped, arrive
+_PERSIST = 5.0  # seconds in which pages on their way to a client, which cannot be dropped, arrive
 
 
 @contextlib.contextmanager
