@@ -8,7 +8,7 @@ from harness import factors, results
 DOCS = Path(__file__).parent.parent / "docs"
 TABLES = {
     "experiments.md": ("| factor |", factors.table()),
-    "results.md": ("| column | type | meaning |\n|---|---|---|\n| `schema`", results.dictionary()),
+    "results.md": ("| column | type | unit | meaning |\n|---|---|---|---|\n| `schema`", results.dictionary()),
 }
 
 

@@ -40,7 +40,7 @@ def _with(file: Path, text: str) -> str:
 
 def answer() -> str:
     """What `make study` says in short: a sentence for each file size, and the rows at both ends."""
-    found = study.analyse(*run_files.load(str(ROOT / f"results/{_TABLES_OF}")))
+    found = study.analyse(*run_files.load_run(str(ROOT / f"results/{_TABLES_OF}")))
     rows = [_short_row(cell, context.label) for context in found.contexts for cell in _telling(context.cells)]
     sentences = [f"- **{context.label}:** {_sentence(context.cells)}" for context in found.contexts]
     return "\n".join([*sentences, "", *_table(_SHORT, rows, 2)])
@@ -125,7 +125,7 @@ def page() -> str:
 
 
 def _study(place: Path) -> str:
-    trials, experiment = run_files.load(str(place))
+    trials, experiment = run_files.load_run(str(place))
     found = study.analyse(trials, experiment)
     lines = [
         f"## {place.name}",

@@ -91,7 +91,7 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until-eof", action="store_true", help="end when standard input does: for programs that start this one"
     )
-    parser.add_argument("--json", action="store_true", help="say that it is ready as one line of JSON")
+    parser.add_argument("--json", action="store_true", help="print the greeting as one line of JSON")
 
 
 def add_rendezvous(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +151,7 @@ bandwidth = _argument(units.bandwidth)
 seconds_or_0 = _argument(lambda text: 0.0 if text == "0" else units.seconds(text))
 
 
-def factor(text: str) -> float:
+def multiplier(text: str) -> float:
     """An argument that multiplies something: a number over 0."""
     try:
         value = float(text)

@@ -44,7 +44,7 @@ _LOOK = 1.0  # seconds for which the load is looked at
 _UNREADABLE = "cannot be read here"
 
 
-class Finding(NamedTuple):
+class Advice(NamedTuple):
     """One thing that was checked.
 
     text: what was found; with the verdicts `limits` and `biases` first what suffers from it. mend: a command that
@@ -57,20 +57,20 @@ class Finding(NamedTuple):
     mend: str = ""
 
 
-def _ok(name: str, text: str) -> Finding:
-    return Finding(name, "ok", text)
+def _ok(name: str, text: str) -> Advice:
+    return Advice(name, "ok", text)
 
 
-def _unknown(name: str, text: str = _UNREADABLE) -> Finding:
-    return Finding(name, "unknown", text)
+def _unknown(name: str, text: str = _UNREADABLE) -> Advice:
+    return Advice(name, "unknown", text)
 
 
-def _limits(name: str, what: str, text: str, mend: str) -> Finding:
-    return Finding(name, "limits", f"{what}: {text}", mend)
+def _limits(name: str, what: str, text: str, mend: str) -> Advice:
+    return Advice(name, "limits", f"{what}: {text}", mend)
 
 
-def _biases(name: str, what: str, text: str, mend: str = "") -> Finding:
-    return Finding(name, "biases", f"{what}: {text}", mend)
+def _biases(name: str, what: str, text: str, mend: str = "") -> Advice:
+    return Advice(name, "biases", f"{what}: {text}", mend)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -98,12 +98,12 @@ def _show(as_json: bool) -> int:
     return int(any(one.verdict == "limits" for one in found))
 
 
-def examine(facts: Facts) -> list[Finding]:
+def examine(facts: Facts) -> list[Advice]:
     """All findings on harness.machine.facts()."""
     return [finding for check in _CHECKS for finding in check(facts)]
 
 
-def _settings(facts: Facts) -> Iterator[Finding]:
+def _settings(facts: Facts) -> Iterator[Advice]:
     for name, need in _NEEDS.items():
         has = {setting: facts["limits"][setting] for setting in need.least}
         text = ", ".join(f"{setting} {_UNREADABLE if value is None else value}" for setting, value in has.items())
@@ -115,7 +115,7 @@ def _settings(facts: Facts) -> Iterator[Finding]:
             yield _unknown(name, text) if None in has.values() else _ok(name, text)
 
 
-def _queue_bytes(facts: Facts) -> Iterator[Finding]:
+def _queue_bytes(facts: Facts) -> Iterator[Advice]:
     name, limit = "ulimit -q", facts["limits"]["mq_bytes"]["soft"]
     if limit is None:
         yield _ok(name, "unlimited")
@@ -132,7 +132,7 @@ def _raise_limit(name: str, value: int) -> str:
     return f"sudo prlimit --pid $$ --{name}={value}:{value}"
 
 
-def _semaphores(facts: Facts) -> Iterator[Finding]:
+def _semaphores(facts: Facts) -> Iterator[Advice]:
     name, has = "SysV semaphores", facts["limits"]["sem"]
     text = " ".join(f"{setting} {value}" for setting, value in has.items())
     if not has:
@@ -144,7 +144,7 @@ def _semaphores(facts: Facts) -> Iterator[Finding]:
         yield _ok(name, text)
 
 
-def _shared_memory(facts: Facts) -> Iterator[Finding]:
+def _shared_memory(facts: Facts) -> Iterator[Advice]:
     shm = facts["memory"]["shm"]
     if shm is None:
         yield _limits(_SHM, "`posix_shm`, `shm_ring`", "does not exist", f"mount -t tmpfs tmpfs {_SHM}")
@@ -157,7 +157,7 @@ def _shared_memory(facts: Facts) -> Iterator[Finding]:
         yield _ok(_SHM, f"{shm['free'] // MIB} of {shm['size'] // MIB} MiB are free")
 
 
-def _open_files(facts: Facts) -> Iterator[Finding]:
+def _open_files(facts: Facts) -> Iterator[Advice]:
     name, most = "ulimit -n", facts["limits"]["open_files"]["hard"]
     if most is not None and most < _OPEN_FILES:
         text, mend = f"{most} descriptors a process", _raise_limit("nofile", _OPEN_FILES)
@@ -166,7 +166,7 @@ def _open_files(facts: Facts) -> Iterator[Finding]:
         yield _ok(name, f"{most or 'any number of'} descriptors a process")
 
 
-def _ports(facts: Facts) -> Iterator[Finding]:
+def _ports(facts: Facts) -> Iterator[Advice]:
     name, ports = "TCP ports", facts["tcp"]["ports"]
     if ports is None:
         yield _unknown(name)
@@ -180,7 +180,7 @@ def _ports(facts: Facts) -> Iterator[Finding]:
         yield _ok(name, text)
 
 
-def _congestion(facts: Facts) -> Iterator[Finding]:
+def _congestion(facts: Facts) -> Iterator[Advice]:
     name, default, allowed = "TCP congestion", facts["tcp"]["congestion"], facts["tcp"]["congestion_allowed"]
     if default is None or allowed is None:
         yield _unknown(name)
@@ -191,7 +191,7 @@ def _congestion(facts: Facts) -> Iterator[Finding]:
         yield _ok(name, f"the proxy uses reno; with `congestion: system` it uses {default}")
 
 
-def _page_cache(facts: Facts) -> Iterator[Finding]:
+def _page_cache(facts: Facts) -> Iterator[Advice]:
     name, directory, kind = "page cache", facts["rendezvous"]["directory"], facts["rendezvous"]["file_system"]
     if kind is None:
         yield _unknown(name, f"the file system of {directory} {_UNREADABLE}")
@@ -202,8 +202,8 @@ def _page_cache(facts: Facts) -> Iterator[Finding]:
         yield _ok(name, f"files can be dropped from it: {directory} is on {kind}")
 
 
-def _costly_probes(_: Facts) -> Iterator[Finding]:
-    for name, probe in registry.load().probes.items():
+def _costly_probes(_: Facts) -> Iterator[Advice]:
+    for name, probe in registry.installed().probes.items():
         if not probe.costly:
             continue
         if unusable := plugins.describe_probe(probe)["unusable"]:
@@ -213,7 +213,7 @@ def _costly_probes(_: Facts) -> Iterator[Finding]:
             yield _ok(f"probe {name}", "works here")
 
 
-def _cpus(facts: Facts) -> Iterator[Finding]:
+def _cpus(facts: Facts) -> Iterator[Advice]:
     cpu = facts["cpu"]
     text = f"{cpu['usable']} of {cpu['online']} CPUs, {cpu['model']}{', virtual' if cpu['virtual'] else ''}"
     if cpu["usable"] < 3:
@@ -225,7 +225,7 @@ def _cpus(facts: Facts) -> Iterator[Finding]:
         yield _biases("CPU quota", "everything", text, "docker update --cpus=0 CONTAINER")
 
 
-def _frequency(facts: Facts) -> Iterator[Finding]:
+def _frequency(facts: Facts) -> Iterator[Advice]:
     cpu = facts["cpu"]
     unreadable = f"{_UNREADABLE}{': only the host of this virtual machine knows' if cpu['virtual'] else ''}"
     if cpu["governors"] is None:
@@ -254,7 +254,7 @@ def _frequency(facts: Facts) -> Iterator[Finding]:
         yield _ok("SMT", f"off{', as the hypervisor says' if cpu['virtual'] else ''}")
 
 
-def _kernel(facts: Facts) -> Iterator[Finding]:
+def _kernel(facts: Facts) -> Iterator[Advice]:
     pages = facts["kernel"]["huge_pages"]
     if pages == "always":
         mend = "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
@@ -275,7 +275,7 @@ def _kernel(facts: Facts) -> Iterator[Finding]:
         yield _ok("mitigations", f"each system call pays for: {', '.join(active) or 'none'}")
 
 
-def _load_now(_: Facts) -> Iterator[Finding]:
+def _load_now(_: Facts) -> Iterator[Advice]:
     busy, stolen = machine.busy_and_stolen(_LOOK)
     text = f"{busy:.0%} of the CPUs are busy now"
     if busy > DISTURBED:
@@ -286,7 +286,7 @@ def _load_now(_: Facts) -> Iterator[Finding]:
     yield _biases("steal", "everything", text) if stolen > DISTURBED else _ok("steal", text)
 
 
-_CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+_CHECKS: tuple[Callable[[Facts], Iterator[Advice]], ...] = (
     _settings,
     _queue_bytes,
     _semaphores,

@@ -99,7 +99,7 @@ def _unless(word: str, parse: Callable[[Any], Any]) -> Callable[[Any, str], Any]
     """A parser that reads 0, or a word for it, as 0."""
 
     def parse_or_zero(value: Any, _: str) -> Any:
-        if value in {0, word} and not isinstance(value, bool):
+        if value in (0, word) and not isinstance(value, bool):
             return type(parse("1"))()
         try:
             return parse(value)
@@ -143,7 +143,7 @@ _CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 def _placement(value: Any, _: str) -> str:
     if isinstance(value, Mapping):
         value = " ".join(f"{role}={cpus}" for role, cpus in value.items())
-    if value in {"free", "same-core", "spread"}:
+    if value in ("free", "same-core", "spread"):
         return str(value)
     given = dict(part.partition("=")[::2] for part in str(value).split())
     if set(given) != set(ROLES) or not all(_CPUS.fullmatch(cpus) for cpus in given.values()):
@@ -330,6 +330,8 @@ class Spec:
 FACTORS: Mapping[str, Factor] = {
     one.name: Factor(name=one.name, default=one.default, **one.metadata) for one in fields(Spec)
 }
+# The channels: factors whose levels are transports.
+CHANNELS = tuple(name for name, factor in FACTORS.items() if factor.kind is TRANSPORT)
 # The factors that an experiment names. `control` has a key of its own there.
 OFFERED = tuple(name for name in FACTORS if name != "control")
 

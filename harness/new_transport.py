@@ -55,7 +55,7 @@ def _check(name: str, kind: str, module: str, class_name: str) -> None:
     """Raise ValueError where a transport of this name would not work."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or keyword.iskeyword(module):
         raise ValueError(f"{name!r} cannot be a transport's name: a letter, then letters, digits, '_' and '-'")
-    installed = registry.load()
+    installed = registry.installed()
     known = installed.data if kind == "data" else installed.command
     if name in known:
         origin = installed.origins[known[name]]

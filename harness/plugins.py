@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _show(as_json: bool) -> None:
-    found = registry.load()
+    found = registry.installed()
     listed = [describe(transport) for transport in registry.defaults()]
     probes = [describe_probe(kind) for kind in found.probes.values()]
     if as_json:
@@ -56,7 +56,7 @@ def describe(transport: CommandTransport | DataTransport) -> dict[str, Any]:
         "cache_end": cache_end,
         "proxy_end": proxy_end,
         "options": dataclasses.asdict(transport),  # type: ignore[call-overload]
-        "distribution": registry.load().origins[type(transport)],
+        "distribution": registry.installed().origins[type(transport)],
         "unusable": unusable(transport),
     }
 
@@ -73,7 +73,7 @@ def describe_probe(kind: type[Probe]) -> dict[str, Any]:
         "summary": (kind.__doc__ or "").strip().partition("\n")[0],
         "costly": kind.costly,
         "table": kind.table,
-        "distribution": registry.load().origins[kind],
+        "distribution": registry.installed().origins[kind],
         "unusable": why,
     }
 

@@ -45,7 +45,7 @@ class UnknownTransport(ValueError):
 
 
 @cache
-def load() -> Registry:
+def installed() -> Registry:
     """All installed transports and probes. Raises ValueError if two plugins use one name."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
@@ -136,7 +136,7 @@ def _checked_name(offered: type, attribute: str) -> str:
 def command_transport(text: str) -> api.CommandTransport:
     """The command transport that `name[:option=value,...]` describes. Raises UnknownTransport."""
     name, options = parse(text)
-    transport: api.CommandTransport = _build("command", load().command, name, options)
+    transport: api.CommandTransport = _build("command", installed().command, name, options)
     return transport
 
 
@@ -147,25 +147,25 @@ def data_transport(text: str, **wanted: Any) -> api.DataTransport:
     not have, is ignored. Raises UnknownTransport.
     """
     name, options = parse(text)
-    transport: Any = load().data.get(name)
+    transport: Any = installed().data.get(name)
     if transport is not None:
         for field in dataclasses.fields(transport):
             if wanted.get(field.name):
                 options.setdefault(field.name, str(wanted[field.name]))
-    built: api.DataTransport = _build("data", load().data, name, options)
+    built: api.DataTransport = _build("data", installed().data, name, options)
     return built
 
 
 def probe(name: str) -> api.Probe:
     """A new probe of that name, for one trial. Raises UnknownTransport."""
-    if name not in load().probes:
-        raise UnknownTransport(_unknown("probe", name, load().probes))
-    return load().probes[name]()
+    if name not in installed().probes:
+        raise UnknownTransport(_unknown("probe", name, installed().probes))
+    return installed().probes[name]()
 
 
 def defaults() -> list[AnyTransport]:
     """Every installed transport, command transports first, with its default options."""
-    found = load()
+    found = installed()
     return [*(kind() for kind in found.command.values()), *(kind() for kind in found.data.values())]
 
 
@@ -237,5 +237,5 @@ def _convert(where: str, value: str, kind: type) -> Any:
 
 
 def _unknown(what: str, name: str, known: Any) -> str:
-    failed = "".join(f"; plugin {plugin} failed to load: {reason}" for plugin, reason in load().failed.items())
+    failed = "".join(f"; plugin {plugin} failed to load: {reason}" for plugin, reason in installed().failed.items())
     return suggest.unknown(what, name, sorted(known)) + failed

@@ -1,18 +1,20 @@
 """The result records: the one place for CSV columns, their units, and the schema version.
 
 A file of trials has one row a trial, a table of observations one row for each thing that a probe saw there and that
-has no column. Names carry units: `_s` seconds, `_us` microseconds, `_bytes` bytes.
+has no column. Names of figures carry units: `_s` seconds, `_us` microseconds, `_bytes` bytes. A factor has its own
+name, and its unit stands in the table of columns and in datapackage.json.
 """
 
 import csv
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
 
-from harness.factors import Spec
+from harness.factors import CHANNELS, FACTORS, Spec, applies
 
 SCHEMA = 3
 TRIALS = "trials.csv"
@@ -228,7 +230,8 @@ def make_name_durable(path: str) -> None:
 def read(path: str) -> Iterator[Trial]:
     """The rows of a file of trials, of this schema or of schema 2. Raises ValueError with the line that is no such row.
 
-    Columns that a later version of a schema has added have their defaults in older files.
+    Columns that a later version of a schema has added have their defaults in older files, and factors that mean nothing
+    in a row are empty or 0 there.
     """
     for row in _read(path, Trial):
         if row.schema == 2:
@@ -240,7 +243,7 @@ def read(path: str) -> Iterator[Trial]:
 
 def _floor_in_schema_2(row: Trial) -> str:
     """Schema 2 has no column for it: the floors were `direct`, and the transports called null."""
-    transports = [name for name in ("command", "data") if getattr(row, name).partition(":")[0] == "null"]
+    transports = [name for name in CHANNELS if getattr(row, name).partition(":")[0] == "null"]
     return " ".join(["source"] * (row.source == "direct") + transports)
 
 
@@ -258,24 +261,38 @@ def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
     types = {name: _READ[one] for name, one in get_type_hints(kind).items()}
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
-        columns = next(rows, [])
-        if kind is Trial and "load_s" in columns:
+        columns, first = next(rows, []), next(rows, None)
+        if kind is Trial and first and first[0] == "2":
             columns = [RENAMED_SINCE_2.get(name, name) for name in columns]
         if columns[:2] != [column.name for column in fields(kind)][:2] or not set(columns) <= set(types):
             raise ValueError(f"{path}:1: not the columns of schema {SCHEMA}; read it with the version that wrote it")
-        for row in rows:
+        lacking = [name for name in FACTORS if name not in columns] if kind is Trial else []
+        for row in itertools.chain([first] if first is not None else [], rows):
             try:
                 values = {name: types[name](text) for name, text in zip(columns, row, strict=True)}
             except ValueError as error:
                 raise ValueError(f"{path}:{rows.line_num}: {error}") from None
-            yield kind(**values)
+            made = kind(**values)
+            if isinstance(made, Trial):
+                _blank(made, lacking)
+            yield made
+
+
+def _blank(row: Trial, names: Iterable[str]) -> None:
+    """Empty the factors that mean nothing in the row's cell, as a new row has them."""
+    for name in names:
+        if not applies(name, row):
+            setattr(row, name, type(FACTORS[name].default)())
 
 
 def dictionary(kind: type[Row] = Trial) -> str:
     """The columns as a Markdown table: the heart of docs/results.md."""
     types = get_type_hints(kind)
-    rows = [f"| `{one.name}` | {types[one.name].__name__} | {one.metadata['text']} |" for one in fields(kind)]
-    return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])
+    rows = [
+        f"| `{one.name}` | {types[one.name].__name__} | {one.metadata['unit']} | {one.metadata['text']} |"
+        for one in fields(kind)
+    ]
+    return "\n".join(["| column | type | unit | meaning |", "|---|---|---|---|", *rows])
 
 
 def datapackage(names: Iterable[str], experiment: str) -> dict[str, Any]:

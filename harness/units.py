@@ -18,6 +18,7 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _LONGEST = 1e6  # seconds, over 11 days: anything longer is a slip of the pen
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/s", re.ASCII)
 _FASTEST = 1e9  # a second: times are whole nanoseconds
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]-?\d+)?", re.ASCII)
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
 
 
@@ -40,7 +41,8 @@ def show_size(count: int) -> str:
 def seconds(value: object) -> float:
     """`5s`, `500ms`, `2min`, `1h`, or a number of seconds. Raises ValueError unless it is over 0 and under 1e6 s."""
     if match := _TIME.fullmatch(str(value)):
-        number: float | None = float(match[1]) * _SECONDS[match[2]]
+        # Nine digits, as files of results have them: 9 ms is 0.009, and not 0.009000000000000001.
+        number: float | None = float(f"{float(match[1]) * _SECONDS[match[2]]:.9g}")
     else:
         number = _number(value)
     if number is None:
@@ -77,9 +79,8 @@ def percent(text: object) -> float:
 
 def _number(value: object) -> float | None:
     """The number that `value` is or spells; None where it is no number. A truth value is none."""
-    if not isinstance(value, int | float | str) or isinstance(value, bool):
+    if isinstance(value, bool):
         return None
-    try:
+    if isinstance(value, int | float):
         return float(value)
-    except ValueError:
-        return None
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None

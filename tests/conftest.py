@@ -26,6 +26,7 @@ START_PROCESSES = {"base", "browser", "plugins", "shared", "worker"}
 # What sys.audit says of a new process.
 STARTS = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen"}
 unmarked = []  # the test that is running, where it has no mark `processes`
+started = []  # what such tests started, also where the code under test caught our exception
 
 
 def pytest_collection_modifyitems(items):
@@ -38,14 +39,18 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_call(item):
     unmarked[:] = [] if item.get_closest_marker("processes") else [item.nodeid]
     try:
-        return (yield)
+        result = yield
     finally:
         unmarked.clear()
+        found, started[:] = started[:], []
+    assert not found, found[0]
+    return result
 
 
 def refuse_processes(event, _):
     if event in STARTS and unmarked:
-        raise RuntimeError(f"{unmarked[0]} starts a process, so it needs @pytest.mark.processes")
+        started.append(f"{unmarked[0]} starts a process, so it needs @pytest.mark.processes")
+        raise RuntimeError(started[-1])
 
 
 sys.addaudithook(refuse_processes)

@@ -84,7 +84,7 @@ def test_the_study_of_the_readme_has_eight_lines_and_can_be_run(tmp_path):
     assert len(block.splitlines()) == 8
     file = tmp_path / "study.yaml"
     file.write_text(block)
-    study = plan.load(str(file))
+    study = plan.load_plan(str(file))
     assert len(study.cells) == 6  # two transports, two sizes, and the control at each
     assert len(study.claims) == 1
 

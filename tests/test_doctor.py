@@ -41,7 +41,7 @@ def test_it_says_on_one_screen_what_limits_and_what_biases_and_exits_with_1_wher
 
 def test_as_json_it_is_a_list_of_findings_with_the_same_verdicts():
     code, text = ask("--json")
-    found = [doctor.Finding(**one) for one in json.loads(text)]
+    found = [doctor.Advice(**one) for one in json.loads(text)]
     assert {one.verdict for one in found} <= {"ok", "limits", "biases", "unknown"}
     assert code == any(one.verdict == "limits" for one in found)
     names = [one.name for one in found]
@@ -66,7 +66,7 @@ def test_lowered_limits_are_reported_with_what_they_leave():
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_an_ordinary_user_gets_an_answer_too():
-    before = "import os; from harness import doctor; doctor.registry.load(); os.setresuid(65534, 65534, 65534)"
+    before = "import os; from harness import doctor; doctor.registry.installed(); os.setresuid(65534, 65534, 65534)"
     code, text = ask("--json", before=before)
     found = {one["name"]: one for one in json.loads(text)}
     if int(Path("/proc/sys/kernel/perf_event_paranoid").read_text()) > 1:

@@ -33,7 +33,7 @@ seed: 7
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_experiments_that_come_along_are_right_and_open_with_their_question(study):
-    experiment = plan.load(str(EXPERIMENTS / f"{study}.yaml"))
+    experiment = plan.load_plan(str(EXPERIMENTS / f"{study}.yaml"))
     assert experiment.question.endswith("?")
     assert experiment.repeats >= 2 or experiment.live
 
@@ -106,7 +106,7 @@ def test_a_trial_that_cannot_work_is_a_refused_row_with_the_reason(base):
 def test_every_setting_of_a_trial_is_a_factor_of_its_row():
     spec = Spec(congestion="system", chunk=4096)
     row = results.Trial()
-    record.describe(spec, row)
+    record.fill_known(spec, row)
     assert {*FACTORS} <= {column.name for column in dataclasses.fields(results.Trial)}
     assert row.chunk == 4096
     assert row.congestion != "system"

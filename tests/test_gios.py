@@ -10,7 +10,7 @@ from support.clients import Connection
 
 from harness import registry
 
-TRANSPORTS = sorted(registry.load().data)
+TRANSPORTS = sorted(registry.installed().data)
 
 
 def exactly(connection, count):

@@ -62,7 +62,7 @@ def get_all(port, paths):
     return replies
 
 
-@pytest.mark.parametrize("data", sorted(set(registry.load().data) - {"null"}))
+@pytest.mark.parametrize("data", sorted(set(registry.installed().data) - {"null"}))
 def test_a_miss_is_fetched_once_and_served_over_any_transport_beside_own_files(pipeline, origin, pair, data):
     paths = {"/fetched": CONTENT, "/chunks": CONTENT[1:], "/empty": b"", "/own": b"own"}
     origin.answers = {"/fetched": ok(CONTENT), "/chunks": chunked(CONTENT[1:]), "/empty": ok(b""), "/own": ok(b"other")}
@@ -147,7 +147,7 @@ def test_a_start_spares_what_has_just_become_whole(origin, nameless, monkeypatch
     start, store, name = nameless
 
     def lock(fd, how):
-        """Whoever fetches is quicker than who looks for what is abandoned, between its open and its lock."""
+        """The download gets its lock before the search for abandoned files does, between its open and its lock."""
         if os.path.exists(f"{name}.part") and os.path.samestat(os.fstat(fd), os.stat(f"{name}.part")):
             os.rename(f"{name}.part", name)
         flock(fd, how)

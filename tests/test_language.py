@@ -17,7 +17,7 @@ TWO = "factors: {data: [fifo, unix]}\n"
 def load(tmp_path, text):
     file = tmp_path / "study.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return plan.load(str(file))
+    return plan.load_plan(str(file))
 
 
 @pytest.mark.parametrize(
@@ -87,18 +87,23 @@ def load(tmp_path, text):
         ("settings: {scope: lane, source: direct}\n", "1:25", "a lane leads to a cache"),
         ("settings: {source: curl, strategy: get}\n", "1:26", "get: no such choice"),
         ("settings: {origin_bandwidth: 10MB}\n", "1:12", "'10MB' is not a bandwidth"),
+        ("settings: {rate: [500]}\n", "1:12", "settings.rate: [500] is not a rate, such as 500/s, or `closed`"),
+        ("settings: {origin_latency: [none]}\n", "1:12", "['none'] is not a time, such as 5s or 500ms, or `none`"),
+        ("settings: {origin_bandwidth: {a: 1}}\n", "1:12", "{'a': 1} is not a bandwidth"),
+        ("settings: {placement: [[1, 2]]}\n", "1:12", "is not free, same-core, spread"),
+        ("settings: {timeout: '1_0'}\n", "1:12", "'1_0' is not a time"),
         ("settings: {scope: lane, rate: 100}\n", "1:25", "in a lane each request waits for its reply"),
         ("settings: {scope: lane, proxy_threads: 2}\n", "1:25", "4 lanes for 8 workers: each needs one of its own"),
     ],
 )
-def test_a_mistake_is_told_with_its_line_and_column_and_what_to_write_instead(tmp_path, text, place, message):
+def test_a_mistake_is_reported_with_its_line_and_column_and_what_to_write_instead(tmp_path, text, place, message):
     with pytest.raises(language.Mistakes) as found:
         load(tmp_path, text)
     start = f"{tmp_path}/study.yaml:{place}: "
     assert any(line.startswith(start) and message in line for line in str(found.value).splitlines()), found.value
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path):
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path):
     with pytest.raises(language.Mistakes) as found:
         load(tmp_path, "repeats: z\nfactors:\n  files: y\n  data: [x, fifo, v]\nclaims: [{text: 3}]\n")
     lines = str(found.value).splitlines()
@@ -176,7 +181,7 @@ def test_a_plan_that_is_written_and_read_again_is_the_same(tmp_path):
         "until: {within: 2.5%, at_least: 4, at_most: 9}\ncontrol: true\nseed: 5\nlive: true\nclaims:\n" + CLAIM,
     )
     (tmp_path / "again.yaml").write_text(study.text())
-    assert plan.load(str(tmp_path / "again.yaml"), "study") == study
+    assert plan.load_plan(str(tmp_path / "again.yaml"), "study") == study
 
 
 def test_one_cell_is_found_by_its_number_or_by_the_factors_that_tell_it_apart(tmp_path):
@@ -215,18 +220,18 @@ def test_a_scaled_plan_has_less_load_in_the_same_trials(tmp_path):
         max_leaves=8,
     )
 )
-def test_whatever_a_file_says_it_makes_a_plan_or_is_told_its_mistakes(tmp_path_factory, document):
+def test_any_file_makes_a_plan_or_has_its_mistakes_reported(tmp_path_factory, document):
     import json
 
     file = tmp_path_factory.mktemp("any") / "study.yaml"
     file.write_text(json.dumps(document))
     found = ""
     try:
-        assert plan.load(str(file)).cells
+        assert plan.load_plan(str(file)).cells
     except language.Mistakes as mistakes:
         found = str(mistakes)
     assert all(line.startswith(f"{file}:") for line in found.splitlines())
 
 
 def test_every_field_of_a_cell_can_be_written():
-    assert {field.name for field in dataclasses.fields(Spec)} == {*language.Cell.model_fields}
+    assert {field.name for field in dataclasses.fields(Spec)} == {*language.CellForm.model_fields}

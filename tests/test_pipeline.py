@@ -21,7 +21,7 @@ CHUNK = 4096
 # Around the edges of a chunk with and without the head that the first one bears.
 SIZES = [0, 1, CHUNK - 65, CHUNK - 64, CHUNK - 63, CHUNK - 1, CHUNK, CHUNK + 1, 100_000]
 # Strangers' transports are paired with each other only: ours have met every shape by then.
-STRANGERS = itertools.product(registry.load().command.keys() - COMMAND, registry.load().data.keys() - DATA)
+STRANGERS = itertools.product(registry.installed().command.keys() - COMMAND, registry.installed().data.keys() - DATA)
 PAIRS = [*itertools.product(COMMAND, DATA), *sorted(STRANGERS)]
 
 
@@ -73,7 +73,7 @@ def test_bad_clients_cost_no_other_client_anything_and_free_their_worker_in_time
     assert code == 0, output
 
 
-@pytest.mark.parametrize("data", sorted(registry.load().data))
+@pytest.mark.parametrize("data", sorted(registry.installed().data))
 def test_a_client_that_stalls_in_the_body_frees_worker_and_lane_within_the_timeout(pipeline, data):
     path = pipeline.write("file", bytes(64 << 20))
     small = pipeline.write("small", bytes(7))
@@ -444,7 +444,7 @@ def test_a_file_truncated_while_it_is_sent_gives_a_short_body_and_the_lane_is_re
 def test_proxies_with_different_data_transports_share_one_cache(pipeline):
     path = pipeline.write("file", os.urandom(100_000))
     pipeline.cache()
-    for proxy in [pipeline.proxy("--data", data) for data in sorted(set(registry.load().data) - {"null"})]:
+    for proxy in [pipeline.proxy("--data", data) for data in sorted(set(registry.installed().data) - {"null"})]:
         code, output = pipeline.client(proxy.port, [path], "-r", 50, "--verify", pipeline.files)
         assert code == 0, output
 

@@ -427,7 +427,7 @@ def test_plugins_lists_the_probes(plugins):
     plugins("harness_io", DOCUMENTED)
     listed = subprocess.check_output([sys.executable, "-m", "harness", "plugins", "--json"], timeout=100)
     probes = {one["name"]: one for one in json.loads(listed)["probes"]}
-    assert set(probes) == {"io", *registry.load().probes}
+    assert set(probes) == {"io", *registry.installed().probes}
     assert probes["io"]["distribution"] == "harness_io 1.0"
     assert {name for name, one in probes.items() if one["costly"]} == {"perf", "syscalls"}
     assert probes["cpu"]["unusable"] == ""
@@ -435,7 +435,7 @@ def test_plugins_lists_the_probes(plugins):
 
 def test_every_built_in_probe_and_every_column_of_theirs_is_on_the_page():
     page = (DOCS / "probes.md").read_text()
-    for name in registry.load().probes:
+    for name in registry.installed().probes:
         assert re.search(rf"^\| `{name}` \|", page, re.M)
     named = re.findall(r"`(\*?\w+)`", "".join(re.findall(r"^\| `\w+` \| (.*?) \|", page, re.M)))
     for column in results.PROBED:

@@ -33,7 +33,7 @@ def test_a_bad_transport_is_refused_with_what_to_write_instead(text, message):
         registry.data_transport(text)
 
 
-@pytest.mark.parametrize("name", sorted(registry.load().data))
+@pytest.mark.parametrize("name", sorted(registry.installed().data))
 def test_a_transport_is_built_again_from_its_description(name):
     transport = registry.data_transport(name, chunk=8192)
     assert registry.data_transport(registry.describe(transport)) == transport
@@ -160,7 +160,7 @@ def probes():
 
 def with_plugins():
     """What a fresh process says of its transports."""
-    script = "from harness import registry; r = registry.load(); print(list(r.data)); print(r.failed)"
+    script = "from harness import registry; r = registry.installed(); print(list(r.data)); print(r.failed)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     return result.stdout + result.stderr
 
@@ -172,7 +172,7 @@ def plugin(name="mine", option="depth: int = 1", receiver="Receiver", hook="data
 
 def test_a_strangers_transport_is_found_beside_the_built_in_ones(plugins):
     plugins("stranger", plugin())
-    assert str(sorted([*registry.load().data, "mine"])) in with_plugins()
+    assert str(sorted([*registry.installed().data, "mine"])) in with_plugins()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_strangers_transport_is_found_beside_the_built_in_ones(plugins):
 def test_a_plugin_that_does_not_work_is_reported_and_costs_no_other_one_anything(plugins, source, reason):
     plugins("stranger", source)
     listed = with_plugins()
-    assert str(list(registry.load().data)) in listed  # the built-in ones
+    assert str(list(registry.installed().data)) in listed  # the built-in ones
     assert "{'stranger': " in listed
     assert reason in listed
     command = [sys.executable, "-m", "harness", "webproxy", "--data", "mine"]

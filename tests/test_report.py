@@ -95,7 +95,7 @@ def test_a_page_has_every_chart_that_it_has_data_for(whole, tmp_path):
 
 def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
     page = written(whole)
-    found = study.analyse(*run_files.load(str(whole)))
+    found = study.analyse(*run_files.load_run(str(whole)))
     table = page.data["tables"]["cells"]
     names = [column["name"] for column in table["columns"]]
     rows = {(row[names.index("files")], row[names.index("data")]): row for row in table["rows"]}
@@ -287,7 +287,7 @@ def test_percentiles_of_merged_histograms_are_those_of_all_replies(tmp_path):
     place = studies.write(tmp_path / "run", rows)
     with (place / "latency.csv").open("w") as file:
         file.write("trial,latency_us,count\n1,100,999\n1,900,1\n2,100,500\n2,200,500\n")
-    trials, experiment = run_files.load(str(place))
+    trials, experiment = run_files.load_run(str(place))
     cell = study.analyse(trials, experiment).contexts[0].cells[0]
     spectrum = {round(one.above, 6): one for one in chart_data.read(str(place), trials).percentiles(cell)}
     assert spectrum[0.1].us == 200
@@ -298,7 +298,7 @@ def test_percentiles_of_merged_histograms_are_those_of_all_replies(tmp_path):
 
 
 def test_cpu_parts_are_those_of_all_requests(whole):
-    trials, experiment = run_files.load(str(whole))
+    trials, experiment = run_files.load_run(str(whole))
     more = chart_data.read(str(whole), trials)
     cell = study.analyse(trials, experiment).contexts[0].cells[0]
     own = [trial for trial in trials if trial.trial in cell.rows]
@@ -329,7 +329,7 @@ def test_no_two_designs_share_a_colour_and_a_shape(tmp_path):
 def test_a_wide_terminal_shows_plots(whole):
     from harness.analysis import show
 
-    found = study.analyse(*run_files.load(str(whole)))
+    found = study.analyse(*run_files.load_run(str(whole)))
     lines = dict(zip([cell.label for cell in found.contexts[2].cells], show._plots(found.contexts[2]), strict=True))
     assert {len(line) for line in lines.values()} == {25}
     middle = {label: line.index("\u25cf") - 12 for label, line in lines.items()}

@@ -55,6 +55,13 @@ def test_rows_of_schema_2_are_read_with_the_names_of_today(tmp_path):
     assert (row.requests, row.requests_ended, row.requests_per_s) == (77, 76, 380.5)
 
 
+def test_a_file_of_schema_2_is_known_by_its_rows_and_lacks_what_means_nothing(tmp_path):
+    """An early file: neither `load_s` nor the factors of an HTTP origin."""
+    (tmp_path / "trials.csv").write_text("schema,experiment,trial,source,requests\n2,old,7,cache,500\n")
+    (row,) = results.read(str(tmp_path / "trials.csv"))
+    assert (row.requests, row.requests_ended, row.clients, row.strategy, row.reuse) == (0, 500, 8, "", False)
+
+
 def test_every_kept_result_of_schema_2_is_read_to_the_last_digit():
     for path in sorted((ROOT / "results").glob("*/trials.csv")):
         with open(path, newline="") as file:
@@ -91,8 +98,8 @@ def test_a_factor_is_one_declaration_and_all_that_follows_has_it():
     from harness.experiment import language
 
     for name, factor in FACTORS.items():
-        assert (name in language.Cell.model_fields, name in results.COLUMNS) == (True, True)
-        assert factor.kind.parse(factor.default, "/") == factor.default or factor.default in ("", 0, False), name
+        assert (name in language.CellForm.model_fields, name in results.COLUMNS) == (True, True)
+        assert factor.kind.parse(factor.default, "/") == factor.default, name
         assert isinstance(factor.kind.show(factor.default), str)
         assert factor.only.keys() <= FACTORS.keys()
         if name != "control":

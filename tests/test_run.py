@@ -56,7 +56,7 @@ def rows_of(directory):
 
 @pytest.mark.timeout(300)
 def test_a_run_killed_twenty_times_at_random_and_resumed_has_every_trial_once(base, study, tmp_path):
-    planned = plan.load(str(study))
+    planned = plan.load_plan(str(study))
     expected = {(slot.number, slot.block, slot.cell) for block in planned.blocks() for slot in block}
     kills, chance = 0, random.Random(3)
     process = start(study, "-o", tmp_path / "out")
@@ -261,7 +261,10 @@ def test_a_second_study_waits_or_refuses_saying_who_measures(base, study, tmp_pa
 @pytest.mark.processes
 def test_the_lock_goes_with_its_holder(tmp_path):
     name = f"\0test-{os.getpid()}"
-    program = f"from harness.experiment.machine_lock import alone\nwith alone(0, {name!r}): print('held', flush=True); input()"
+    program = (
+        "from harness.experiment.machine_lock import alone\n"
+        f"with alone(0, {name!r}): print('held', flush=True); input()"
+    )
     holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(Failure, match=f"pid {holder.pid}"), machine_lock.alone(0.1, name):

@@ -665,7 +665,12 @@ def test_an_interval_supports_or_refutes_or_straddles(expect, low, high, outcome
         ({"test": {}}, "test: is missing"),
         ({"test": {"data": "a"}}, "test and baseline are the same"),
         ({"test": {"command": "a"}}, "test and baseline must name the same factors; command, data: only in one"),
-        ({"test": {"clients": "few"}, "baseline": {"clients": 1}}, "test: clients: 'few' is no int"),
+        ({"test": {"clients": "few"}, "baseline": {"clients": 1}}, "test: clients: 'few' is no whole number"),
+        ({"test": {"clients": 1.5}, "baseline": {"clients": 1}}, "test: clients: 1.5 is no whole number"),
+        ({"test": {"lanes": [4]}, "baseline": {"lanes": 1}}, "test: lanes: [4] is no whole number"),
+        ({"test": {"rate": float("inf")}, "baseline": {"rate": 1}}, "test: rate: inf is no number"),
+        ({"test": {"reuse": "false"}, "baseline": {"reuse": True}}, "test: reuse: 'false' is no true or false"),
+        ({"test": {"reuse": None}, "baseline": {"reuse": True}}, "test: reuse: None is no true or false"),
         ({"where": {"files": 1024}}, "where: files: write a list of values"),
         ({"where": {"data": ["a"]}}, "where: data: is in test or baseline, too"),
         ({"where": [1]}, "where: write `name: value` lines"),
@@ -684,6 +689,7 @@ def test_a_claim_has_the_columns_and_values_of_the_csv_and_is_read_back_as_it_wa
     assert (one.test, one.where) == ({"data": "null", "rate": 5.0}, {"files": ["1024"]})
     assert claims.read(dataclasses.asdict(one)) == one
     assert claims.of_experiment({"claims": [dataclasses.asdict(one)]}) == [one]
+    assert claims.read(claim(metric="requests")).metric == "requests_ended"  # as schema 2 called it
     assert claims.of_experiment({}) == claims.of_experiment({"claims": None}) == []
 
 

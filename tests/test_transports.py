@@ -22,12 +22,12 @@ TIMEOUT = 1.0
 VARIANTS = ["posix_shm:wait=spin", "posix_shm:wait=spin-then-block", "posix_shm:sync=fifo"]
 
 
-@pytest.fixture(params=[*sorted(registry.load().data), *VARIANTS])
+@pytest.fixture(params=[*sorted(registry.installed().data), *VARIANTS])
 def data(request):
     return registry.data_transport(request.param, chunk=4096)
 
 
-@pytest.fixture(params=sorted(registry.load().command))
+@pytest.fixture(params=sorted(registry.installed().command))
 def command(request):
     return registry.command_transport(request.param)
 

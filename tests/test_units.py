@@ -42,13 +42,13 @@ def test_a_time_is_read_in_seconds(value, seconds):
     assert units.seconds("500us") == pytest.approx(0.0005)
 
 
-@pytest.mark.parametrize("value", ["5x", "soon", "", True, None, [5]])
+@pytest.mark.parametrize("value", ["5x", "soon", "", "inf", "nan", "1_0", True, None, [5]])
 def test_what_is_no_time_is_refused_with_one(value):
     with pytest.raises(ValueError, match="is not a time, such as 5s or 500ms"):
         units.seconds(value)
 
 
-@pytest.mark.parametrize("value", [0, -1, "0", "0s", "300h", 1e6, "inf", "nan", float("inf")])
+@pytest.mark.parametrize("value", [0, -1, "0", "0s", "300h", 1e6, float("inf")])
 def test_a_time_is_over_0_and_bounded(value):
     with pytest.raises(ValueError, match="is not over 0 and under 1000000 seconds"):
         units.seconds(value)

@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any
 
 from harness import factors
-from harness.factors import FACTORS
+from harness.factors import CHANNELS, FACTORS
 from harness.results import Trial
 
 PROVENANCE = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit")
@@ -133,7 +133,7 @@ class StudyTrials:
         """The factors in which cells of a context differ: those that the baseline names, else the transports where
         they vary, else every factor of the system under test that varies."""
         system = {name for name in self.varying if name in FACTORS and name not in _WORKLOAD}
-        names = set(baseline) or system.intersection(_TRANSPORTS) or system or {"command", "data"}
+        names = set(baseline) or system.intersection(_TRANSPORTS) or system or {*CHANNELS}
         if "source" in self.varying:
             names.add("source")  # so that the floor without a cache is a cell of every context
         return tuple(name for name in FACTORS if name in names)
@@ -171,12 +171,12 @@ class StudyTrials:
 
     def _is_floor(self, trial: Trial, compared: Sequence[str]) -> bool:
         """Whether it shows what the harness itself costs: `direct`, or a floor among transports that are compared."""
-        rivals = {name for name in ("command", "data") if name in compared and name in self.varying}
+        rivals = {name for name in CHANNELS if name in compared and name in self.varying}
         return not {"source", *rivals}.isdisjoint(trial.floor.split())
 
 
 def applies(name: str, trial: Trial) -> bool:
-    """Whether a column says anything of a trial. A trial that never ran need not know on which machine it did not."""
+    """Whether a column means anything in a trial. One that did not run may lack the facts of its machine."""
     if name in PROVENANCE:
         return trial.status == "ok"
     if name == "origin":

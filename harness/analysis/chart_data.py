@@ -14,9 +14,10 @@ from harness.analysis import naming, run_files
 from harness.analysis.cells import THROUGHPUT
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context
+from harness.factors import ROLES
 from harness.results import Trial
 
-ROLES, MODES = ("client", "proxy", "cache"), ("user", "kernel")
+MODES = ("user", "kernel")
 # A percentile with fewer replies above it than this rests on single events.
 FIRM = 10
 

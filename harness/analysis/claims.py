@@ -83,7 +83,10 @@ def read(given: Any) -> Claim:
     for name in keys:
         if name != "where" and given.get(name) in (None, "", {}):
             raise ValueError(f"{name}: is missing")
-    return Claim(**{**given, "text": str(given["text"]), "where": given.get("where") or {}})
+    metric = given["metric"]
+    if metric not in METRICS:  # one of schema 2
+        metric = RENAMED_SINCE_2.get(metric, metric)
+    return Claim(**{**given, "text": str(given["text"]), "metric": metric, "where": given.get("where") or {}})
 
 
 def of_experiment(experiment: Mapping[str, Any]) -> list[Claim]:
@@ -135,9 +138,27 @@ def _level(what: str, name: str, value: Any) -> tuple[str, Any]:
     if name not in _NAMES:
         raise ValueError(unknown("factor", name, OFFERED))
     kind = type(FACTORS[_NAMES[name]].default)
-    # YAML reads an unquoted null as nothing; here it can only be the transport of that name.
-    given = "null" if value is None else value
     try:
-        return _NAMES[name], kind(given)
+        return _NAMES[name], _converted(kind, value)
     except ValueError:
-        raise ValueError(f"{what}: {name}: {given!r} is no {kind.__name__}") from None
+        raise ValueError(f"{what}: {name}: {value!r} is no {_KINDS[kind]}") from None
+
+
+_KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+
+
+def _converted(kind: type, value: Any) -> Any:
+    """A level in the type of its factor. Raises ValueError where it is not one."""
+    if isinstance(value, list | dict):
+        raise ValueError
+    if kind is bool:
+        if value not in (True, False):
+            raise ValueError
+        return bool(value)
+    if kind is str:
+        # YAML reads an unquoted null as nothing; here it can only be the transport of that name.
+        return "null" if value is None else str(value)
+    number = kind(str(int(value) if isinstance(value, bool) else value))
+    if not math.isfinite(number):
+        raise ValueError
+    return number

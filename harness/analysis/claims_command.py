@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
     args = parser.parse_args(argv)
-    return run_files.exit_code("claims", lambda: _print_answers(*run_files.load(args.directory)))
+    return run_files.exit_code("claims", lambda: _print_answers(*run_files.load_run(args.directory)))
 
 
 def _print_answers(trials: list[Trial], experiment: Mapping[str, Any]) -> int:

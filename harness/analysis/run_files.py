@@ -22,15 +22,15 @@ PROBES = "probes.csv"  # what probes observed
 SYMBOLS = "symbols.csv"  # what the probe `perf` observed
 
 
-def load(directory: str) -> tuple[list[Trial], dict[str, Any]]:
+def load_run(directory: str) -> tuple[list[Trial], dict[str, Any]]:
     """The trials of a run and its resolved experiment, {} where there is none. Raises OSError, ValueError."""
     return list(results.read(f"{directory}/{results.TRIALS}")), experiment(directory)
 
 
 def load_begun(directory: str) -> tuple[list[Trial], dict[str, Any]]:
-    """As load(), but a run that ended before its first trial, and so has no trials.csv, has no trials."""
+    """As load_run(), but a run that ended before its first trial, and so has no trials.csv, has no trials."""
     if os.path.exists(f"{directory}/{results.TRIALS}") or not os.path.exists(f"{directory}/{EXPERIMENT}"):
-        return load(directory)
+        return load_run(directory)
     return [], experiment(directory)
 
 

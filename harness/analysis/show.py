@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     def body() -> int:
-        show(*run_files.load(args.directory))
+        show(*run_files.load_run(args.directory))
         return 0
 
     return run_files.exit_code("show", body)

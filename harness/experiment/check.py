@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from harness import console, registry
-from harness.experiment.plan import cell_label
-from harness.experiment.plan import load as load_plan
+from harness.experiment.plan import cell_label, load_plan
 from harness.measure.feasible import refusals
 
 
@@ -33,7 +32,7 @@ def _check(path: str) -> int:
         note = "  (A/A control)" if cell.control else ""
         note += f"  cannot run here: {refused[cell]}" if cell in refused else ""
         print(f"cell {number:3}: {cell_label(cell, factors)}{note}")
-    known = registry.load().probes
+    known = registry.installed().probes
     for name in plan.probes:
         if reason := known[name]().unusable():
             print(f"probe {name} cannot work here: {reason}")

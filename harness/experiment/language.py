@@ -96,17 +96,17 @@ _VALUE = {name: _checked(partial(convert, name)) for name in FACTORS}
 _OFFERED = {name: _VALUE[name] for name in OFFERED}
 _AS_LIST = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 if TYPE_CHECKING:  # where models that are made at run time are no types
-    Cell: TypeAlias = BaseModel
-    Values: TypeAlias = BaseModel
-    Levels: TypeAlias = BaseModel
-    Columns: TypeAlias = BaseModel
+    CellForm: TypeAlias = BaseModel
+    ValuesForm: TypeAlias = BaseModel
+    LevelsForm: TypeAlias = BaseModel
+    ColumnsForm: TypeAlias = BaseModel
 else:
-    Cell = _model("Cell", _VALUE)
-    Values = _model("Values", _OFFERED)
-    Levels = _model(
+    CellForm = _model("Cell", _VALUE)
+    ValuesForm = _model("Values", _OFFERED)
+    LevelsForm = _model(
         "Levels", {name: Annotated[list[kind], _AS_LIST, AfterValidator(_distinct)] for name, kind in _OFFERED.items()}
     )
-    Columns = _model("Columns", {name: list[kind] for name, kind in _OFFERED.items()})
+    ColumnsForm = _model("Columns", {name: list[kind] for name, kind in _OFFERED.items()})
 
 
 def given(factors: BaseModel | None) -> dict[str, Any]:
@@ -130,9 +130,9 @@ class ClaimForm(BaseModel):
     model_config = _STRICT
     text: str
     metric: str = "requests_per_s"
-    test: Values
-    baseline: Values
-    where: Levels = Field(default_factory=Levels)
+    test: ValuesForm
+    baseline: ValuesForm
+    where: LevelsForm = Field(default_factory=LevelsForm)
     expect: str
 
 
@@ -141,15 +141,15 @@ class Document(BaseModel):
 
     model_config = _STRICT
     question: str = ""
-    factors: Levels = Field(default_factory=Levels)
-    settings: Values = Field(default_factory=Values)
-    zip: list[Columns] = []
-    exclude: list[Levels] = []
-    include: list[Levels] = []
-    cells: list[Cell] = []
+    factors: LevelsForm = Field(default_factory=LevelsForm)
+    settings: ValuesForm = Field(default_factory=ValuesForm)
+    zip: list[ColumnsForm] = []
+    exclude: list[LevelsForm] = []
+    include: list[LevelsForm] = []
+    cells: list[CellForm] = []
     repeats: int | None = Field(default=None, ge=1)
     until: Until | None = None
-    baseline: Values | None = None
+    baseline: ValuesForm | None = None
     control: bool = False
     probes: list[str] = []
     claims: list[ClaimForm] = []
@@ -242,5 +242,5 @@ def _known(at: Path) -> Iterable[str]:
     model: Any = Document
     for part in at:
         if isinstance(part, str):
-            model = {"claims": ClaimForm, "until": Until, "cells": Cell, "where": Levels}.get(part, Values)
+            model = {"claims": ClaimForm, "until": Until, "cells": CellForm, "where": LevelsForm}.get(part, ValuesForm)
     return list(model.model_fields)

@@ -19,12 +19,12 @@ from ruamel.yaml import YAML
 from harness import registry
 from harness.analysis.claims import Claim
 from harness.experiment.language import Document, Mistakes, Path, Source, convert, given, read
-from harness.factors import FACTORS, OFFERED, Spec, applies
+from harness.factors import CHANNELS, FACTORS, OFFERED, Spec, applies
 from harness.measure.channels import channels
 from harness.measure.feasible import contradiction
 from harness.suggest import unknown
 
-__all__ = ["Mistakes", "Plan", "Slot", "load"]
+__all__ = ["Mistakes", "Plan", "Slot", "load_plan"]
 
 _START = 0.3  # seconds that a trial takes beside its load: programs start, stop and are swept
 _RATE = 5000.0  # requests/s, to guess how long a number of them takes
@@ -70,7 +70,7 @@ class Plan:
 
     def probing(self) -> list[Slot]:
         """The trials for costly probes: one for each cell and probe."""
-        known = registry.load().probes
+        known = registry.installed().probes
         first = self.repeats * len(self.cells) + 1
         costly = [name for name in self.probes if known[name].costly]
         pairs = itertools.product(costly, range(1, len(self.cells) + 1))
@@ -103,7 +103,7 @@ class Plan:
         )
 
     def text(self) -> str:
-        """The plan as an experiment file, of which load() makes the same plan again."""
+        """The plan as an experiment file, of which load_plan() makes the same plan again."""
         document: dict[str, Any] = {
             "question": self.question,
             "cells": [dataclasses.asdict(cell) for cell in self.cells],
@@ -172,7 +172,7 @@ def _scalar(text: str) -> Any:
     return yaml.load(text) if text else ""
 
 
-def load(path: str, name: str = "") -> Plan:
+def load_plan(path: str, name: str = "") -> Plan:
     """The plan in a file, named after it unless a name is given. Raises Mistakes, OSError."""
     source = read(path)
     return _Planner(source, source.document()).plan(name or os.path.splitext(os.path.basename(path))[0])
@@ -220,7 +220,7 @@ class _Planner:
         self._mistakes.append((path, text))
 
     def _check_probes(self) -> None:
-        known = registry.load().probes
+        known = registry.installed().probes
         for index, probe in enumerate(self._document.probes):
             if probe not in known:
                 self._mistake(("probes", index), unknown("probe", probe, known))
@@ -254,7 +254,7 @@ class _Planner:
         return list(dict.fromkeys(_plain(cell) for cell in cells))
 
     def _place(self, factors: tuple[str, ...], cell: Spec) -> Path:
-        """Where in the file a cell has its level of the first of these factors that stands there."""
+        """The path in the file of the first of these factors that it names, at the level that this cell has."""
         document = self._document
         forms: list[tuple[Path, BaseModel]] = [(("factors",), document.factors)]
         forms += [(("zip", index), form) for index, form in enumerate(document.zip)]
@@ -328,7 +328,7 @@ def _plain(cell: Spec) -> Spec:
 def _first_baseline(cells: list[Spec]) -> dict[str, Any]:
     """The levels of the first cell with the fewest floors, of the factors that one compares."""
     names = [name for name in varying(cells) if FACTORS[name].about != "condition"]
-    transports = [name for name in names if name in {"command", "data"}]
+    transports = [name for name in names if name in CHANNELS]
     first = min(cells, key=_floors)
     return {name: getattr(first, name) for name in transports or names}
 

@@ -13,8 +13,7 @@ from harness.analysis import run_files, show
 from harness.analysis.study import narrow_enough
 from harness.api import Probe
 from harness.experiment.machine_lock import alone
-from harness.experiment.plan import Plan, Slot, cell_label, find_cell
-from harness.experiment.plan import load as load_plan
+from harness.experiment.plan import Plan, Slot, cell_label, find_cell, load_plan
 from harness.experiment.progress import Progress, progress
 from harness.experiment.run_directory import RunDirectory
 from harness.factors import Spec
@@ -41,7 +40,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--resume", metavar="DIR", help="go on with a run that ended early, where nothing has changed since")
     add("--only", metavar="CELL", help="one cell: its number, or its levels, 'data=fifo files=1KiB'")
     add("--repeat", type=console.positive, metavar="N", help="blocks, instead of the file's")
-    add("--scale", type=console.factor, metavar="X", help="X times the load in each trial, such as 0.01")
+    add("--scale", type=console.multiplier, metavar="X", help="X times the load in each trial, such as 0.01")
     add(
         "--patience",
         type=float,
@@ -86,10 +85,10 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         for reason, count in Counter(refused.values()).items():
             console.say(f"{count} of {len(plan.cells)} cells cannot run here: {reason}")
         interrupted = _Run(plan, directory, refused, args.quiet).all()
-    directory.describe()
+    directory.write_datapackage()
     rows = directory.rows()
     if rows:
-        show.show(*run_files.load(directory.path))
+        show.show(*run_files.load_run(directory.path))
         print(f"\n{directory.trials}\n{report.write(directory.path)}")
     if interrupted:
         return 130
@@ -158,7 +157,7 @@ class _Run:
 
     def _usable_probes(self) -> dict[str, type[Probe]]:
         """The probes that the plan asks for. The reason of each that cannot work here is printed and noted."""
-        known = registry.load().probes
+        known = registry.installed().probes
         reasons = {name: known[name]().unusable() for name in self._plan.probes}
         for name, reason in reasons.items():
             if reason:

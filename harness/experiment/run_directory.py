@@ -16,8 +16,7 @@ from typing import Any
 
 from harness import machine, results
 from harness.analysis.run_files import ENVIRONMENT, EXPERIMENT, LOGS
-from harness.experiment.plan import Plan
-from harness.experiment.plan import load as load_plan
+from harness.experiment.plan import Plan, load_plan
 
 # What must be the same for two halves of a run to be one.
 _ALIKE = {
@@ -54,7 +53,7 @@ class RunDirectory:
         facts = machine.facts()
         facts["experiment"] = {"name": plan.name, "file": source, "command": arguments}
         _write_json(f"{directory}/{ENVIRONMENT}", facts)
-        run.describe()
+        run.write_datapackage()
         _write(f"{directory}/{EXPERIMENT}", plan.text())
         return run
 
@@ -112,7 +111,7 @@ class RunDirectory:
             if name != results.TRIALS:
                 _keep_lines(f"{self.path}/{name}", whole)
 
-    def describe(self) -> None:
+    def write_datapackage(self) -> None:
         """Write datapackage.json for the files that are there."""
         package = results.datapackage(_tables(self.path), self.environment()["experiment"]["name"])
         _write_json(f"{self.path}/{results.DATAPACKAGE}", package)

@@ -33,7 +33,7 @@ def arguments() -> argparse.ArgumentParser:
     add("-t", dest="clients", type=console.positive, default=4, help="requests under way at a time (%(default)s)")
     add("--processes", type=console.positive, default=None, help="processes that make them (default: one a CPU)")
     add("--timeout", type=console.seconds, default=30.0, metavar="SECONDS", help="bound on a request (%(default)g)")
-    add("--dialect", choices=DIALECTS, default="getfile", help="of GETFILE (%(default)s)")
+    add("--dialect", choices=DIALECTS, default="getfile", help="dialect of GETFILE to speak (%(default)s)")
     add(
         "--verify",
         default=None,
@@ -54,7 +54,7 @@ def arguments() -> argparse.ArgumentParser:
         default=POISSON,
         help="with --rate: at random times, or at equal distances (%(default)s)",
     )
-    add("--seed", type=console.count, default=1, help="of the random times (%(default)s)")
+    add("--seed", type=console.count, default=1, help="seed of the random times (%(default)s)")
     add_load_arguments(parser)
     sink = parser.add_mutually_exclusive_group()
     sink.add_argument("-o", dest="output", default=None, metavar="DIR", help="keep the files below DIR")

@@ -109,6 +109,7 @@ class SocketReader:
 
 def _serve(control: DescriptorSocket, parent: int, paths: Sequence[str], sinks: Sequence[Sink | None]) -> NoReturn:
     """The process: reads one connection after another to its end, and reports what came over each."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # it stands for a client, not for the proxy
     buffer = memoryview(bytearray(_READ))
     try:
         while os.getppid() == parent:

@@ -19,7 +19,7 @@ from harness.load.tally import OUTCOMES
 from harness.measure import file_sets, record
 from harness.measure.channels import Channels, channels
 from harness.measure.feasible import impossible
-from harness.measure.file_sets import Workload
+from harness.measure.file_sets import FileSet
 from harness.measure.placement import Placement, shared
 from harness.measure.probes.proc import Cpu, read_from_disks, resident
 from harness.measure.probing import ProbeFailed, Probing, Seen
@@ -52,9 +52,9 @@ def run(
     seen = {} if seen is None else seen
     name = f"trial-{os.getpid()}-{trial.trial}"
     try:
-        record.describe(spec, trial)
+        record.fill_known(spec, trial)
         pair = channels(spec)
-        record.describe_channels(trial, pair)
+        record.fill_channels(trial, pair)
         if reason := impossible(spec):
             raise CellRefused(reason)
         with ExitStack() as undo:
@@ -76,8 +76,8 @@ def run(
 
 def refuse(spec: Spec, trial: Trial, reason: str) -> Trial:
     """The record of a trial that is not run, because it cannot be done here."""
-    record.describe(spec, trial)
-    record.describe_channels(trial, channels(spec))
+    record.fill_known(spec, trial)
+    record.fill_channels(trial, channels(spec))
     trial.status, trial.reason = "refused", reason
     return trial
 
@@ -128,7 +128,7 @@ def _measure(
     client.say("end")
     report = client.expect("requests", seconds=_START)
     client.wait()
-    record.fill(trial, report)
+    record.fill_measured(trial, report)
     wanted = trial.ok * sum(-(-size // PAGESIZE) * PAGESIZE for size in files.sizes) / len(files.sizes)
     if cold and read < _COLD * wanted and moves_content:
         raise TrialError(f"page_cache cold: only {read / wanted:.0%} of the pages came from disks; take more copies")
@@ -139,7 +139,7 @@ class _Programs:
     """The programs of a trial, by role: client, proxy, and cache or origin where the cell has one."""
 
     def __init__(
-        self, spec: Spec, pair: Channels | None, name: str, directory: str, files: Workload, undo: ExitStack
+        self, spec: Spec, pair: Channels | None, name: str, directory: str, files: FileSet, undo: ExitStack
     ) -> None:
         self._spec, self._pair, self._name, self._directory, self._files = spec, pair, name, directory, files
         self._start = partial(Program, directory, undo, Placement(spec))
@@ -264,7 +264,7 @@ class _Programs:
         found = {"client": self._client.pids(), **{role: one.pids() for role, one in self._servers.items()}}
         if "origin" in found:  # it may be an nginx, which has workers of its own
             found["origin"] += [pid for child in found["origin"][1:] for pid in children(child)]
-        if self._spec.scope == "lane":  # it has none but those that read from the sockets which some lanes need
+        if self._spec.scope == "lane":  # the client's processes are the socket readers, where lanes need sockets
             found["client"] = [pid for worker in found["proxy"][1:] for pid in children(worker)]
         return {role: pids for role, pids in found.items() if pids}
 
@@ -298,9 +298,9 @@ def _await_end(spec: Spec, client: Program, processes: Mapping[str, Sequence[int
         cpu.begin(processes, "")
 
 
-def _make_files(spec: Spec, directory: str, zeros: bool) -> Workload:
+def _make_files(spec: Spec, directory: str, zeros: bool) -> FileSet:
     """The files to be asked for, and the list of them. Random bytes, or zeros where the transport invents zeros."""
-    files = file_sets.describe(spec.files, spec.copies, f"{directory}/files")
+    files = file_sets.file_set(spec.files, spec.copies, f"{directory}/files")
     if files.directory == f"{directory}/files":
         file_sets.make(files, zeros, durable=spec.page_cache == "cold")
     with open(f"{directory}/workload.txt", "w", encoding="utf-8", errors="surrogateescape") as lines:

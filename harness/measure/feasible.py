@@ -1,4 +1,4 @@
-"""Whether a cell can run: what contradicts itself anywhere, and what cannot be done on this machine."""
+"""Whether a cell can run: contradictions within the cell, and what this machine cannot do."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -70,7 +70,7 @@ def _bad_files(spec: Spec) -> str:
         return "page_cache cold: the origin of `source: curl` serves from the page cache"
     if pair and pair.data.keeps_content:
         return f"page_cache cold: {pair.data.name} keeps content, or the pages of files, itself; take another transport"
-    files = len(file_sets.describe(spec.files, spec.copies, "").paths)
+    files = len(file_sets.file_set(spec.files, spec.copies, "").paths)
     at_once = spec.clients if spec.scope == "pipeline" else spec.proxy_threads * spec.proxy_processes
     if files < at_once * _APART:
         return (

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 from harness.factors import CLASSIC, DIRECTORY
 from harness.protocol import getfile
+from harness.units import KIB, MIB
 
 # The ten files of the course that this project began as: from nothing to 16 MiB, 3.07 MB on average.
-_KIB, _MIB = 1 << 10, 1 << 20
-CLASSIC_SIZES = (0, _KIB, 8 * _KIB, 64 * _KIB, 256 * _KIB, _MIB, 2 * _MIB, 4 * _MIB, 6 * _MIB, 16 * _MIB)
+
+CLASSIC_SIZES = (0, KIB, 8 * KIB, 64 * KIB, 256 * KIB, MIB, 2 * MIB, 4 * MIB, 6 * MIB, 16 * MIB)
 
 
-class Workload(NamedTuple):
+class FileSet(NamedTuple):
     """directory: absolute. paths: requests, in the order in which they are made. sizes: bytes of each file."""
 
     directory: str
@@ -24,18 +25,18 @@ class Workload(NamedTuple):
         return round(sum(self.sizes) / len(self.sizes))
 
 
-def describe(files: str, copies: int, directory: str) -> Workload:
-    """The workload of a file set (see factors.Spec) whose files are, or will be, below `directory`. Raises
+def file_set(files: str, copies: int, directory: str) -> FileSet:
+    """The files of the factor `files` (see factors.Spec) whose files are, or will be, below `directory`. Raises
     ValueError."""
     if files.startswith(DIRECTORY):
         return _found(files.removeprefix(DIRECTORY))
     sizes = CLASSIC_SIZES if files == CLASSIC else tuple(map(int, files.split()))
-    # All sizes, then all of the next copies: neighbours in the workload differ in size.
+    # All sizes, then all of the next copies: neighbours in the list differ in size.
     named = [(f"/{copy}-{number}", size) for copy in range(copies) for number, size in enumerate(sizes)]
-    return Workload(directory, [path for path, _ in named], [size for _, size in named])
+    return FileSet(directory, [path for path, _ in named], [size for _, size in named])
 
 
-def _found(directory: str) -> Workload:
+def _found(directory: str) -> FileSet:
     paths, sizes = [], []
     for root, names, files in os.walk(directory):
         names.sort()
@@ -50,25 +51,25 @@ def _found(directory: str) -> Workload:
                     raise ValueError(f"{path!r}: no request can ask for it, {error}: move it away") from None
     if not paths:
         raise ValueError(f"{directory}: no files in it")
-    return Workload(directory, paths, sizes)
+    return FileSet(directory, paths, sizes)
 
 
-def make(workload: Workload, zeros: bool, durable: bool) -> None:
+def make(files: FileSet, zeros: bool, durable: bool) -> None:
     """Make the files, of random bytes or zeros. Raises OSError where they do not fit.
 
     durable: have them on disk on return, fsync(2): the kernel drops no page that it has yet to write.
     """
-    os.makedirs(workload.directory, exist_ok=True)
-    free = shutil.disk_usage(workload.directory).free
-    if (needed := sum(workload.sizes)) > free:
+    os.makedirs(files.directory, exist_ok=True)
+    free = shutil.disk_usage(files.directory).free
+    if (needed := sum(files.sizes)) > free:
         raise OSError(
-            f"{workload.directory}: {needed} bytes of files, and room for {free}: use smaller or fewer files, or set "
+            f"{files.directory}: {needed} bytes of files, and room for {free}: use smaller or fewer files, or set "
             "TRANSPORT_HARNESS_DIR to a directory with more room"
         )
-    for path, size in zip(workload.paths, workload.sizes, strict=True):
-        with open(workload.directory + path, "wb") as file:
-            for start in range(0, size, _MIB):
-                count = min(_MIB, size - start)
+    for path, size in zip(files.paths, files.sizes, strict=True):
+        with open(files.directory + path, "wb") as file:
+            for start in range(0, size, MIB):
+                count = min(MIB, size - start)
                 file.write(bytes(count) if zeros else os.urandom(count))
             if durable:
                 file.flush()

@@ -61,8 +61,8 @@ def unschedulable(scheduling: str) -> str:
             return ""
     except PermissionError:
         return (
-            f"scheduling {scheduling}: this user may not, sched(7): raise its RLIMIT_RTPRIO to 1 or more, or "
-            "leave it out"
+            f"scheduling {scheduling}: the kernel refuses it here, sched(7): for `fifo` an ordinary user needs an "
+            "RLIMIT_RTPRIO of 1, and root a control group with real-time share; or leave `scheduling` out"
         )
 
 
@@ -70,7 +70,7 @@ def unschedulable(scheduling: str) -> str:
 def _scheduled(policy: int) -> Iterator[None]:
     """This thread, and the processes that it forks, have this policy in the body. Raises PermissionError."""
     mine, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-    if policy == os.SCHED_OTHER:
+    if policy == mine:
         yield
         return
     os.sched_setscheduler(0, policy, os.sched_param(os.sched_get_priority_min(policy)))

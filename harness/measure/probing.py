@@ -47,7 +47,7 @@ class Probing:
     def looking(self, processes: Mapping[str, Sequence[int]], directory: str) -> Iterator[None]:
         """Look at the processes (pids by role), while the body has the load run. Raises ProbeFailed.
 
-        Each probe has a directory of its own below `directory`. None looks on after an exception.
+        Each probe has a directory of its own below `directory`. All are stopped after an exception.
         """
         begun: list[Probe] = []
         try:

@@ -16,7 +16,7 @@ from harness.pipeline.gfserver import SYSTEM
 from harness.results import Trial
 
 
-def describe(spec: Spec, trial: Trial) -> None:
+def fill_known(spec: Spec, trial: Trial) -> None:
     """Fill in what is known before the trial: the factors that mean something in the cell, and the machine."""
     trial.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
     for name, factor in FACTORS.items():
@@ -34,7 +34,7 @@ def describe(spec: Spec, trial: Trial) -> None:
     trial.floor = "source" if spec.source == "direct" else ""
 
 
-def describe_channels(trial: Trial, pair: Channels | None) -> None:
+def fill_channels(trial: Trial, pair: Channels | None) -> None:
     """Fill in what the transports are; nothing where the cell has none."""
     if pair:
         trial.floor = " ".join(name for name, transport in pair._asdict().items() if transport.floor)
@@ -46,7 +46,7 @@ def describe_channels(trial: Trial, pair: Channels | None) -> None:
         trial.wait_effective = getattr(pair.data, "wait", "")
 
 
-def fill(trial: Trial, report: Mapping[str, Any]) -> None:
+def fill_measured(trial: Trial, report: Mapping[str, Any]) -> None:
     """Fill in what the load reports, `harness gfclient --json`, and what follows from it and the probes' figures."""
     for outcome in OUTCOMES:
         setattr(trial, outcome.lower(), report[outcome])

@@ -90,7 +90,7 @@ class Connection:
         self._client.close()
 
 
-class Server:
+class OriginServer:
     """Serves in one thread, from construction to stop(). latency: seconds that each response waits."""
 
     def __init__(self, listener: socket.socket, find: Find, latency: float) -> None:
@@ -242,7 +242,7 @@ def _run(args: argparse.Namespace) -> None:
             listener.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, args.bandwidth)
         supervisor.run(
             args.processes,
-            lambda _: Server(listener, find, args.latency / 1e6),
+            lambda _: OriginServer(listener, find, args.latency / 1e6),
             lambda: ready("harness origin"),
             until_eof=args.until_eof,
         )

@@ -50,8 +50,7 @@ def answerer_over(sender: Sender | FileSender) -> Answerer:
     """The function (request id, status, fd, length) that sends one reply over `sender`.
 
     The content is the first `length` bytes of `fd`; with length 0 there is none. It raises EOFError if the file is
-    shorter,
-    OSError if the lane fails; either way the lane cannot be used again.
+    shorter, OSError if the lane fails; either way the lane cannot be used again.
     """
     return partial(_send_file, sender) if isinstance(sender, FileSender) else partial(_fill, sender)
 

@@ -11,7 +11,7 @@ from harness.report.markup import el
 def write(first: str, second: str, metric: str, output: str | None = None) -> str:
     """Write the page that compares two runs, and return its path. first, second: their directories. Raises OSError,
     ValueError."""
-    loaded = [run_files.load(one) for one in (first, second)]
+    loaded = [run_files.load_run(one) for one in (first, second)]
     found = compare.compare(loaded[0][0], loaded[1][0], metric)
     worse = [pair for pair in found.pairs if pair.verdict in ("slower", "more")]
     better = [pair for pair in found.pairs if pair.verdict in ("faster", "less")]

@@ -136,8 +136,8 @@ def _of_both_kinds(text: str) -> list[AnyTransport]:
     found: list[AnyTransport] = []
     wrong = None
     for build, known in (
-        (registry.command_transport, registry.load().command),
-        (registry.data_transport, registry.load().data),
+        (registry.command_transport, registry.installed().command),
+        (registry.data_transport, registry.installed().data),
     ):
         try:
             found.append(build(text))

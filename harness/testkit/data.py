@@ -16,13 +16,13 @@ from harness.protocol import wire
 from harness.testkit import leaks
 from harness.testkit.contract import Contract
 from harness.testkit.files import in_page_cache, leaves_page_cache, open_file, overwrite
-from harness.testkit.lane import HEADER, Lane, collected, files_of
+from harness.testkit.lane import HEADER, LaneUnderTest, collected, files_of
 from harness.testkit.processes import Child, opened, traced
 from harness.testkit.promise import Broken, expect
 from harness.testkit.waits import ends_in_time
 
 _BIG = 3_000_001
-_LARGE = 24 << 20  # more than all buffers on the way hold: memory of the lane, pipes, sockets (tcp_wmem: 4 MiB)
+_LARGE = 24 << 20  # more than what pipes and sockets on the way hold (tcp_wmem: 4 MiB)
 
 
 class DataContract(Contract):
@@ -34,7 +34,10 @@ class DataContract(Contract):
         return os.urandom(size)
 
     def _large(self) -> bytes:
-        return (self._content(1_000_003) * 26)[:_LARGE]  # no ring of memory has it twice at the same place
+        """Content that is larger than all buffers on the way, the lane's memory included."""
+        lane = getattr(self.transport, "chunk", 0) * getattr(self.transport, "depth", 1)
+        size = max(_LARGE, 2 * lane)
+        return (self._content(1_000_003) * (size // 1_000_003 + 1))[:size]  # no ring has it twice at the same place
 
     def test_bodies_of_every_awkward_size_arrive_intact(self) -> None:
         """Sizes around the head, a page and the chunk. The first loan bears the head too: its content is the loan's
@@ -45,6 +48,8 @@ class DataContract(Contract):
         contents = [self._content(size) for size in sorted(sizes) if size > 0]
         with self._lane() as lane:
             self._check_replies(lane, contents)
+            for content in contents[::3]:  # from an end that has just been opened, too
+                lane.check_reply(content)
 
     def test_refusals_and_empty_bodies_arrive(self) -> None:
         """A reply may be a head alone. send_file() then gets count 0, and no file."""
@@ -78,7 +83,7 @@ class DataContract(Contract):
             for number in range(3):
                 scope = home.scope(f"lane{number}", self.timeout)
                 stack.enter_context(self.transport.provision(scope))
-                lanes.append(stack.enter_context(Lane(self.transport, scope)))
+                lanes.append(stack.enter_context(LaneUnderTest(self.transport, scope)))
             for _ in range(3):
                 contents = [self._content(70_000) for _ in lanes]
                 children = [lane.start(content) for lane, content in zip(lanes, contents, strict=True)]
@@ -138,7 +143,7 @@ class DataContract(Contract):
         of the content must not pass for all of it. Only where the open file has come over may the reply go on."""
         content = self._large()
         with self._lane(0.5) as lane, open_file(content) as fd:
-            whole = HEADER % _LARGE + lane.sent(content)
+            whole = HEADER % len(content) + lane.sent(content)
 
             def send_and_die(sender: Sender | FileSender) -> None:
                 _send(sender, fd)
@@ -157,7 +162,7 @@ class DataContract(Contract):
             with lane.theirs:
                 with lane.ours:
                     failures = EOFError, OSError, ValueError
-                    pass_on = partial(lane.pass_on, 1, _LARGE, lane.ours)
+                    pass_on = partial(lane.pass_on, 1, len(content), lane.ours)
                     well = ends_in_time(pass_on, 0.5, failures, or_well=True, again=False)
                 reader.join()
             (received,) = got
@@ -267,11 +272,11 @@ class DataContract(Contract):
             raise unittest.SkipTest("it says that it keeps content")
 
     @contextlib.contextmanager
-    def _lane(self, timeout: float | None = None) -> Iterator[Lane]:
-        with self._provisioned(timeout) as scope, Lane(self.transport, scope) as lane:
+    def _lane(self, timeout: float | None = None) -> Iterator[LaneUnderTest]:
+        with self._provisioned(timeout) as scope, LaneUnderTest(self.transport, scope) as lane:
             yield lane
 
-    def _check_replies(self, lane: Lane, contents: list[bytes]) -> None:
+    def _check_replies(self, lane: LaneUnderTest, contents: list[bytes]) -> None:
         child = lane.start_many(files_of(contents))
         for number, content in enumerate(contents, 1):
             lane.finish(None, content, number)
@@ -286,4 +291,4 @@ def _fill_up(sender: Sender) -> None:
 
 
 def _send(sender: Sender | FileSender, fd: int) -> None:
-    transfer.answerer_over(sender)(1, wire.STATUS_OK, fd, _LARGE)
+    transfer.answerer_over(sender)(1, wire.STATUS_OK, fd, os.fstat(fd).st_size)

@@ -19,7 +19,7 @@ from harness.testkit.promise import expect
 HEADER = b"the header of %d bytes "  # what precedes the content on the client's connection
 
 
-class Lane:
+class LaneUnderTest:
     """A lane with the proxy's end open here. Each reply comes from a second process, and goes over TCP to a client."""
 
     def __init__(self, transport: DataTransport, scope: Scope) -> None:
@@ -29,7 +29,7 @@ class Lane:
         self._sockets: tuple[socket.socket, ...] = ()
         self._ask = -1
 
-    def __enter__(self) -> "Lane":
+    def __enter__(self) -> "LaneUnderTest":
         self.relay = transfer.relay_over(self._transport.receiver(self.scope))
         return self
 

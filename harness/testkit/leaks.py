@@ -17,7 +17,7 @@ SETTLE = 0.5  # seconds in which the objects of other programs, such as a browse
 @contextlib.contextmanager
 def base_of_its_own() -> Iterator[None]:
     """While the context lasts, this process has an empty base directory for its rendezvous."""
-    directory = tempfile.TemporaryDirectory(prefix=f"th-kit-{os.getpid()}-", dir="/tmp")  # short: it is for sockets
+    directory = tempfile.TemporaryDirectory(prefix=f"th-k{os.getpid()}-", dir="/tmp")  # short: it is for sockets
     with directory as base, _environment(rendezvous.BASE_VARIABLE, base):
         try:
             yield
@@ -27,7 +27,7 @@ def base_of_its_own() -> Iterator[None]:
 
 def sweep_after(pid: int) -> None:
     """Remove what a process that died in the middle of a check has left, its base directories last."""
-    for base in glob.glob(f"/tmp/th-kit-{pid}-*"):  # noqa: S108
+    for base in glob.glob(f"/tmp/th-k{pid}-*"):  # noqa: S108
         with _environment(rendezvous.BASE_VARIABLE, base):
             rendezvous.sweep()
         with contextlib.suppress(OSError):

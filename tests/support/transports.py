@@ -6,5 +6,5 @@ from harness import registry
 # have tests of their own, and our pages are not about them.
 COMMAND, DATA = (
     {name: kind for name, kind in kinds.items() if kind.__module__.startswith("transports.")}
-    for kinds in (registry.load().command, registry.load().data)
+    for kinds in (registry.installed().command, registry.installed().data)
 )

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from harness.analysis.chart_data import MODES, ROLES, ChartData
+from harness.analysis.chart_data import MODES, ChartData
 from harness.analysis.study import Cell, Context, Study
+from harness.factors import ROLES
 from harness.report import plot
 from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_PANELS, MOST_ROWS, few, left_out

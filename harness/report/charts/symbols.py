@@ -4,8 +4,9 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 
-from harness.analysis.chart_data import ROLES, ChartData
+from harness.analysis.chart_data import ChartData
 from harness.analysis.study import Cell, Context, Study
+from harness.factors import ROLES
 from harness.report import plot
 from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_PANELS
