@@ -5,9 +5,12 @@ BIN := .venv/bin
 # The browser in which tests look at reports.
 BROWSER := $(firstword $(foreach one,chromium chromium-browser google-chrome,$(shell command -v $(one))))
 
+# Where this is set, each of the programs that tests start compiles its modules anew: twice the CPU time.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Most tests wait most of the time: several run at once on each CPU.
 WORKERS ?= 6
-PARALLEL := -n $(WORKERS) --dist=worksteal
+PARALLEL := -n $(WORKERS) --dist=loadgroup
 
 .PHONY: study test test-fast test-one lint bench browser
 

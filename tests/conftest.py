@@ -18,6 +18,7 @@ from support.programs import Pipeline, SharedPipeline
 
 from harness import rendezvous
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each program that a test starts would compile its modules anew
 settings.register_profile("tests", deadline=None)  # other work may hold one example up
 settings.load_profile("tests")
 

@@ -96,7 +96,7 @@ def test_the_server_waits_for_the_client_to_close_but_not_for_ever(pipeline):
 
 @pytest.mark.parametrize("data", ["posix_shm", "splice", "handoff"])
 def test_a_reply_that_is_cut_ends_the_connection_at_once(pipeline, data):
-    path = pipeline.write("file", bytes(64 << 20))
+    path = pipeline.write_zeros("file", 64 << 20)
     cache = pipeline.cache("--timeout", 2)
     proxy = pipeline.proxy("--dialect", "gios", "--data", data, "--timeout", 2)
     with Connection(proxy.port) as connection:

@@ -29,7 +29,9 @@ CONTENTS = {f"/{size}": os.urandom(size) for size in (*SIZES, 6 << 20)}
 ZEROS = {f"/zeros-{size}": bytes(size) for size in (*SIZES, 6 << 20)}
 
 
-@pytest.mark.parametrize(("command", "data"), PAIRS)
+@pytest.mark.parametrize(
+    ("command", "data"), [pytest.param(*pair, marks=pytest.mark.xdist_group(pair[0])) for pair in PAIRS]
+)
 def test_every_pair_of_transports_serves_files_of_awkward_sizes_intact(shared, command, data):
     contents = ZEROS if data == "null" else CONTENTS
     for path, content in contents.items():
@@ -75,7 +77,7 @@ def test_bad_clients_cost_no_other_client_anything_and_free_their_worker_in_time
 
 @pytest.mark.parametrize("data", sorted(registry.installed().data))
 def test_a_client_that_stalls_in_the_body_frees_worker_and_lane_within_the_timeout(pipeline, data):
-    path = pipeline.write("file", bytes(64 << 20))
+    path = pipeline.write_zeros("file", 64 << 20)
     small = pipeline.write("small", bytes(7))
     pipeline.cache()
     proxy = pipeline.proxy("-t", 1, "-n", 1, "--timeout", 2, "--data", data)
@@ -128,6 +130,7 @@ def odd_files(shared):
     return shared.proxy("--name", "odd")
 
 
+@pytest.mark.xdist_group("odd files")
 @pytest.mark.parametrize(
     ("request_bytes", "reply"),
     [
@@ -225,7 +228,7 @@ def test_a_client_given_away_to_a_cache_that_answers_too_late_gets_one_reply(pip
 
 
 def test_a_cache_that_is_stopped_with_a_client_in_its_hands_cannot_go_on_when_it_wakes(pipeline):
-    path = pipeline.write("file", bytes(64 << 20))
+    path = pipeline.write_zeros("file", 64 << 20)
     cache = pipeline.cache("--processes", 1)
     proxy = pipeline.proxy("--data", "handoff", "-t", 1, "-n", 1, "--timeout", 0.5)
     (worker,) = cache.children()
@@ -242,7 +245,7 @@ def test_a_cache_that_is_stopped_with_a_client_in_its_hands_cannot_go_on_when_it
 
 @pytest.mark.parametrize("data", ["handoff", "sendfile", "splice"])
 def test_a_slow_client_is_served_for_longer_than_the_timeout(pipeline, data):
-    path = pipeline.write("file", bytes(64 << 20))
+    path = pipeline.write_zeros("file", 64 << 20)
     pipeline.cache("--timeout", 1)
     proxy = pipeline.proxy("--data", data, "--timeout", 1)
     received = 0

@@ -11,6 +11,7 @@ from test_report import EVIL
 from harness import report
 from harness.report import comparison_page, index_page
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser and one set of pages for all
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (390, 768, 1280)
 

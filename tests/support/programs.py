@@ -98,6 +98,12 @@ class Pipeline:
         (self.files / name).write_bytes(content)
         return f"/{name}"
 
+    def write_zeros(self, name, size):
+        """A large file that takes no time to write: all of it is a hole."""
+        with open(self.files / name, "wb") as file:
+            file.truncate(size)
+        return f"/{name}"
+
     def stop(self):
         for program in reversed(self._programs):
             if program.process.poll() is None:
