@@ -324,7 +324,7 @@ def test_a_policy_that_the_user_may_not_have_is_refused_with_the_limit_to_raise(
     batch, fifo = subprocess.check_output([sys.executable, "-c", check], text=True).strip().split("|")
     assert batch == ""
     assert fifo.startswith(
-        "scheduling fifo: the kernel refuses it here, sched(7): an ordinary user needs an RLIMIT_RTPRIO"
+        "scheduling fifo: the kernel refuses it here, sched(7): for `fifo` an ordinary user needs an RLIMIT_RTPRIO"
     )
 
 

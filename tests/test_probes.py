@@ -22,7 +22,7 @@ from harness.measure.probes import perf, proc, syscalls, tools
 from harness.measure.probing import ProbeFailed, Probing, disturbance
 
 DOCS = Path(__file__).parent.parent / "docs"
-SHORT = Spec(clients=2, client_processes=1, proxy_processes=1, cache_processes=1, lanes=1, warmup=0.05, seconds=0.2)
+SHORT = Spec(clients=2, client_processes=1, proxy_processes=1, cache_processes=1, lanes=1, warmup=0.05, requests=1000)
 
 WORKER = """
 import mmap, os, sys, threading, time
@@ -314,7 +314,7 @@ def test_a_trial_that_fails_under_a_costly_probe_leaves_no_tool_behind(base):
     probe = usable(syscalls.Syscalls())
     thread = threading.Thread(target=crash)
     thread.start()
-    row, _ = run(probe, spec=Spec(**{**vars(SHORT), "seconds": 2.0, "timeout": 0.5}))
+    row, _ = run(probe, spec=Spec(**{**vars(SHORT), "seconds": 2.0, "requests": 0, "timeout": 0.5}))
     thread.join()
     assert row.status == "failed"
     assert programs("strace") == []
