@@ -37,8 +37,8 @@ class Control:
             return f"A/A control: cannot tell yet, it has fewer than {LEAST} blocks."
         ends = [end for _, ratio in self.checks for end in (ratio.low, ratio.high)]
         return (
-            f"A/A control: on; {len(self.checks)} {'pairs' if len(self.checks) > 1 else 'pair'} of equal cells, not "
-            f"told apart (intervals within {min(ends):.2f} to {max(ends):.2f})."
+            f"A/A control: on; {len(self.checks)} {'pairs' if len(self.checks) > 1 else 'pair'} of equal cells, and no "
+            f"difference found (intervals within {min(ends):.2f} to {max(ends):.2f})."
         )
 
 
