@@ -205,7 +205,7 @@ def test_a_plugin_that_does_not_work_is_reported_and_costs_no_other_one_anything
     assert str(list(registry.installed().data)) in listed  # the built-in ones
     assert "{'stranger': " in listed
     assert reason in listed
-    command = [sys.executable, "-m", "harness", "webproxy", "--data", "mine"]
+    command = [sys.executable, "-m", "harness", "webproxy", "-p", "0", "--data", "mine"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert asked.returncode == 2
     assert "plugin stranger failed to load: " in asked.stderr
