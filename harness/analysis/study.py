@@ -1,9 +1,9 @@
 """The analysis of a study's trials. Tables, claims and reports only render what it returns.
 
 In each context one cell is the baseline. Every other cell has its ratio to the baseline, taken within blocks. The
-floors (`direct`, and a `null` transport where transports are compared) have a ratio as well, but no verdict: they do
-not compete. Trials that failed, were refused, or were run for a probe are left out and counted. Disturbed trials are
-kept and flagged. docs/statistics.md says what the intervals mean.
+floors (`direct`, and transports that say they are one, where transports are compared) have a ratio, but no verdict:
+they do not compete. Trials that failed, were refused, or were run for a probe are left out and counted. Disturbed
+trials are kept and flagged. docs/statistics.md says what the intervals mean.
 """
 
 from collections.abc import Callable, Iterable, Mapping
