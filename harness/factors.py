@@ -58,6 +58,11 @@ class Factor(NamedTuple):
     only: Mapping[str, str]
     label: str
 
+    @property
+    def empty(self) -> Any:
+        """What a row has where the factor means nothing: an empty text, 0, or false."""
+        return type(self.default)()
+
 
 def choice(*known: str) -> Kind:
     def parse(value: Any, _: str) -> str:
@@ -68,13 +73,13 @@ def choice(*known: str) -> Kind:
     return Kind(parse, ", ".join(f"`{one}`" for one in known))
 
 
-def whole(least: int, show: Callable[[Any], str] = str) -> Kind:
+def whole(least: int) -> Kind:
     def parse(value: Any, _: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{value!r} is not a whole number from {least} on")
         return int(value)
 
-    return Kind(parse, f"a whole number from {least} on", show)
+    return Kind(parse, f"a whole number from {least} on")
 
 
 def _transport(value: Any, _: str) -> str:
@@ -95,12 +100,12 @@ def _truth(value: Any, _: str) -> bool:
     return value
 
 
-def _unless(word: str, parse: Callable[[Any], Any]) -> Callable[[Any, str], Any]:
-    """A parser that reads 0, or a word for it, as 0."""
+def _or_zero(zero: float, word: str, parse: Callable[[Any], Any]) -> Callable[[Any, str], Any]:
+    """A parser that reads 0, or a word for it, as `zero`, and all else by `parse`."""
 
     def parse_or_zero(value: Any, _: str) -> Any:
         if value in (0, word) and not isinstance(value, bool):
-            return type(parse("1"))()
+            return zero
         try:
             return parse(value)
         except ValueError as error:
@@ -159,12 +164,16 @@ TRANSPORT = Kind(_transport, "a transport: `fifo`, `fifo:fifos=4`, or `{fifo: {f
 TEXT = Kind(lambda value, _: str(value), "a name")
 TRUTH = Kind(_truth, "`true`, `false`", lambda value: str(value).lower())
 SECONDS = Kind(lambda value, _: units.seconds(value), "a time", lambda seconds: f"{seconds:g}")
-RATE = Kind(_unless("closed", units.rate), "`closed`, or a rate: `500/s`", lambda rate: f"{rate:g}/s" if rate else "0")
+RATE = Kind(
+    _or_zero(0.0, "closed", units.rate), "`closed`, or a rate: `500/s`", lambda rate: f"{rate:g}/s" if rate else "0"
+)
 DELAY = Kind(
-    _unless("none", units.seconds), "`none`, or a time", lambda seconds: f"{1e3 * seconds:g} ms" if seconds else "none"
+    _or_zero(0.0, "none", units.seconds),
+    "`none`, or a time",
+    lambda seconds: f"{1e3 * seconds:g} ms" if seconds else "none",
 )
 BANDWIDTH = Kind(
-    _unless("none", units.bandwidth),
+    _or_zero(0, "none", units.bandwidth),
     "`none`, or `10MiB/s`",
     lambda bandwidth: f"{units.show_size(bandwidth)}/s" if bandwidth else "none",
 )

@@ -282,7 +282,7 @@ def _blank(row: Trial, names: Iterable[str]) -> None:
     """Empty the factors that mean nothing in the row's cell, as a new row has them."""
     for name in names:
         if not applies(name, row):
-            setattr(row, name, type(FACTORS[name].default)())
+            setattr(row, name, FACTORS[name].empty)
 
 
 def dictionary(kind: type[Row] = Trial) -> str:

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -413,10 +412,9 @@ def test_what_cannot_be_cold_is_refused(base, factors, message):
 
 @pytest.mark.processes
 def test_where_pages_cannot_be_dropped_the_way_out_is_named(monkeypatch):
-    directory = tempfile.mkdtemp(dir="/dev/shm")  # a tmpfs everywhere
-    monkeypatch.setenv(rendezvous.BASE_VARIABLE, directory)
-    row = run(page_cache="cold", copies=8)
-    shutil.rmtree(directory)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:  # a tmpfs everywhere
+        monkeypatch.setenv(rendezvous.BASE_VARIABLE, directory)
+        row = run(page_cache="cold", copies=8)
     assert row.status == "refused"
     assert "the page cache keeps this file system's files" in row.reason
     assert "TRANSPORT_HARNESS_DIR" in row.reason

@@ -20,7 +20,7 @@ from harness.measure import file_sets, record
 from harness.measure.channels import Channels, channels
 from harness.measure.feasible import impossible
 from harness.measure.file_sets import FileSet
-from harness.measure.placement import Placement, shared
+from harness.measure.placement import Placement, effective
 from harness.measure.probes.proc import Cpu, read_from_disks, resident
 from harness.measure.probing import ProbeFailed, Probing, Seen
 from harness.measure.program import CellRefused, Program, TrialError, children
@@ -118,7 +118,7 @@ def _measure(
     cell = _Programs(spec, pair, name, directory, files, undo)
     client = cell.start(trial, bool(live))
     processes = cell.pids()
-    trial.placement_effective = shared(processes)
+    trial.placement_effective = effective(processes)
     cold = spec.page_cache == "cold"
     before = _read_from_disks(processes) if cold else 0
     with probing.looking(processes, directory):

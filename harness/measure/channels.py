@@ -1,5 +1,6 @@
 """The two channels of a cell: its transports, with the options that the cell sets."""
 
+from functools import cache
 from typing import NamedTuple
 
 from harness import registry
@@ -14,8 +15,12 @@ class Channels(NamedTuple):
     data: DataTransport
 
 
+@cache
 def channels(spec: Spec) -> Channels | None:
-    """The transports of a cell, None where it has no cache. Raises ValueError where there is no such one, or option."""
+    """The transports of a cell, None where it has no cache. Raises ValueError where there is no such one, or option.
+
+    Made once for each cell: plan, checks and trial all ask for them.
+    """
     if not applies("data", spec):
         return None
     data = registry.data_transport(spec.data, chunk=spec.chunk, depth=spec.depth, wait=spec.wait)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from importlib.util import find_spec
-from typing import Any
 
 from harness import plugins
 from harness.factors import DIRECTORY, Spec
@@ -42,10 +41,7 @@ def impossible(spec: Spec) -> str:
     if wrong := contradiction(spec):
         factors, text = wrong
         return f"{factors[0]}: {text}"
-    for reason in (unplaceable(spec.placement), unschedulable(spec.scheduling), _bad_origin(spec), _bad_files(spec)):
-        if reason:
-            return reason
-    return ""
+    return unplaceable(spec.placement) or unschedulable(spec.scheduling) or _bad_origin(spec) or _bad_files(spec)
 
 
 def _bad_origin(spec: Spec) -> str:
@@ -92,7 +88,7 @@ def refusals(cells: Iterable[Spec]) -> dict[Spec, str]:
         if reason := impossible(cell):
             found[cell] = reason
         elif pair := channels(cell):
-            key: Any = pair, cell.lanes
+            key = pair, cell.lanes
             if key not in tried:
                 tried[key] = plugins.unusable(pair.command, *[pair.data] * cell.lanes)
             if tried[key]:

@@ -94,7 +94,7 @@ def listed(cpus: Iterable[int]) -> str:
     return ",".join(map(str, sorted(cpus)))
 
 
-def shared(pids: Mapping[str, Iterable[int]]) -> str:
+def effective(pids: Mapping[str, Iterable[int]]) -> str:
     """The CPUs that each role may use now: `client=0 proxy=1 cache=0,1`."""
     return " ".join(
         f"{role}={listed(set().union(*map(os.sched_getaffinity, pids[role])))}"

@@ -20,7 +20,7 @@ def fill_known(spec: Spec, trial: Trial) -> None:
     """Fill in what is known before the trial: the factors that mean something in the cell, and the machine."""
     trial.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
     for name, factor in FACTORS.items():
-        setattr(trial, name, getattr(spec, name) if applies(name, spec) else type(factor.default)())
+        setattr(trial, name, getattr(spec, name) if applies(name, spec) else factor.empty)
     if spec.requests:
         trial.seconds = 0.0
     if not spec.rate:
