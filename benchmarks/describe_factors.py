@@ -1,4 +1,4 @@
-"""Writes the table of factors into docs/experiments.md, and that of columns into docs/results.md."""
+"""Writes the table of factors into docs/experiments.md, and those of columns into docs/results.md."""
 
 import re
 from pathlib import Path
@@ -6,14 +6,16 @@ from pathlib import Path
 from harness import factors, results
 
 DOCS = Path(__file__).parent.parent / "docs"
-TABLES = {
-    "experiments.md": ("| factor |", factors.table()),
-    "results.md": ("| column | type | unit | meaning |\n|---|---|---|---|\n| `schema`", results.dictionary()),
-}
+HEAD = "| column | type | unit | meaning |\n|---|---|---|---|\n"
+TABLES = [
+    ("experiments.md", "| factor |", factors.table()),
+    ("results.md", HEAD + "| `schema`", results.dictionary()),
+    ("results.md", HEAD + "| `trial`", results.dictionary(results.Slice)),
+]
 
 
 def main() -> None:
-    for name, (beginning, table) in TABLES.items():
+    for name, beginning, table in TABLES:
         page = DOCS / name
         rows = rf"^{re.escape(beginning)}.*\n(?:\|.*\n)+"
         text, found = re.subn(rows, lambda _, table=table: f"{table}\n", page.read_text(), count=1, flags=re.MULTILINE)

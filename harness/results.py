@@ -19,6 +19,7 @@ from harness.factors import CHANNELS, FACTORS, Spec, applies
 SCHEMA = 3
 TRIALS = "trials.csv"
 LATENCY = "latency.csv"
+SLICES = "slices.csv"
 DATAPACKAGE = "datapackage.json"
 
 
@@ -69,6 +70,11 @@ class Trial(Spec, Identity):
     wait_effective: str = _column("the strategy that was used; empty: the transport offers none and blocks")
     placement_effective: str = _column("the CPUs that each role had")
     origin: str = _column("`curl`: which server the origin was: `harness origin`, or nginx with its version")
+    design: str = _column(
+        "how it was measured: `live`, in slices, while all cells of the block were alive; `apart`, with programs and a "
+        "time of its own; empty: a run from before there was a choice, all apart",
+    )
+    rounds: int = _column("live: slices that the figures are of, one a round; counts and times are their sums", 0)
 
     requests_ended: int = _column("requests that ended in the measured time, well or not", 0)
     ok: int = _column("replies `OK` with all their content", 0)
@@ -123,6 +129,9 @@ class Trial(Spec, Identity):
     steal_s: float = _column("CPU time that the hypervisor took away, on these CPUs", 0.0, "s")
     quiet_wait_s: float = _column("how long the trial waited for the machine to be quiet", 0.0, "s")
     swept: int = _column("IPC objects that had to be swept after the trial; 0 is the only good number", 0)
+    idle_cpu_s: float = _column(
+        "live: CPU time that proxy and cache used between slices, when they had nothing to do", 0.0, "s"
+    )
 
     host: str = _column("name of the machine")
     cpu: str = _column("model of the processor")
@@ -176,6 +185,33 @@ class Observation:
     unit: str = _column("unit of the value; `1`: a count, `share`: of all that the probe saw of the role")
 
 
+@dataclass(frozen=True)
+class Slice:
+    """One row of slices.csv: a few milliseconds of load on one cell of a live block. All columns are numbers.
+
+    The slices of a round follow each other, so a disturbance that lasts longer than a round falls out of ratios that
+    are taken within it.
+    """
+
+    trial: int = _column("number of the trial, as in trials.csv: the cell and the block", 0)
+    round: int = _column("number of the round in its block, from 1: each cell has one slice a round", 0)
+    place: int = _column("place of the slice in its round, from 1: the order is drawn anew each round", 0)
+    start_s: float = _column("when its counted window began, since the block's first round began", 0.0, "s")
+    seconds: float = _column("length of the window: it begins and ends where a request ends, in full flow", 0.0, "s")
+    requests: int = _column("requests that ended in the window", 0)
+    content_bytes: int = _column("bytes of their content", 0, "B")
+    latency_p50_us: float = _column("their median latency", 0.0, "us")
+    all_requests: int = _column("requests of the whole slice, with those before and after the window", 0)
+    client_cpu_s: float = _column("CPU time of the client in the whole slice", 0.0, "s")
+    proxy_cpu_s: float = _column("CPU time of the proxy in the whole slice", 0.0, "s")
+    cache_cpu_s: float = _column("CPU time of the cache in the whole slice", 0.0, "s")
+    others_cpu_s: float = _column(
+        "CPU time that others took in the slice's round, or the hypervisor, on the CPUs of the run: steps of 10 ms",
+        0.0,
+        "s",
+    )
+
+
 def _truth(text: str) -> bool:
     if text not in {"0", "1"}:
         raise ValueError(f"{text!r} is neither 0 nor 1")
@@ -185,8 +221,8 @@ def _truth(text: str) -> bool:
 _READ: dict[type, Any] = {int: int, float: float, str: str, bool: _truth}  # how a cell of a table is read
 
 
-Row = Trial | Bucket | Observation
-_Row = TypeVar("_Row", Trial, Bucket, Observation)
+Row = Trial | Slice | Bucket | Observation
+_Row = TypeVar("_Row", Trial, Slice, Bucket, Observation)
 
 
 def append(path: str, *rows: Row) -> None:
@@ -301,7 +337,7 @@ def datapackage(names: Iterable[str], experiment: str) -> dict[str, Any]:
     The licence is one that lets rows of several runs be put together: figures of a machine are facts.
     Source: https://specs.frictionlessdata.io/tabular-data-package.
     """
-    kinds: dict[str, type[Row]] = {TRIALS: Trial, LATENCY: Bucket}
+    kinds: dict[str, type[Row]] = {TRIALS: Trial, SLICES: Slice, LATENCY: Bucket}
     return {
         "profile": "tabular-data-package",
         "name": re.sub(r"[^a-z0-9._-]+", "-", experiment.lower()),
