@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from mmap import PAGESIZE
 
-from harness import registry, rendezvous
+from harness import rendezvous
 from harness.api import Probe
 from harness.factors import Spec
 from harness.load.tally import OUTCOMES
@@ -23,10 +23,10 @@ from harness.measure.file_sets import FileSet
 from harness.measure.placement import Placement, effective
 from harness.measure.probes.proc import Cpu, read_from_disks, resident
 from harness.measure.probing import ProbeFailed, Probing, Seen
-from harness.measure.program import CellRefused, Program, TrialError, children
+from harness.measure.program import CellRefused, Program, TrialError
+from harness.measure.servers import START, Servers
 from harness.results import Bucket, Trial
 
-_START = 30.0  # seconds for the programs to be ready
 _REQUEST = 30.0  # seconds for a request of the load
 _LONG = 86_400.0  # seconds for a load that is a number of requests
 _COLD = 0.8  # share of the pages that must have come from disks; some are held when they are to be dropped
@@ -126,7 +126,7 @@ def _measure(
         _await_end(spec, client, processes, live)
     read = _read_from_disks(processes) - before if cold else 0
     client.say("end")
-    report = client.expect("requests", seconds=_START)
+    report = client.expect("requests", seconds=START)
     client.wait()
     record.fill_measured(trial, report)
     wanted = trial.ok * sum(-(-size // PAGESIZE) * PAGESIZE for size in files.sizes) / len(files.sizes)
@@ -136,137 +136,49 @@ def _measure(
 
 
 class _Programs:
-    """The programs of a trial, by role: client, proxy, and cache or origin where the cell has one."""
+    """The programs of a trial: its servers, and what makes the requests."""
 
     def __init__(
         self, spec: Spec, pair: Channels | None, name: str, directory: str, files: FileSet, undo: ExitStack
     ) -> None:
         self._spec, self._pair, self._name, self._directory, self._files = spec, pair, name, directory, files
-        self._start = partial(Program, directory, undo, Placement(spec))
-        self._servers: dict[str, Program] = {}
-        self._rendezvous = ["--name", name, "--timeout", str(spec.timeout)]
-        self._serving = [*self._rendezvous, "--until-eof", "--json"]
-        self._cold = ["--cold"] if spec.page_cache == "cold" else []
+        self._undo = undo
 
     def start(self, trial: Trial, live: bool) -> Program:
         """Start them all. Returns the one that makes the requests, when it is warm. Fills in trial.origin."""
-        spec = self._spec
-        backend = self._start_backend(trial)
-        workers = ["-t", str(spec.proxy_threads), "--processes", str(spec.proxy_processes)]
+        spec, load = self._spec, self._load(live)
+        where = self._name, self._directory, self._files.directory
+        self._servers = Servers(spec, self._pair, *where, self._undo, lane_load=load)
+        self._servers.await_ready(spec.warmup)
+        trial.origin = self._servers.origin
         if spec.scope == "lane":
-            self._await_cache()
-            client = self._servers["proxy"] = self._start(
-                "proxy", "lane", *workers, "--sink", spec.sink, *backend, *self._rendezvous, *self._load(live)
-            )
+            self._client = self._servers.programs["proxy"]
         else:
-            client = self._start_client(self._start_proxy(workers, backend), trial, live)
-        client.expect("ready", seconds=_START + spec.warmup)
-        self._client = client
-        return client
+            self._client = self._start_client(self._servers.port, trial, load)
+            self._client.expect("ready", seconds=START + spec.warmup)
+        return self._client
 
-    def _start_backend(self, trial: Trial) -> list[str]:
-        """Start what the proxy gets content from. Returns the proxy's arguments for it."""
+    def _start_client(self, port: int, trial: Trial, load: list[str]) -> Program:
         spec = self._spec
-        if spec.source == "direct":
-            return ["--direct", self._files.directory, *self._cold]
-        if spec.source == "curl":
-            bandwidth = ["--bandwidth", str(spec.origin_bandwidth)] if spec.origin_bandwidth else []
-            origin = self._servers["origin"] = self._start(
-                "origin",
-                "origin",
-                "-c",
-                self._files.directory,
-                "-p",
-                "0",
-                "--latency",
-                str(round(spec.origin_latency * 1e6)),
-                *bandwidth,
-                "--server",
-                spec.origin_server,
-                "--name",
-                self._name,
-                "--until-eof",
-                "--json",
-            )
-            greeting = origin.expect("ready", seconds=_START)
-            trial.origin = greeting["server"]
-            return ["-s", greeting["url"], "--strategy", spec.strategy, "--reuse" if spec.reuse else "--no-reuse"]
-        assert self._pair is not None
-        self._servers["cache"] = self._start(
-            "cache",
-            "simplecached",
-            "-c",
-            self._files.directory,
-            "-t",
-            str(spec.cache_threads),
-            "--processes",
-            str(spec.cache_processes),
-            "--command",
-            spec.command,
-            *self._cold,
-            *self._serving,
-        )
-        return ["-n", str(spec.lanes), "--data", registry.describe(self._pair.data)]
-
-    def _start_proxy(self, workers: Sequence[str], backend: Sequence[str]) -> int:
-        """Returns the port that it listens on."""
-        self._servers["proxy"] = proxy = self._start(
-            "proxy", "webproxy", "-p", "0", *workers, "--congestion", self._spec.congestion, *backend, *self._serving
-        )
-        self._await_cache()
-        port: int = proxy.expect("ready", seconds=_START)["port"]
-        return port
-
-    def _start_client(self, port: int, trial: Trial, live: bool) -> Program:
-        spec = self._spec
-        load = self._load(live)
         if spec.rate:
             load += ["--rate", str(spec.rate), "--arrivals", spec.arrivals]
             load += ["--seed", str(trial.seed + trial.block)]  # requests come to all cells of a block alike
-        return self._start(
-            "client",
-            "gfclient",
-            "-p",
-            str(port),
-            "-t",
-            str(spec.clients),
-            "--processes",
-            str(spec.client_processes),
-            "--timeout",
-            str(_REQUEST),
-            f"--{spec.sink}",
-            *load,
-        )
+        clients = ["-t", str(spec.clients), "--processes", str(spec.client_processes), "--timeout", str(_REQUEST)]
+        command = ["gfclient", "-p", str(port), *clients, f"--{spec.sink}", *load]
+        return Program(self._directory, self._undo, Placement(spec), "client", *command)
 
     def _load(self, live: bool) -> list[str]:
         spec = self._spec
         amount = ["-r", str(spec.requests)] if spec.requests else ["--seconds", str(spec.seconds)]
-        return [
-            "-w",
-            f"{self._directory}/workload.txt",
-            "--warmup",
-            str(spec.warmup),
-            "--verify",
-            self._files.directory,
-            "--gate",
-            "--json",
-            *amount,
-            *(["--live"] if live else []),
-            *(["--apart"] if self._cold else []),
-        ]
-
-    def _await_cache(self) -> None:
-        if "cache" in self._servers:
-            self._servers["cache"].expect("ready", seconds=_START)
+        warmup = ["--warmup", str(spec.warmup), "--verify", self._files.directory]
+        gate = ["--gate", "--json", *(["--live"] if live else [])]
+        apart = ["--apart"] if spec.page_cache == "cold" else []
+        return ["-w", f"{self._directory}/workload.txt", *warmup, *gate, *amount, *apart]
 
     def pids(self) -> dict[str, list[int]]:
         """The processes of each role that has any."""
-        found = {"client": self._client.pids(), **{role: one.pids() for role, one in self._servers.items()}}
-        if "origin" in found:  # it may be an nginx, which has workers of its own
-            found["origin"] += [pid for child in found["origin"][1:] for pid in children(child)]
-        if self._spec.scope == "lane":  # the client's processes are the socket readers, where lanes need sockets
-            found["client"] = [pid for worker in found["proxy"][1:] for pid in children(worker)]
-        return {role: pids for role, pids in found.items() if pids}
+        servers = self._servers.pids()
+        return servers if self._spec.scope == "lane" else {"client": self._client.pids(), **servers}
 
 
 def _await_end(spec: Spec, client: Program, processes: Mapping[str, Sequence[int]], live: Live | None) -> None:

@@ -17,13 +17,17 @@ class Placement:
         self._cpus = cpus_of(spec.placement)
         self._policy = _POLICIES[spec.scheduling]
 
+    def cpus(self, role: str) -> set[int]:
+        """The CPUs that a role may use."""
+        return self._cpus.get(role) or os.sched_getaffinity(0)
+
     @contextmanager
     def inherited(self, role: str) -> Iterator[None]:
         """What is started in the body, and what that starts in turn, runs where and how this role does."""
         mine = os.sched_getaffinity(0)
         policy = self._policy if role in _SCHEDULED else os.SCHED_OTHER
         with _scheduled(policy):
-            os.sched_setaffinity(0, self._cpus.get(role, mine))
+            os.sched_setaffinity(0, self.cpus(role))
             try:
                 yield
             finally:
