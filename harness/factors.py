@@ -46,7 +46,8 @@ class Factor(NamedTuple):
 
     only: the levels of other factors that it needs to mean anything, `{"source": "cache"}`; empty: it always does.
     label: how a level appears in a line of levels: `named` (`chunk 64 KiB`), `bare` (`posix_shm`), `counted` (`8
-    clients`).
+    clients`). shared: whether cells of a live block that differ in it share their servers: it is of the load, or is set
+    on programs that run.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Factor(NamedTuple):
     unit: str
     only: Mapping[str, str]
     label: str
+    shared: bool
 
     @property
     def empty(self) -> Any:
@@ -200,11 +202,10 @@ def _factor(
     *,
     only: Mapping[str, str] = {},
     label: str = "named",
+    shared: bool = False,
 ) -> Any:
-    return field(
-        default=default,
-        metadata={"kind": kind, "about": about, "text": text, "unit": unit, "only": only, "label": label},
-    )
+    metadata = {"kind": kind, "about": about, "text": text, "unit": unit, "only": only, "label": label}
+    return field(default=default, metadata={**metadata, "shared": shared})
 
 
 @dataclass(unsafe_hash=True)
@@ -234,8 +235,22 @@ class Spec:
     )
     command: str = _factor("posix_mq", TRANSPORT, "transport", "command transport", only=_OF_CACHE, label="bare")
     data: str = _factor("posix_shm", TRANSPORT, "transport", "data transport", only=_OF_CACHE, label="bare")
-    files: str = _factor("1024", FILES, "condition", "the file set: what is asked for, in turn", label="counted")
-    copies: int = _factor(4, whole(1), "workload", "files of each size", label="counted")
+    files: str = _factor(
+        "1024",
+        FILES,
+        "condition",
+        "the file set: what is asked for, in turn",
+        label="counted",
+        shared=True,
+    )
+    copies: int = _factor(
+        4,
+        whole(1),
+        "workload",
+        "files of each size",
+        label="counted",
+        shared=True,
+    )
     clients: int = _factor(
         8,
         whole(1),
@@ -243,14 +258,23 @@ class Spec:
         "requests under way at a time; in an open loop: at most",
         only=_OF_TCP,
         label="counted",
+        shared=True,
     )
-    client_processes: int = _factor(2, whole(1), "workload", "processes that ask", only=_OF_TCP)
+    client_processes: int = _factor(
+        2,
+        whole(1),
+        "workload",
+        "processes that ask",
+        only=_OF_TCP,
+        shared=True,
+    )
     sink: str = _factor(
         "discard",
         choice("discard", "copy", "checksum"),
         "workload",
         "what becomes of content at the client: `discard` (the kernel drops it, MSG_TRUNC), `copy` to memory, or "
         "`checksum` (CRC-32 of each reply, compared)",
+        shared=True,
     )
     rate: float = _factor(
         0.0,
@@ -260,6 +284,7 @@ class Spec:
         "client waits for its reply",
         "1/s",
         only=_OF_TCP,
+        shared=True,
     )
     arrivals: str = _factor(
         "poisson",
@@ -267,6 +292,7 @@ class Spec:
         "workload",
         "open loop: distances between requests; in a row empty where the loop is closed",
         only=_OF_TCP,
+        shared=True,
     )
     proxy_threads: int = _factor(1, whole(1), "system", "worker threads of each proxy process")
     proxy_processes: int = _factor(4, whole(1), "system", "worker processes of the proxy")
@@ -287,7 +313,13 @@ class Spec:
     wait: str = _factor("", TEXT, "system", "wait strategy of the data transport; empty: its own", only=_OF_CACHE)
     cache_threads: int = _factor(1, whole(1), "system", "worker threads of each cache process", only=_OF_CACHE)
     cache_processes: int = _factor(4, whole(1), "system", "worker processes of the cache", only=_OF_CACHE)
-    placement: str = _factor("free", PLACEMENT, "system", "which CPUs each role may use")
+    placement: str = _factor(
+        "free",
+        PLACEMENT,
+        "system",
+        "which CPUs each role may use",
+        shared=True,
+    )
     scheduling: str = _factor(
         "other",
         choice("other", "batch", "fifo"),
@@ -325,12 +357,28 @@ class Spec:
     )
     timeout: float = _factor(5.0, SECONDS, "workload", "bound on every wait for a peer", "s")
     warmup: float = _factor(
-        0.2, SECONDS, "workload", "requests before those that count; their content is compared with the files", "s"
+        0.2,
+        SECONDS,
+        "workload",
+        "requests before those that count; their content is compared with the files",
+        "s",
+        shared=True,
     )
     seconds: float = _factor(
-        1.0, SECONDS, "condition", "how long the load runs; in a row 0 where `requests` sets its length", "s"
+        1.0,
+        SECONDS,
+        "condition",
+        "how long the load runs; in a row 0 where `requests` sets its length",
+        "s",
+        shared=True,
     )
-    requests: int = _factor(0, whole(0), "condition", "how many requests are made; 0: as many as `seconds` allow")
+    requests: int = _factor(
+        0,
+        whole(0),
+        "condition",
+        "how many requests are made; 0: as many as `seconds` allow",
+        shared=True,
+    )
     control: bool = _factor(
         False, TRUTH, "workload", "whether this is the second of a pair of equal cells, the A/A control", label="bare"
     )

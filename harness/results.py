@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
@@ -21,6 +22,7 @@ TRIALS = "trials.csv"
 LATENCY = "latency.csv"
 SLICES = "slices.csv"
 DATAPACKAGE = "datapackage.json"
+LIVE, APART = "live", "apart"  # the designs of a trial
 
 
 def _column(text: str, default: Any = "", unit: str = "") -> Any:
@@ -248,6 +250,18 @@ def append(path: str, *rows: Row) -> None:
         os.fsync(file.fileno())
     if new:
         make_name_durable(path)
+
+
+def append_all(path: str, *rows: Row) -> None:
+    """As append(), and where this process is killed, all of the rows are in the file or none: rename(2)."""
+    temporary = f"{path}.new"
+    if os.path.exists(path):
+        shutil.copyfile(path, temporary)
+    elif os.path.exists(temporary):
+        os.unlink(temporary)
+    append(temporary, *rows)
+    os.rename(temporary, path)
+    make_name_durable(path)
 
 
 def _written(value: Any) -> Any:

@@ -12,6 +12,8 @@
     include:                                # more cells: these levels, crossed with the factors that are not named
       - {command: [fifo, unix], data: posix_shm}
     repeats: 5                              # blocks; or  until: {within: 5%, at_least: 8, at_most: 30}
+    design: live                            # all cells alive at once, in slices; or  apart: each with a time of its own
+    slices: {lead_in: 3ms, window: 6ms, rounds: 20}   # live; what is left out follows from the cells
     baseline: {data: posix_shm}             # what ratios are taken to
     control: true                           # each baseline cell twice: does the machine tell equals apart?
     probes: [syscalls]
@@ -25,7 +27,7 @@ In place of factors, `cells` may list each cell with all its values: that is how
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -124,6 +126,15 @@ class Until(BaseModel):
     at_most: int = Field(default=30, ge=3)
 
 
+class SlicesForm(BaseModel):
+    """How long slices are in live blocks, and how many rounds a block has; what is left out follows from the cells."""
+
+    model_config = _STRICT
+    lead_in: _checked(lambda value, _: units.seconds(value)) = 0.0  # type: ignore[valid-type]
+    window: _checked(lambda value, _: units.seconds(value)) = 0.0  # type: ignore[valid-type]
+    rounds: int = Field(default=0, ge=1)
+
+
 class ClaimForm(BaseModel):
     """A claim as the file has it."""
 
@@ -149,6 +160,8 @@ class Document(BaseModel):
     cells: list[CellForm] = []
     repeats: int | None = Field(default=None, ge=1)
     until: Until | None = None
+    design: Literal["live", "apart"] | None = None
+    slices: SlicesForm | None = None
     baseline: ValuesForm | None = None
     control: bool = False
     probes: list[str] = []
@@ -235,12 +248,15 @@ def read(path: str) -> Source:
 def _kind_of(at: Path) -> str:
     if at == ("settings",):
         return "setting"
-    return "key" if not at or at[-1] == "until" or at[-2:-1] == ("claims",) else "factor"
+    return "key" if not at or at[-1] in {"until", "slices"} or at[-2:-1] == ("claims",) else "factor"
+
+
+_FORMS = {"claims": ClaimForm, "until": Until, "slices": SlicesForm, "cells": CellForm, "where": LevelsForm}
 
 
 def _known(at: Path) -> Iterable[str]:
     model: Any = Document
     for part in at:
         if isinstance(part, str):
-            model = {"claims": ClaimForm, "until": Until, "cells": CellForm, "where": LevelsForm}.get(part, ValuesForm)
+            model = _FORMS.get(part, ValuesForm)
     return list(model.model_fields)

@@ -22,6 +22,8 @@ from harness.experiment.language import Document, Mistakes, Path, Source, conver
 from harness.factors import CHANNELS, FACTORS, OFFERED, Spec, applies
 from harness.measure.channels import channels
 from harness.measure.feasible import contradiction
+from harness.measure.slicing import FITTING, Slicing
+from harness.results import APART, LIVE
 from harness.suggest import unknown
 
 __all__ = ["Mistakes", "Plan", "Slot", "load_plan"]
@@ -29,6 +31,8 @@ __all__ = ["Mistakes", "Plan", "Slot", "load_plan"]
 _START = 0.3  # seconds that a trial takes beside its load: programs start, stop and are swept
 _RATE = 5000.0  # requests/s, to guess how long a number of them takes
 _LEAST_SECONDS = 0.1  # of a scaled trial
+_LIVE_START = 0.25  # seconds for the programs of a cell to start and to be looked at, in a live block
+_PER_WINDOW = 2.0  # seconds of a slice for each second of its window
 
 
 class Slot(NamedTuple):
@@ -45,7 +49,8 @@ class Plan:
     """baseline: factor to value. repeats: blocks, at most. least: blocks before `within` may end the run.
 
     within: the width of interval, a share of 1 to each side, that ends the run; 0: all blocks are run.
-    claims: as the analysis reads them from the results.
+    claims: as the analysis reads them from the results. live: whether a trial prints figures each second. design: how
+    trials are measured, LIVE or APART. slicing: of live blocks.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Plan:
     claims: tuple[Claim, ...] = ()
     probes: tuple[str, ...] = ()
     live: bool = False
+    design: str = LIVE
+    slicing: Slicing = FITTING
 
     def blocks(self) -> Iterator[list[Slot]]:
         """The timed trials, block by block."""
@@ -68,16 +75,18 @@ class Plan:
             first = (block - 1) * len(order) + 1
             yield [Slot(number, block, cell) for number, cell in enumerate(order, first)]
 
-    def probing(self) -> list[Slot]:
-        """The trials for costly probes: one for each cell and probe."""
+    def probing(self, first: int = 1) -> list[Slot]:
+        """The trials for costly probes: one for each cell and probe. first: the number of the first one."""
         known = registry.installed().probes
-        first = self.repeats * len(self.cells) + 1
         costly = [name for name in self.probes if known[name].costly]
         pairs = itertools.product(costly, range(1, len(self.cells) + 1))
         return [Slot(number, 0, cell, probe) for number, (probe, cell) in enumerate(pairs, first)]
 
     def seconds(self) -> float:
         """About how long all blocks take."""
+        if self.design == LIVE:
+            block = sum(_LIVE_START + cell.warmup + _PER_WINDOW * cell.seconds for cell in self.cells)
+            return block * self.repeats + (_START + self.cells[0].warmup + 1) * len(self.probing())
         loads = (cell.requests / _RATE if cell.requests else cell.seconds for cell in self.cells)
         block = sum(loads) + sum(cell.warmup + _START for cell in self.cells)
         return block * self.repeats + block / len(self.cells) * len(self.probing())
@@ -112,7 +121,10 @@ class Plan:
             "probes": list(self.probes),
             "seed": self.seed,
             "live": self.live,
+            "design": self.design,
         }
+        if slices := {name: value for name, value in self.slicing._asdict().items() if value}:
+            document["slices"] = slices
         if self.within:
             document["until"] = {"within": f"{self.within * 100:g}%", "at_least": self.least, "at_most": self.repeats}
         else:
@@ -199,6 +211,12 @@ class _Planner:
         expected = [self._claim(index, cells) for index in range(len(document.claims))]
         if document.until and document.repeats:
             self._mistake(("until",), "`repeats` is there, too; keep one")
+        reason = _needs_apart(cells, document.live)
+        design = document.design or (APART if reason else LIVE)
+        if reason and design == LIVE:
+            self._mistake(("design",), f"{reason}: write `apart`, or leave it out")
+        if document.slices and design == APART:
+            self._mistake(("slices",), f"there are none, {reason or 'the design is apart'}; leave it out")
         if self._mistakes:
             raise self._source.mistakes(self._mistakes)
         until = document.until
@@ -214,6 +232,8 @@ class _Planner:
             tuple(filter(None, expected)),
             tuple(document.probes),
             document.live,
+            design,
+            Slicing(**(document.slices.model_dump() if document.slices else {})),
         )
 
     def _mistake(self, path: Path, text: str) -> None:
@@ -323,6 +343,17 @@ def _cross(dimensions: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
 def _plain(cell: Spec) -> Spec:
     """The cell with the defaults of the factors that mean nothing in it, so that equal cells are equal."""
     return replace(cell, **{name: factor.default for name, factor in FACTORS.items() if not applies(name, cell)})
+
+
+def _needs_apart(cells: Sequence[Spec], live: bool) -> str:
+    """Why cells need a time of their own; empty where they can be measured live."""
+    if live:
+        return "`live: true` shows each second of a load"
+    if any(cell.page_cache == "cold" for cell in cells):
+        return "`page_cache: cold` drops pages that other cells would share"
+    if any(cell.origin_latency or cell.origin_bandwidth for cell in cells):
+        return "an origin that is slow on purpose leaves no short slices"
+    return ""
 
 
 def _first_baseline(cells: list[Spec]) -> dict[str, Any]:

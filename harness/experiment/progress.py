@@ -1,4 +1,4 @@
-"""What `harness run` shows while it runs: which trial, how much is done, and how long the rest will take."""
+"""What `harness run` shows while it runs: which trial or block, how much is done, how long the rest will take."""
 
 import sys
 import time
@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 
 class Progress:
-    """One line for every tenth trial; it draws only between trials, so that it costs them nothing."""
+    """One line for every tenth trial, or each block; it draws only between these, so that it costs them nothing."""
 
-    def __init__(self, total: int) -> None:
-        self._total = total
+    def __init__(self, total: int, each: int = 10) -> None:
+        """each: of how many trials or blocks one has a line."""
+        self._total, self._each = total, each
         self._begun = time.monotonic()
         self._first = 0
 
@@ -21,8 +22,11 @@ class Progress:
         left = (time.monotonic() - self._begun) / done * (self._total - number + 1) if done else 0
         self._show(number, what, f"{left:.0f} s left" if left else "")
 
+    def within(self, number: int, count: int) -> None:
+        """Round `number` of `count` of a block begins."""
+
     def _show(self, number: int, what: str, left: str) -> None:
-        if number == 1 or number % 10 == 0 or number == self._total:
+        if number == 1 or number % self._each == 0 or number == self._total:
             print(f"{number}/{self._total} {what}" + (f", {left}" if left else ""), flush=True)
 
 
@@ -43,7 +47,15 @@ class _Bar(Progress):
         )
         self._task = self.bar.add_task("", total=total, left="")
 
+    def within(self, number: int, count: int) -> None:
+        """Move the bar on by the share of the block that is done."""
+        done = self._block + (number - 1) / count
+        self.bar.update(
+            self._task, completed=done, description=f"{self._what}, round {number} of {count}", refresh=True
+        )
+
     def _show(self, number: int, what: str, left: str) -> None:
+        self._block, self._what = number - 1, what
         self.bar.update(self._task, completed=number - 1, description=what, left=left, refresh=True)
 
     def end(self) -> None:
@@ -51,10 +63,10 @@ class _Bar(Progress):
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Progress]:
-    """Progress of `total` trials: a bar on a terminal, else lines."""
+def progress(total: int, each: int = 10) -> Iterator[Progress]:
+    """Progress of `total` trials or blocks: a bar on a terminal, else lines, one for `each` of them."""
     if not sys.stdout.isatty():
-        yield Progress(total)
+        yield Progress(total, each)
         return
     bar = _Bar(total)
     with bar.bar:

@@ -12,6 +12,7 @@ from harness import console, machine, registry, rendezvous, report, results
 from harness.analysis import run_files, show
 from harness.analysis.study import narrow_enough
 from harness.api import Probe
+from harness.experiment.live_blocks import LiveBlocks
 from harness.experiment.machine_lock import alone
 from harness.experiment.plan import Plan, Slot, cell_label, find_cell, load_plan
 from harness.experiment.progress import Progress, progress
@@ -134,26 +135,53 @@ class _Run:
         plan = self._plan
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask_to_stop)
-        probing = [slot for slot in plan.probing() if slot.probe in self._probes]
-        total = plan.repeats * len(plan.cells) + len(probing)
         try:
-            with progress(total) as shown:
-                for block in plan.blocks():
-                    for slot in block:
-                        self._trial(slot, shown)
-                    if self._stop or self._precise(block[0].block):
-                        break
-                for slot in probing:
-                    self._trial(slot, shown)
+            if plan.design == results.LIVE:
+                self._live()
+                last = max((row.trial for row in self._rows if not row.probe), default=0)
+                if probing := self._probing(last + 1):
+                    with progress(len(probing)) as shown:
+                        self._apart(probing, shown)
+            else:
+                probing = self._probing(plan.repeats * len(plan.cells) + 1)
+                with progress(plan.repeats * len(plan.cells) + len(probing)) as shown:
+                    for block in plan.blocks():
+                        self._apart(block, shown)
+                        if self._stop or self._precise(block[0].block):
+                            break
+                    self._apart(probing, shown)
         except KeyboardInterrupt:
             self._stop = True
         return self._stop
+
+    def _probing(self, first: int) -> list[Slot]:
+        return [slot for slot in self._plan.probing(first) if slot.probe in self._probes]
+
+    def _live(self) -> None:
+        plan = self._plan
+        blocks = LiveBlocks(plan, self._directory, self._rows, self._refused)
+        with progress(plan.repeats, each=1) as shown:
+            while not self._stop and blocks.run_one(self._quiet, self._cheap_probes, shown):
+                if self._precise(blocks.done):
+                    break
+
+    def _apart(self, slots: Sequence[Slot], shown: Progress) -> None:
+        for slot in slots:
+            self._trial(slot, shown)
+
+    def _quiet(self) -> float:
+        return machine.quiet(_QUIET, self._patience)
+
+    def _cheap_probes(self) -> list[Probe]:
+        return [kind() for kind in self._probes.values() if not kind.costly]
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         if self._stop:
             signal.default_int_handler(number, frame)
         self._stop = True
-        console.say("ending after this trial; once more ends it at once")
+        console.say(
+            f"ending after this {'block' if self._plan.design == results.LIVE else 'trial'}; once more ends it at once"
+        )
 
     def _usable_probes(self) -> dict[str, type[Probe]]:
         """The probes that the plan asks for. The reason of each that cannot work here is printed and noted."""
@@ -189,7 +217,7 @@ class _Run:
             if cell in self._refused:
                 apart.refuse(cell, row, self._refused[cell])
             else:
-                row.quiet_wait_s = machine.quiet(_QUIET, self._patience)
+                row.quiet_wait_s = self._quiet()
                 self._measure(cell, row, slot)
             results.append(self._directory.trials, row)
             self._rows.append(row)

@@ -1,6 +1,7 @@
 """The directory of a run: what is in it, and how a run that was killed goes on.
 
-trials.csv        one row a trial; the row comes last of all that a trial leaves, so what has one is complete
+trials.csv        one row a trial; it comes last of all that a trial or block leaves, so what has one is complete
+slices.csv        the slices of the trials of live blocks
 latency.csv       the latency histogram of each trial
 probes.csv ...    what probes saw
 environment.json  the machine, the versions, and the command, as the run began
@@ -27,6 +28,20 @@ _ALIKE = {
     "harness": ("software", "harness"),
     "commit": ("software", "commit"),
 }
+# What of a plan decides what is measured, and how it is judged.
+_DECIDED = "question cells repeats seed least within baseline claims probes design slicing".split()
+    "question",
+    "cells",
+    "repeats",
+    "seed",
+    "least",
+    "within",
+    "baseline",
+    "claims",
+    "probes",
+    "design",
+    "slicing",
+)
 
 
 class RunDirectory:
@@ -86,13 +101,18 @@ class RunDirectory:
 
     def check_plan(self, plan: Plan, file: str, given: Plan) -> None:
         """Raises ValueError where the experiment file makes another plan than the one that was begun."""
-        for name in ("question", "cells", "repeats", "seed", "least", "within", "baseline", "claims", "probes"):
+        for name in _DECIDED:
             if getattr(plan, name) != getattr(given, name):
                 raise ValueError(f"cannot resume {self.path}: {file} has other {name} than when the run began")
 
     def keep(self, table: str, rows: Sequence[results.Row]) -> None:
-        """Add a trial's rows to a table; durable on return."""
-        results.append(f"{self.path}/{table}", *rows)
+        """Add rows to a table; durable on return."""
+        if rows:
+            results.append(f"{self.path}/{table}", *rows)
+
+    def keep_block(self, rows: Sequence[results.Trial]) -> None:
+        """Add the rows of a block, all or none: what is in trials.csv is complete; durable on return."""
+        results.append_all(self.trials, *rows)
 
     def note(self, key: str, value: Any) -> None:
         """Add a fact to environment.json."""

@@ -5,7 +5,6 @@ reply.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,12 +19,13 @@ from harness.measure import file_sets, record
 from harness.measure.channels import Channels, channels
 from harness.measure.feasible import impossible
 from harness.measure.file_sets import FileSet
+from harness.measure.leftovers import keep_logs, sweep
 from harness.measure.placement import Placement, effective
 from harness.measure.probes.proc import Cpu, read_from_disks, resident
 from harness.measure.probing import ProbeFailed, Probing, Seen
 from harness.measure.program import CellRefused, Program, TrialError
 from harness.measure.servers import START, Servers
-from harness.results import Bucket, Trial
+from harness.results import APART, Bucket, Trial
 
 _REQUEST = 30.0  # seconds for a request of the load
 _LONG = 86_400.0  # seconds for a load that is a number of requests
@@ -53,6 +53,7 @@ def run(
     name = f"trial-{os.getpid()}-{trial.trial}"
     try:
         record.fill_known(spec, trial)
+        trial.design = APART
         pair = channels(spec)
         record.fill_channels(trial, pair)
         if reason := impossible(spec):
@@ -60,7 +61,7 @@ def run(
         with ExitStack() as undo:
             home = rendezvous.Home(name, "trial")
             undo.callback(home.close)
-            undo.push(partial(_keep_logs, home.directory, logs, f"trial-{trial.trial}-attempt-{trial.attempt}"))
+            undo.push(partial(keep_logs, [home.directory], logs, f"trial-{trial.trial}-attempt-{trial.attempt}"))
             _measure(spec, pair, trial, name, home.directory, Probing(trial, probes, seen), seen, live, undo)
             if trial.ok != trial.requests_ended:
                 bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
@@ -70,7 +71,7 @@ def run(
         trial.status = "refused" if isinstance(error, CellRefused) else "failed"
         trial.reason = " ".join(str(error).split())
     finally:
-        trial.swept = _sweep(name)
+        trial.swept = sweep(name)
     return trial
 
 
@@ -80,25 +81,6 @@ def refuse(spec: Spec, trial: Trial, reason: str) -> Trial:
     record.fill_channels(trial, channels(spec))
     trial.status, trial.reason = "refused", reason
     return trial
-
-
-def _keep_logs(directory: str, logs: str, name: str, _: object, error: BaseException | None, __: object) -> None:
-    """Keep what the programs wrote to standard error, where the trial failed. All of them have ended by now."""
-    if logs and isinstance(error, Exception):
-        os.makedirs(logs, exist_ok=True)
-        for log in os.listdir(directory):
-            if log.endswith(".log"):
-                shutil.copyfile(f"{directory}/{log}", f"{logs}/{name}-{log}")
-
-
-def _sweep(name: str) -> int:
-    """Sweep the rendezvous, also where killed processes have yet to end. Returns how many objects were swept."""
-    found = len(rendezvous.sweep(name))
-    deadline = time.monotonic() + 1
-    while os.path.exists(rendezvous.rendezvous_directory(name)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-        found += len(rendezvous.sweep(name))
-    return found
 
 
 def _measure(
@@ -215,8 +197,7 @@ def _make_files(spec: Spec, directory: str, zeros: bool) -> FileSet:
     files = file_sets.file_set(spec.files, spec.copies, f"{directory}/files")
     if files.directory == f"{directory}/files":
         file_sets.make(files, zeros, durable=spec.page_cache == "cold")
-    with open(f"{directory}/workload.txt", "w", encoding="utf-8", errors="surrogateescape") as lines:
-        lines.writelines(f"{path}\n" for path in files.paths)
+    file_sets.write_workload(files, f"{directory}/workload.txt")
     return files
 
 

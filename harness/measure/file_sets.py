@@ -74,3 +74,48 @@ def make(files: FileSet, zeros: bool, durable: bool) -> None:
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
+
+
+class SharedFiles:
+    """The files of all cells of a block: each set made once, below one of a few roots that servers can share.
+
+    A root has the random files, another one the zeros of transports that invent zeros, and each directory that an
+    experiment names is one. A set below the first two has a directory of its own there.
+    """
+
+    def __init__(self, directory: str) -> None:
+        """directory: of the block, for what is made."""
+        self._directory = directory
+        self._known: dict[tuple[str, str, int], tuple[int, FileSet]] = {}
+        self._lists: dict[str, list[str]] = {}
+
+    def root(self, files: str, zeros: bool) -> str:
+        """The directory that a server of these `files` (see factors.Spec) serves."""
+        if files.startswith(DIRECTORY):
+            return files.removeprefix(DIRECTORY)
+        return f"{self._directory}/{'zeros' if zeros else 'files'}"
+
+    def add(self, files: str, copies: int, zeros: bool) -> tuple[int, FileSet]:
+        """The number of a set among the workloads of its root, and the set; made where it is new. Raises OSError."""
+        root = self.root(files, zeros)
+        if (root, files, copies) not in self._known:
+            lists = self._lists.setdefault(root, [])
+            own = f"/{len(lists)}" if root.startswith(self._directory) else ""
+            found = file_set(files, copies, root + own)
+            if own:
+                make(found, zeros, durable=False)
+            found = found._replace(directory=root, paths=[own + path for path in found.paths])
+            lists.append(f"{self._directory}/{os.path.basename(root)}-{len(self._known)}.txt")
+            write_workload(found, lists[-1])
+            self._known[root, files, copies] = len(lists) - 1, found
+        return self._known[root, files, copies]
+
+    def workloads(self, root: str) -> list[str]:
+        """The files that list the paths of each set below this root."""
+        return self._lists[root]
+
+
+def write_workload(files: FileSet, path: str) -> None:
+    """Write the list of the requests' paths, a line each."""
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as lines:
+        lines.writelines(f"{one}\n" for one in files.paths)

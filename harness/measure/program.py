@@ -88,6 +88,20 @@ class Program:
             lines = log.read().splitlines()
         return f"its last words: {' / '.join(lines[-2:])}" if lines else "it said nothing"
 
+    def failure(self, seconds: float = 0.0) -> str:
+        """How it has ended by itself, or does so within `seconds`, in one line; empty where it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        code = self._process.returncode
+        if code is None:
+            return ""
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"{self._name} {how}; {self._last_words()}"
+
+    def ask_to_end(self) -> None:
+        """Ask it to end, without waiting for it: several that are asked end side by side."""
+        self._process.send_signal(signal.SIGTERM)
+
     def wait(self) -> None:
         """Wait until it has ended by itself. Raises TrialError where it does not."""
         try:
@@ -97,7 +111,7 @@ class Program:
 
     def _end(self) -> None:
         """End it, with its workers. Raises TrialError where it does not end by itself, or badly."""
-        self._process.send_signal(signal.SIGTERM)
+        self.ask_to_end()
         try:
             self._process.wait(_END)
         except subprocess.TimeoutExpired:

@@ -56,9 +56,8 @@ class Cpu(Counting):
     name = "cpu"
 
     def _read(self, pid: int) -> Counts:
-        with open(f"/proc/{pid}/stat") as stat:
-            user, kernel = map(int, stat.read().rpartition(")")[2].split()[11:13])
-        return {("total", pid): cpu_clock(pid), ("user", pid): user, ("kernel", pid): kernel}
+        total, user, kernel = cpu_used(pid)
+        return {("total", pid): total, ("user", pid): user, ("kernel", pid): kernel}
 
     def _readings(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
         total = used["total"] / 1e9
@@ -76,6 +75,13 @@ def read_from_disks(pid: int) -> int:
     """Bytes that the kernel has read from disks for a process, /proc/<pid>/io."""
     with open(f"/proc/{pid}/io") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+
+
+def cpu_used(pid: int) -> tuple[int, int, int]:
+    """CPU time of a process: in all, in ns; and in ticks, in user mode and in the kernel, /proc/<pid>/stat."""
+    with open(f"/proc/{pid}/stat") as stat:
+        user, kernel = map(int, stat.read().rpartition(")")[2].split()[11:13])
+    return cpu_clock(pid), user, kernel
 
 
 def cpu_clock(pid: int) -> int:

@@ -1,0 +1,134 @@
+"""The live blocks of a plan: which cells are in the next one, and what becomes of those that failed."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from harness import console, results
+from harness.api import Probe
+from harness.experiment.plan import Plan, matches
+from harness.experiment.progress import Progress
+from harness.experiment.run_directory import RunDirectory
+from harness.factors import Spec
+from harness.measure import apart, live
+from harness.results import LIVE, Trial
+
+_TRIES = 2  # blocks that a cell may fail before it is left out
+
+
+class LiveBlocks:
+    """Runs the blocks of a plan that have no rows yet. rows: those so far; new ones are added.
+
+    A block holds the cells that have been in the fewest blocks, and the baselines. Where the machine does not hold all
+    of them at once, those that were crowded out are in the next block, with the baselines again.
+    """
+
+    def __init__(self, plan: Plan, directory: RunDirectory, rows: list[Trial], refused: Mapping[Spec, str]) -> None:
+        self._plan, self._directory, self._rows, self._refused = plan, directory, rows, refused
+        last = {row.trial: row for row in rows}
+        self._done = Counter(row.cell for row in last.values() if row.status in {"ok", "refused"})
+        # Numbers of trials that are to be tried again, with how often they have failed.
+        self._again = {row.cell: (row.trial, row.attempt) for row in last.values() if row.status == "failed"}
+        self._next_trial = max(last, default=0) + 1
+        self._block = max((row.block for row in rows), default=0)
+        self._pace: dict[Spec, float] = {}
+        self._guilty: Counter[int] = Counter()  # cell -> blocks that it failed
+        self._crowded: list[int] = []
+        self._baselines = {number for number, cell in enumerate(plan.cells, 1) if matches(cell, plan.baseline)}
+
+    @property
+    def done(self) -> int:
+        """Blocks that all cells have been in."""
+        return min(self._done[cell] for cell in self._cells())
+
+    def run_one(self, quiet: Callable[[], float], probes: Callable[[], Sequence[Probe]], shown: Progress) -> bool:
+        """Run the next block, and keep what came of it. Returns whether there was one left to run.
+
+        quiet: waits for the machine to be quiet, and returns for how long. probes: makes those asked for afresh.
+        """
+        if self.done >= self._plan.repeats:
+            return False
+        chosen = self._choose()
+        self._block += 1
+        rows = {cell: self._row(cell) for cell in chosen}
+        members = [cell for cell in chosen if self._spec(cell) not in self._refused]
+        for cell in chosen:
+            if cell not in members:
+                apart.refuse(self._spec(cell), rows[cell], self._refused[self._spec(cell)])
+                rows[cell].design = LIVE
+        shown.begin(self.done + 1, f"{len(members)} cells")
+        outcome = live.Outcome()
+        if members:
+            waited = quiet()
+            for cell in members:
+                rows[cell].quiet_wait_s = waited
+            outcome = live.run(
+                [(self._spec(cell), rows[cell]) for cell in members],
+                self._plan.slicing,
+                self._pace,
+                probes,
+                self._directory.logs,
+                shown.within,
+            )
+        crowded = [members[place] for place in outcome.crowded]
+        if len(crowded) == 1 and self._baselines >= {*members} - {*crowded}:  # it does not even fit beside these
+            rows[crowded[0]].status, rows[crowded[0]].reason = "refused", *outcome.crowded.values()
+            crowded = []
+        self._keep([row for cell, row in rows.items() if cell not in crowded], outcome)
+        self._judge(rows, {members[place] for place in outcome.guilty}, crowded)
+        return True
+
+    def _cells(self) -> list[int]:
+        """The numbers of the cells that are still measured."""
+        kept = [number for number, _ in enumerate(self._plan.cells, 1) if self._guilty[number] < _TRIES]
+        return kept or [1]
+
+    def _spec(self, cell: int) -> Spec:
+        return self._plan.cells[cell - 1]
+
+    def _choose(self) -> list[int]:
+        cells = self._cells()
+        chosen = self._crowded or [cell for cell in cells if self._done[cell] == self.done]
+        return sorted({*chosen, *self._baselines.intersection(cells)})
+
+    def _row(self, cell: int) -> Trial:
+        number, attempts = self._again.get(cell, (0, 0))
+        if not number:
+            number, self._next_trial = self._next_trial, self._next_trial + 1
+        return Trial(
+            experiment=self._plan.name,
+            trial=number,
+            block=self._block,
+            cell=cell,
+            seed=self._plan.seed,
+            attempt=attempts + 1,
+        )
+
+    def _keep(self, rows: list[Trial], outcome: live.Outcome) -> None:
+        """Keep all that a block leaves; its rows come last, together."""
+        self._directory.keep(results.SLICES, outcome.slices)
+        for table, observations in outcome.seen.items():
+            self._directory.keep(f"{table}.csv", observations)
+        self._directory.keep_block(rows)
+        self._rows += rows
+        for reason, count in Counter(row.reason for row in rows if row.reason).items():
+            console.say(f"{count} of {len(rows)} cells: {reason}")
+        for row in rows:
+            if row.swept:
+                console.say(f"cell {row.cell}: {row.swept} objects had to be swept")
+
+    def _judge(self, rows: Mapping[int, Trial], guilty: set[int], crowded: list[int]) -> None:
+        """Note what is to be tried again, and what is not."""
+        for cell, row in rows.items():
+            if row.status in {"ok", "refused"}:
+                self._done[cell] += 1
+                self._again.pop(cell, None)
+            else:
+                self._again[cell] = row.trial, row.attempt if row.status else row.attempt - 1
+        failed = {cell for cell, row in rows.items() if row.status == "failed"}
+        self._guilty.update(guilty & failed or failed)
+        for cell in guilty:
+            if self._guilty[cell] == _TRIES:
+                console.say(f"cell {cell} failed in {_TRIES} blocks: going on without it")
+        # Where nothing but the baselines fitted, fewer are tried beside them.
+        fitted = rows.keys() - {*crowded} - self._baselines
+        self._crowded = crowded if fitted else crowded[: max(1, len(crowded) // 2)]

@@ -1,0 +1,332 @@
+"""A live block: fresh programs for all of its cells, alive at once, and rounds in which each cell gets a slice of load.
+
+A slice is a window in a load that already runs and still runs when the window closes (harness/load/). Between its
+slices a cell's programs wait. Noise that lasts longer than a round hits all cells of the round alike, so it falls out
+of their ratios. Cells that differ only in the load share their servers, and all cells share their clients.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import median_high
+
+from harness import machine, rendezvous
+from harness.api import Probe
+from harness.factors import FACTORS, Spec
+from harness.measure import record
+from harness.measure.channels import channels
+from harness.measure.feasible import impossible
+from harness.measure.file_sets import SharedFiles
+from harness.measure.leftovers import keep_logs, sweep
+from harness.measure.live_cell import REQUEST, LiveCell, LiveServers, Load
+from harness.measure.placement import Placement, effective
+from harness.measure.probes.proc import Memory, cpu_clock
+from harness.measure.probing import ProbeFailed, Probing, Seen
+from harness.measure.program import CellRefused, Program, TrialError
+from harness.measure.servers import START, Servers
+from harness.measure.slicing import Slicing, lengths, rounds
+from harness.results import LIVE, Observation, Slice, Trial
+
+_PACING = 0.02  # seconds of load that show a cell's pace
+_COMPARED = 0.01  # seconds of load after the rounds whose content is compared
+_DYING = 1.0  # seconds for the program to end that a failed slice is due to
+
+Member = tuple[Spec, Trial]
+
+
+@dataclass
+class Outcome:
+    """What came of a block. The trials' rows are filled in: `ok`, or `failed` or `refused` with a reason.
+
+    slices: of the trials that are good. seen: what else has no column, by table. crowded: place among the members ->
+    why this machine does not hold it beside the others; its row has no status yet. guilty: places of those that failed,
+    or for whose programs the whole block did. start_s: seconds until all were ready and warm. round_s: of a round.
+    """
+
+    slices: list[Slice] = field(default_factory=list)
+    seen: Seen = field(default_factory=dict)
+    crowded: dict[int, str] = field(default_factory=dict)
+    guilty: set[int] = field(default_factory=set)
+    start_s: float = 0.0
+    round_s: float = 0.0
+
+
+def run(
+    members: Sequence[Member],
+    slicing: Slicing,
+    pace: dict[Spec, float],
+    probes: Callable[[], Sequence[Probe]] = tuple,
+    logs: str = "",
+    progress: Callable[[int, int], None] = lambda number, count: None,
+) -> Outcome:
+    """Run one block and fill in its trials, whose identity the caller has set: block, attempt and seed are the same.
+
+    pace: requests/s of the cells that earlier blocks have seen; those of this block are added, so that all slices of a
+    cell are alike. probes: makes those asked for afresh, none costly. logs: the directory that gets the standard errors
+    of the programs where the block failed. progress: called before each round, with its number and how many there are.
+    """
+    outcome = Outcome()
+    block = _Block(members, slicing, pace, outcome)
+    try:
+        with ExitStack() as undo:
+            undo.push(partial(keep_logs, block.directories, logs, block.name))
+            block.start(undo)
+            if block.cells:
+                try:
+                    block.measure(probes, progress)
+                except (TrialError, ProbeFailed, OSError, ValueError) as error:
+                    raise TrialError(block.cause(error)) from error
+                block.ask_to_end()
+        for cell in block.cells.values():
+            cell.trial.status = "ok"
+    except (TrialError, OSError, ValueError) as error:
+        outcome.slices.clear()
+        outcome.seen.clear()
+        for cell in block.cells.values():
+            cell.trial.status, cell.trial.reason = "failed", " ".join(str(error).split())
+    finally:
+        block.sweep()
+    return outcome
+
+
+class _Block:
+    """cells: those that live, by their place among the members. directories: of the programs' logs."""
+
+    def __init__(self, members: Sequence[Member], slicing: Slicing, pace: dict[Spec, float], outcome: Outcome) -> None:
+        self._members, self._slicing, self._pace, self._outcome = members, slicing, pace, outcome
+        first = members[0][1]
+        self.name = f"block-{os.getpid()}-{first.block}-{first.attempt}"
+        self._seed = first.seed + first.block
+        self.cells: dict[int, LiveCell] = {}
+        self.directories: list[str] = []
+        self._rendezvous: dict[str, list[int]] = {}  # name -> places of the members that meet there
+        self._loads: dict[tuple[object, ...], Load] = {}
+        self._under_way: LiveCell | None = None
+
+    # --- the start ---
+
+    def start(self, undo: ExitStack) -> None:
+        """Start all programs side by side, warm each cell and compare its content. Cells that cannot live are left."""
+        begun = time.monotonic()
+        self._files = SharedFiles(self._home(undo, self.name, []))
+        sharing: dict[tuple[Spec, str], list[int]] = {}
+        for position, (spec, trial) in enumerate(self._members):
+            trial.design = LIVE
+            with self._or_leave([position]):
+                record.fill_known(spec, trial)
+                record.fill_channels(trial, channels(spec))
+                if reason := impossible(spec):
+                    raise CellRefused(reason)
+                trial.file_size_bytes = self._files.add(*_content(spec))[1].mean_size
+                sharing.setdefault((_servers_of(spec), self._root(spec)), []).append(position)
+        starting = []
+        for number, group in enumerate(sharing.values()):
+            own = undo.enter_context(ExitStack())
+            with self._or_leave(group, own, crowded=len(sharing) > 1):
+                starting.append((group, own, self._start_servers(f"{self.name}-{number}", group, own, undo)))
+        for group, own, servers in starting:
+            with self._or_leave(group, own, crowded=len(sharing) > 1):
+                servers.await_ready()
+                live = LiveServers(servers, self._members[group[0]][0].placement)
+                for cell in [self._add(position, live, undo) for position in group]:
+                    self._warm(cell)
+        self._outcome.start_s = time.monotonic() - begun
+
+    def _home(self, undo: ExitStack, name: str, group: list[int]) -> str:
+        """The directory of a new rendezvous."""
+        self._rendezvous[name] = group
+        home = rendezvous.Home(name, "trial")
+        undo.callback(home.close)
+        self.directories.append(home.directory)
+        return home.directory
+
+    def _root(self, spec: Spec) -> str:
+        files, _, zeros = _content(spec)
+        return self._files.root(files, zeros)
+
+    @contextmanager
+    def _or_leave(self, group: Sequence[int], own: ExitStack | None = None, crowded: bool = False) -> Iterator[None]:
+        """Leave these members out where the body fails: end their programs, and note why.
+
+        crowded: a refusal can be due to the other members, since each cell was tried by itself before.
+        """
+        try:
+            yield
+        except (TrialError, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            if own:
+                with suppress(TrialError):
+                    own.close()
+            refused = isinstance(error, CellRefused)
+            for position in group:
+                self.cells.pop(position, None)
+                if refused and crowded:
+                    self._outcome.crowded[position] = reason
+                else:
+                    self._outcome.guilty.add(position)
+                    trial = self._members[position][1]
+                    trial.status, trial.reason = "refused" if refused else "failed", reason
+
+    def _start_servers(self, name: str, group: list[int], own: ExitStack, undo: ExitStack) -> Servers:
+        spec = self._members[group[0]][0]
+        root = self._root(spec)
+        directory = self._home(undo, name, group)
+        return Servers(spec, channels(spec), name, directory, root, own, lane_load=self._load_arguments(root))
+
+    def _load_arguments(self, root: str) -> list[str]:
+        workloads = [argument for path in self._files.workloads(root) for argument in ("-w", path)]
+        return [*workloads, "--verify", root, "--slices", "--json"]
+
+    def _add(self, position: int, servers: LiveServers, undo: ExitStack) -> LiveCell:
+        spec, trial = self._members[position]
+        trial.origin = servers.servers.origin
+        number, files = self._files.add(*_content(spec))
+        if spec.scope == "lane":
+            load = Load(servers.servers.programs["proxy"], spec.placement, separate=False)
+        else:
+            load = self._client(spec, undo)
+        cell = self.cells[position] = LiveCell(spec, trial, servers, load, number, len(files.paths))
+        return cell
+
+    def _client(self, spec: Spec, undo: ExitStack) -> Load:
+        """The client that makes the load of this cell, and of those that need no other one."""
+        root = self._root(spec)
+        key = spec.client_processes, spec.sink, root
+        if key not in self._loads:
+            name = f"client-{len(self._loads)}"
+            directory = f"{self.directories[0]}/{name}"
+            os.mkdir(directory)
+            self.directories.append(directory)
+            command = ["gfclient", "--processes", str(spec.client_processes), "--timeout", str(REQUEST)]
+            command += [f"--{spec.sink}", *self._load_arguments(root)]
+            program = Program(directory, undo, Placement(spec), "client", *command)
+            program.expect("ready", seconds=START)
+            self._loads[key] = Load(program, spec.placement, separate=True)
+        return self._loads[key]
+
+    def _warm(self, cell: LiveCell) -> None:
+        """Have a cell serve a while, compared, and choose the lengths of its slices by its pace."""
+        spec = cell.spec
+        cell.ask(0.0, spec.warmup, verify=True, seed=self._seed)
+        equal = replace(spec, control=False)  # slices of the A/A control are like those of its twin
+        if equal not in self._pace:
+            seen = cell.ask(_PACING / 2, _PACING, seed=self._seed)
+            self._pace[equal] = max(1, seen["requests"]) / seen["seconds"] if seen["seconds"] else 1.0
+        cell.lengths = lengths(self._slicing, spec, cell.files, self._pace[equal])
+
+    # --- the rounds ---
+
+    def measure(self, probes: Callable[[], Sequence[Probe]], progress: Callable[[int, int], None]) -> None:
+        """Run the rounds, then look at each cell once more: what probes see, and whether content is right."""
+        cells = list(self.cells.values())
+        count = median_high(self._rounds(cell) for cell in cells)
+        memory = {cell.servers: Memory() for cell in cells}
+        for servers, probe in memory.items():
+            probe.begin(servers.pids, "")
+        order, draw = list(cells), random.Random(f"{self._seed}")
+        begun, begun_ns = machine.cpu_times(os.sched_getaffinity(0)), time.monotonic_ns()
+        others = steal = 0.0
+        for number in range(1, count + 1):
+            progress(number, count)
+            draw.shuffle(order)
+            foreign, stolen = self._round(number, order, begun_ns)
+            others, steal = others + foreign, steal + stolen
+        passed = machine.cpu_times(os.sched_getaffinity(0)).since(begun).passed
+        self._outcome.round_s = passed / count / len(os.sched_getaffinity(0))
+        growth = {servers: probe.end() for servers, probe in memory.items()}
+        for number, cell in enumerate(cells):
+            self._under_way = cell
+            self._look(number, cell, probes())
+            cell.ask(0.0, _COMPARED, verify=True, seed=self._seed)
+            latencies = cell.fill(growth[cell.servers], others / passed, steal / passed)
+            self._outcome.seen.setdefault("latency", []).extend(latencies)
+            self._outcome.slices += cell.slices
+        self._under_way = None
+
+    def _rounds(self, cell: LiveCell) -> int:
+        pace = self._pace[replace(cell.spec, control=False)]
+        return rounds(self._slicing, cell.spec, cell.lengths.window, pace)
+
+    def _round(self, number: int, order: Sequence[LiveCell], begun_ns: int) -> tuple[float, float]:
+        """One slice for each cell. Returns CPU seconds that others took meanwhile, and the hypervisor."""
+        cpus = os.sched_getaffinity(0)
+        own, before = self._own_cpu(), machine.cpu_times(cpus)
+        for position, cell in enumerate(order, 1):
+            self._under_way = cell
+            cell.slice(number, position, begun_ns, self._seed)
+        seen = machine.cpu_times(cpus).since(before)
+        foreign = seen.passed - seen.idle - seen.steal - (self._own_cpu() - own)
+        if machine.kernel_option("CONFIG_IRQ_TIME_ACCOUNTING") is not False:
+            foreign -= seen.interrupts
+        for cell in order:
+            cell.slices[-1] = replace(cell.slices[-1], others_cpu_s=max(0.0, foreign) + seen.steal)
+        return max(0.0, foreign), seen.steal
+
+    def _own_cpu(self) -> float:
+        """CPU time of this process and of all the block's, in s."""
+        pids = {pid for cell in self.cells.values() for some in cell.pids.values() for pid in some}
+        return (time.process_time_ns() + sum(map(cpu_clock, pids))) / 1e9
+
+    def _look(self, number: int, cell: LiveCell, probes: Sequence[Probe]) -> None:
+        """One more slice, for the probes: what they read in /proc would take as long as a slice, before and after."""
+        directory = f"{self.directories[0]}/probing-{number}"
+        os.mkdir(directory)
+        probing = Probing(cell.trial, probes, self._outcome.seen)
+        with probing.looking(cell.pids, directory):
+            answer = cell.ask(*cell.lengths, seed=self._seed)
+        cell.looked_at = answer["all_requests"]
+        cell.trial.placement_effective = effective(cell.pids)
+        if probes:
+            requests = Observation(cell.trial.trial, "slice", "client", "requests", cell.looked_at, "1")
+            self._outcome.seen.setdefault("probes", []).append(requests)
+
+    # --- the end ---
+
+    def cause(self, error: Exception) -> str:
+        """Why the block failed: which program of which cell has ended, if one has, and what was seen of it."""
+        text = " ".join(str(error).split())
+        deadline = time.monotonic() + _DYING
+        while True:
+            for cell in self.cells.values():
+                for role, program in cell.programs():
+                    if how := program.failure():
+                        return self._blame(cell, f"{role}: {how}; so {text}")
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        return self._blame(self._under_way, text) if self._under_way else text
+
+    def _blame(self, guilty: LiveCell, text: str) -> str:
+        self._outcome.guilty |= {position for position, cell in self.cells.items() if cell.servers is guilty.servers}
+        return f"cell {guilty.trial.cell}: {text}"
+
+    def ask_to_end(self) -> None:
+        """Ask all programs to end, the clients first: they then end side by side."""
+        programs = dict.fromkeys(program for cell in self.cells.values() for _, program in cell.programs())
+        for program in programs:
+            program.ask_to_end()
+
+    def sweep(self) -> None:
+        """Sweep what the programs left, and note how much in the rows."""
+        for name, group in self._rendezvous.items():
+            found = sweep(name)
+            for position in group:
+                self._members[position][1].swept = found
+
+
+def _servers_of(spec: Spec) -> Spec:
+    """What is equal in cells that share their servers."""
+    own = {name: factor.default for name, factor in FACTORS.items() if factor.shared}
+    if spec.scope == "lane":  # whose load is the program that has the lanes
+        del own["sink"]
+    return replace(spec, **own)
+
+
+def _content(spec: Spec) -> tuple[str, int, bool]:
+    """(files, copies, whether the content is zeros) of a cell."""
+    pair = channels(spec)
+    return spec.files, spec.copies, pair is not None and not pair.data.moves_content

@@ -1,0 +1,186 @@
+"""One cell of a live block: its servers, the program that makes its load, and what its slices add up to."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from harness.api import Reading
+from harness.factors import Spec
+from harness.load.tally import OUTCOMES
+from harness.load.totals import PERCENTILES, percentile
+from harness.measure import record
+from harness.measure.probes.proc import cpu_used
+from harness.measure.program import Program, TrialError
+from harness.measure.servers import Servers, place
+from harness.measure.slicing import Lengths
+from harness.results import Bucket, Slice, Trial
+
+REQUEST = 30.0  # seconds for a request of the load
+SERVING = ("proxy", "cache")
+
+Pids = Mapping[str, Sequence[int]]
+
+
+class LiveServers:
+    """The servers of cells that differ in their load only. idle_ns: CPU time that they used between slices."""
+
+    def __init__(self, servers: Servers, placement: str) -> None:
+        self.servers = servers
+        self.pids: Pids = servers.pids()
+        self.idle_ns = 0
+        self._placement = placement
+        self._rest: int | None = None  # CPU time when the latest slice had ended
+
+    def begin(self, spec: Spec) -> None:
+        """A slice of this cell begins."""
+        if spec.placement != self._placement:
+            place(self.pids, spec)
+            self._placement = spec.placement
+
+    def count_idle(self, before: int, after: int) -> None:
+        """CPU time of all servers before and after a slice, ns."""
+        if self._rest is not None:
+            self.idle_ns += before - self._rest
+        self._rest = after
+
+
+class Load:
+    """A program that makes slices of load. pids: its processes; none where they are among the servers'."""
+
+    def __init__(self, program: Program, placement: str, separate: bool) -> None:
+        self.program = program
+        self.pids: Pids = {"client": program.pids()} if separate else {}
+        self._placement = placement
+
+    def begin(self, spec: Spec) -> None:
+        """A slice of this cell begins."""
+        if self.pids and spec.placement != self._placement:
+            place(self.pids, spec)
+            self._placement = spec.placement
+
+
+class LiveCell:
+    """A cell of a block. trial: its row. workload: number of the workload among those of its load.
+
+    lengths: of its slices. looked_at: requests of the slice that probes looked at.
+    """
+
+    def __init__(self, spec: Spec, trial: Trial, servers: LiveServers, load: Load, workload: int, files: int) -> None:
+        self.spec, self.trial, self.servers, self.files = spec, trial, servers, files
+        self._load = load
+        self.pids: Pids = {**load.pids, **servers.pids}
+        self.lengths = Lengths(0.0, 0.0)
+        self.looked_at = 0
+        self.slices: list[Slice] = []
+        self._request: dict[str, Any] = {"workload": workload}
+        if spec.scope == "pipeline":
+            self._request |= {"port": servers.servers.port, "clients": spec.clients, "rate": spec.rate}
+            self._request |= {"arrivals": spec.arrivals}
+        self._latencies: Counter[int] = Counter()  # ns, upper bounds of buckets
+        self._totals: dict[str, float] = defaultdict(float)  # of the answers
+        self._firsts: list[float] = []
+        self._busy = 0.0
+        self._cpu: Counter[tuple[str, str]] = Counter()  # (role, what) -> ns or ticks
+
+    def programs(self) -> list[tuple[str, Program]]:
+        """Its programs by role, the client first, which are to be ended in that order."""
+        client = [("client", self._load.program)] if self._load.pids else []
+        return client + [*self.servers.servers.programs.items()][::-1]
+
+    def ask(self, lead_in: float, window: float, verify: bool = False, seed: int = 0) -> Mapping[str, Any]:
+        """Have its load make one slice, times in seconds. Returns the answer; raises TrialError if a reply was bad."""
+        self.servers.begin(self.spec)
+        self._load.begin(self.spec)
+        times = {"lead_in": lead_in, "window": window, "verify": verify}
+        asked = self._request | times | ({"seed": seed} if "port" in self._request else {})
+        self._load.program.say(json.dumps(asked))
+        bound = lead_in + window + 2 * REQUEST + 5
+        answer: Mapping[str, Any] = self._load.program.expect("slice", seconds=bound)["slice"]
+        if bad := [f"{answer[kind]} {kind}" for kind in OUTCOMES[1:] if answer[kind]]:
+            raise TrialError(f"not every reply was OK: {', '.join(bad)}")
+        return answer
+
+    def slice(self, number: int, position: int, begun_ns: int, seed: int) -> None:
+        """One slice of round `number`, at this position. begun_ns: when the block's rounds began, CLOCK_MONOTONIC."""
+        before = self._read_cpu()
+        answer = self.ask(*self.lengths, seed=seed)
+        used = self._read_cpu()
+        self.servers.count_idle(_serving(before), _serving(used))
+        used.subtract(before)
+        self._cpu.update(used)
+        self._latencies.update(dict(map(tuple, answer["histogram"])))
+        for name in ("requests", "seconds", "content_bytes", "all_requests"):
+            self._totals[name] += answer[name]
+        self._firsts.append(answer["first_byte_p50_us"])
+        self._busy += answer["busy"]
+        if not answer["requests"]:
+            raise TrialError(f"no request ended in the {self.lengths.window:g} s of a slice")
+        self.slices.append(
+            Slice(
+                trial=self.trial.trial,
+                round=number,
+                place=position,
+                start_s=(answer["opened_ns"] - begun_ns) / 1e9,
+                seconds=answer["seconds"],
+                requests=answer["requests"],
+                content_bytes=answer["content_bytes"],
+                latency_p50_us=answer["latency_p50_us"],
+                all_requests=answer["all_requests"],
+                **{f"{role}_cpu_s": used[role, "total"] / 1e9 for role in ("client", *SERVING)},
+            )
+        )
+
+    def _read_cpu(self) -> Counter[tuple[str, str]]:
+        found: Counter[tuple[str, str]] = Counter()
+        for role, pids in self.pids.items():
+            for pid in pids:
+                for what, count in zip(("total", "user", "kernel"), cpu_used(pid), strict=True):
+                    found[role, what] += count
+        return found
+
+    def fill(self, growth: Sequence[Reading], others: float, stolen: float) -> list[Bucket]:
+        """Fill in the row from the slices. Returns the trial's histogram of latencies.
+
+        growth: what the probe of memory has seen of its servers over all rounds. others, stolen: shares of the CPUs
+        that other programs had in the block, and the hypervisor.
+        """
+        trial, totals = self.trial, self._totals
+        trial.rounds = len(self.slices)
+        trial.idle_cpu_s = self.servers.idle_ns / 1e9
+        share = totals["requests"] / totals["all_requests"]  # CPU time is that of all requests
+        for role in {role for role, _ in self._cpu} & {"client", *SERVING}:
+            total = self._cpu[role, "total"] / 1e9 * share
+            ticks = self._cpu[role, "user"] + self._cpu[role, "kernel"]
+            user = total * self._cpu[role, "user"] / max(1, ticks)
+            setattr(trial, f"{role}_user_s", user)
+            setattr(trial, f"{role}_kernel_s", total - user)
+            for counted in ("switches", "faults"):  # in the slice that probes looked at
+                seen = getattr(trial, f"{role}_{counted}")
+                setattr(trial, f"{role}_{counted}", round(seen * totals["requests"] / self.looked_at))
+        trial.run_queue_wait_s *= totals["requests"] / self.looked_at
+        trial.foreign_cpu_s = others * trial.cpus * totals["seconds"]
+        trial.steal_s = stolen * trial.cpus * totals["seconds"]
+        for reading in growth:
+            setattr(trial, f"{reading.role}_{reading.metric}", int(reading.value))
+        bounds = sorted(self._latencies)
+        up_to = list(accumulate(self._latencies[bound] for bound in bounds))
+        report = {
+            **dict.fromkeys(OUTCOMES, 0),
+            "OK": totals["requests"],
+            "requests": totals["requests"],
+            "seconds": totals["seconds"],
+            "requests_per_s": totals["requests"] / totals["seconds"],
+            "content_bytes": totals["content_bytes"],
+            "busy": self._busy / len(self.slices),
+            "first_byte_p50_us": sum(self._firsts) / len(self._firsts),
+            "latency_max_us": bounds[-1] / 1e3,
+            **{f"latency_p{p:g}_us": percentile(bounds, up_to, p) / 1e3 for p in PERCENTILES},
+        }
+        record.fill_measured(trial, report)
+        return [Bucket(trial.trial, bound / 1e3, self._latencies[bound]) for bound in bounds]
+
+
+def _serving(cpu: Mapping[tuple[str, str], int]) -> int:
+    return sum(cpu[role, "total"] for role in SERVING)

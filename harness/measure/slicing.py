@@ -1,0 +1,54 @@
+"""How long the slices of a cell are: its lead-in, its counted window, and how many rounds there are."""
+
+import math
+from typing import NamedTuple
+
+from harness.factors import Spec
+
+# Where the experiment does not set them. docs/decisions/0017-live-blocks.md has the study behind these numbers.
+_LEAD_IN_S, _WINDOW_S = 0.002, 0.006
+_LEAD_IN_TURNS, _WINDOW_TURNS = 2, 4  # requests of each client
+_LEAST_ROUNDS, _MOST_ROUNDS = 5, 2000
+
+
+class Slicing(NamedTuple):
+    """What an experiment sets: lead_in and window in seconds, rounds a block; 0: what suits the cell."""
+
+    lead_in: float = 0.0
+    window: float = 0.0
+    rounds: int = 0
+
+
+FITTING = Slicing()
+
+
+class Lengths(NamedTuple):
+    """lead_in: seconds of load before the window opens. window: seconds for which requests are counted."""
+
+    lead_in: float
+    window: float
+
+
+def at_once(spec: Spec) -> int:
+    """Requests of a cell that are under way at a time."""
+    return spec.clients if spec.scope == "pipeline" else spec.proxy_threads * spec.proxy_processes
+
+
+def lengths(slicing: Slicing, spec: Spec, files: int, pace: float) -> Lengths:
+    """The lengths that suit a cell. files: of its workload. pace: requests/s that it was seen to serve.
+
+    The lead-in has each client make some requests, and each file asked for once, since the slices of other cells have
+    filled the processor's caches. The window is as long, at least, as it takes for its ends to weigh little.
+    """
+    clients = at_once(spec)
+    lead_in = max(_LEAD_IN_S, max(_LEAD_IN_TURNS * clients, files) / pace)
+    window = max(_WINDOW_S, _WINDOW_TURNS * clients / pace)
+    return Lengths(slicing.lead_in or lead_in, slicing.window or window)
+
+
+def rounds(slicing: Slicing, spec: Spec, window: float, pace: float) -> int:
+    """How many rounds make the load that the cell asks for, by `seconds` or `requests`. window: seconds."""
+    if slicing.rounds:
+        return slicing.rounds
+    wanted = spec.requests / (pace * window) if spec.requests else spec.seconds / window
+    return min(_MOST_ROUNDS, max(_LEAST_ROUNDS, math.ceil(wanted)))
