@@ -30,18 +30,6 @@ _ALIKE = {
 }
 # What of a plan decides what is measured, and how it is judged.
 _DECIDED = "question cells repeats seed least within baseline claims probes design slicing".split()
-    "question",
-    "cells",
-    "repeats",
-    "seed",
-    "least",
-    "within",
-    "baseline",
-    "claims",
-    "probes",
-    "design",
-    "slicing",
-)
 
 
 class RunDirectory:
