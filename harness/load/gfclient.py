@@ -136,8 +136,9 @@ def _work(
     requests = share(args.requests, len(paths), index, processes)
     _be_punctual()
     yield
+    until = deadline(args.seconds)
     due_times = _due_times(time.monotonic_ns(), args.rate, args.arrivals, args.seed, index, processes)
-    one.run(measured, requests, deadline(args.seconds), due_times, parts)
+    one.run(measured, requests, until, due_times, parts)
     yield
 
 
