@@ -463,7 +463,7 @@ def test_latencies_beyond_those_that_are_kept_are_counted_and_percentiles_are_ne
     (one,) = tally.shared_tallies(1, 100)
     one.begin()
     for latency in range(1, 10_001):
-        one.add(tally.OK if latency % 2 else tally.ERROR, 3, latency * 1000)
+        one.add(tally.OK if latency % 2 else tally.ERROR, 3, 0, latency * 1000)
     one.end(10**9, tally.Usage(1, 2, 3, 4))
     result = totals.summarise([one, one], 0)
     assert (result["requests"], result["OK"], result["ERROR"]) == (20_000, 10_000, 10_000)

@@ -41,7 +41,7 @@ def test_merged_histograms_are_the_histogram_of_all_values(room, some, more, las
         for tally, latencies in zip(tallies, shares, strict=True):
             tally.begin()
             for latency in latencies:
-                tally.add(OK, 0, latency)
+                tally.add(OK, 0, 0, latency)
             tally.end(1, Usage())
         return summarise(tallies, 0)["histogram"]
 

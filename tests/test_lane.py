@@ -231,7 +231,7 @@ def test_bytes_that_a_transport_says_it_has_delivered_and_has_not_are_missed(pip
     ("arguments", "code", "message"),
     [
         (["-r", 1], 2, "required: -w"),
-        (["-w", "WORKLOAD"], 2, "one of the arguments -r --seconds is required"),
+        (["-w", "WORKLOAD"], 2, "one of the arguments -r --seconds --slices is required"),
         (["-w", "WORKLOAD", "-r", 1, "-n", 3, "-t", 2, "--processes", 2], 2, "-n 3: each of the 4 workers needs"),
         (["-w", "WORKLOAD", "-r", 1, "--sink", "drop"], 2, "invalid choice: 'drop'"),
         (["-w", "WORKLOAD", "-r", 1, "--sink", "checksum"], 2, "--sink checksum needs files to compare with: --verify"),

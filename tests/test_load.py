@@ -138,7 +138,7 @@ def counted(latencies, requests=100):
     (tally,) = shared_tallies(1, requests)
     tally.begin()
     for latency in latencies:
-        tally.add(OK, 3, latency)
+        tally.add(OK, 3, 0, latency)
     return tally
 
 
@@ -146,15 +146,14 @@ def test_progress_is_that_of_the_latest_flush_of_each_tally():
     one, other = counted([10, 20]), counted([30])
     one.flush(3_000_000_000)
     other.flush(5_000_000_000)
-    one.add(OK, 3, 40)  # not flushed
+    one.add(OK, 3, 0, 40)  # not flushed
     assert totals.progress([one, other], 1_000_000_000) == {"seconds": 3.0, "requests": 3, "content_bytes": 9}
 
 
 def test_the_result_adds_up_all_tallies_and_percentiles_are_exact():
-    one, other = counted([1000, 3000]), counted([2000])
-    other.add(FAILED, 0, 9000)
-    one.add_first(500)
-    other.add_first(700)
+    one, other = counted([1000]), counted([2000])
+    one.add(OK, 3, 5000, 8000, 5500)
+    other.add(FAILED, 0, 0, 9000, 700)
     one.end(2_000_000_000, Usage(100_000_000, 300_000_000, 5, 100))
     other.end(3_000_000_000, Usage(200_000_000, 1_700_000_000, 7, 50))
     result = totals.summarise([one, other], 1_000_000_000)
@@ -169,9 +168,9 @@ def test_the_result_adds_up_all_tallies_and_percentiles_are_exact():
 
 def test_a_tally_that_begins_again_has_forgotten_the_warm_up():
     tally = counted([10, 20, 30])
-    tally.add_first(5)
+    tally.add(OK, 3, 0, 40, 5)
     tally.begin()
-    tally.add(OK, 7, 40)
+    tally.add(OK, 7, 0, 40)
     tally.end(2000, Usage())
     result = totals.summarise([tally], 1000)
     assert (result["requests"], result["content_bytes"]) == (1, 7)
@@ -181,7 +180,7 @@ def test_a_tally_that_begins_again_has_forgotten_the_warm_up():
 def test_a_warm_up_with_any_reply_that_is_not_ok_is_refused_with_its_counts():
     good, bad = counted([10]), counted([10, 20])
     check_warm_up([good, good])
-    bad.add(FAILED, 0, 30)
+    bad.add(FAILED, 0, 0, 30)
     with pytest.raises(OSError, match=r"^warm-up: not every reply was OK: 3 OK, 1 failed$"):
         check_warm_up([good, bad])
 

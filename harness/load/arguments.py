@@ -8,7 +8,14 @@ from harness import console
 def add_load_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments: the workload, the warm-up, how much load, how the result is reported."""
     add = parser.add_argument
-    add("-w", dest="workload", required=True, metavar="WORKLOAD", help="a file with a path a line")
+    add(
+        "-w",
+        dest="workloads",
+        action="append",
+        required=True,
+        metavar="WORKLOAD",
+        help="a file with a path a line; with --slices several can be given",
+    )
     add(
         "--warmup",
         type=console.seconds,
@@ -37,9 +44,26 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument("-r", dest="requests", type=console.positive, help="requests in all")
     amount.add_argument("--seconds", type=console.seconds, help="send requests for this long instead")
+    amount.add_argument(
+        "--slices",
+        action="store_true",
+        help="send requests for a few milliseconds whenever a line on standard input asks for it, and print what came "
+        "of them in a line, until standard input ends: see docs/programs.md",
+    )
 
 
-def check_load_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with a message where the arguments do not go together."""
+def check_load_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace, **for_one: object) -> None:
+    """End with a message where the arguments do not go together.
+
+    for_one: by option, what was given for a load that is one whole, and so does not go with --slices.
+    """
+    if args.slices:
+        given = {"--warmup": args.warmup, "--apart": args.apart, "--gate": args.gate, "--live": args.live, **for_one}
+        for option, value in given.items():
+            if value:
+                parser.error(f"argument {option}: not allowed with argument --slices")
+        return
     if args.live and not args.gate:
         parser.error("--live needs --gate, which has a program read what this one prints")
+    if len(args.workloads) > 1:
+        parser.error("several workloads (-w) need --slices")

@@ -21,7 +21,7 @@ from harness import console, registry, rendezvous, supervisor
 from harness.api import DataTransport
 from harness.load.arguments import add_load_arguments, check_load_arguments
 from harness.load.arrivals import deadline
-from harness.load.load_processes import run_processes
+from harness.load.load_processes import Order, run_processes
 from harness.load.sinks import Checksum, Compare, Copy, Sink, checksums
 from harness.load.socket_reader import SocketReader
 from harness.load.tally import ERROR, NOT_FOUND, OK, WRONG, Tally, Usage, check_warm_up, shared_tallies
@@ -80,7 +80,7 @@ class Worker:
                 break
             outcome = ask(index)
             end = clock()
-            tally.add(outcome, self._content, end - begun)
+            tally.add(outcome, self._content, begun, end)
             if end > check:
                 check = end + int(_CHECK * 1e9)
                 tally.flush(end)
@@ -183,9 +183,9 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"-n {args.lanes}: each of the {workers} workers needs a lane of its own")
     data = registry.data_transport(args.data, chunk=args.chunk)
     command = registry.command_transport(args.command) if args.command else None
-    paths = read_workload(args.workload)
+    paths = read_workload(args.workloads[0])
     if args.apart:
-        check_apart(args.workload, paths, workers)
+        check_apart(args.workloads[0], paths, workers)
     if args.verify:
         check_below(args.verify, paths, "compare")
     sums = checksums(args.verify, paths) if args.sink == "checksum" else {}
@@ -208,7 +208,7 @@ def _work(
     tallies: list[Tally],
     process: int,
     stop_requested: Callable[[], bool],
-) -> Generator[None]:
+) -> Generator[None, Order]:
     """One process: see load_processes.Work."""
     sys.setswitchinterval(supervisor.SWITCH_INTERVAL)  # as in a proxy, whose threads these stand for
     numbers = range(process, len(tallies), args.processes)  # of its workers, among all

@@ -8,6 +8,9 @@ answers the first and the last with a line on standard input, whose text does no
     {"ready": "gfclient"}   all processes are warm; their requests begin when it answers
     {"tick": {...}}         each second while they run, where there is a `progress`: what has come until then
     {"done": true}          all requests have ended; the processes stay until it answers, for it to read their usage
+
+A load in slices (harness/load/slices.py) is asked for each of them by a line on standard input, and answers it by a
+line. Its processes stay until standard input ends. Between slices each process waits for its pipe, and uses no CPU.
 """
 
 import gc
@@ -19,17 +22,18 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Generator
-from contextlib import closing
-from typing import NoReturn
+from contextlib import closing, suppress
+from typing import Any, NoReturn
 
 from harness import console, supervisor
 
-# What a process does, given its number and a function that returns whether to stop at once: a generator that prepares
-# and warms up, then yields; makes the requests that count, then yields again; then cleans up. It is always closed, so
-# a `with` in it cleans up in any case.
-Work = Callable[[int, Callable[[], bool]], Generator[None]]
+# What a process is sent for each part of the load: a JSON object, in one line.
+Order = dict[str, Any]
 
-_CHECK = 0.25  # seconds between checks whether the parent still runs
+# What a process does, given its number and a function that returns whether to stop at once: a generator that prepares
+# and warms up, then yields; is sent an order, makes the requests that count, then yields again, as often as there are
+# orders; then cleans up. It is always closed, so a `with` in it cleans up in any case.
+Work = Callable[[int, Callable[[], bool]], Generator[None, Order]]
 
 
 def run_processes(
@@ -51,7 +55,7 @@ def run_processes(
             if not sys.stdin.readline():
                 raise console.Failure("standard input ended before the line that starts the load")
         begun = time.monotonic_ns()
-        processes.start()
+        processes.start({})
         processes.await_each("finish", (lambda: _print({"tick": progress(begun)})) if progress else None)
         if gate:
             _print({"done": True})
@@ -59,6 +63,28 @@ def run_processes(
     finally:
         processes.end()
     return begun
+
+
+def run_slices(
+    count: int, work: Work, program: str, read: Callable[[bytes], Order], result: Callable[[Order], dict[str, Any]]
+) -> None:
+    """Run `work` in `count` processes as run_processes() does, and make a slice for each line of standard input.
+
+    program: its name, for `ready`. read: makes a line the order that each process is sent. result: returns what came
+    of an order that all have carried out. Returns when standard input ends between slices. Raises Failure where a
+    process ends early, or standard input does in a slice, and what the functions raise.
+    """
+    processes = _Processes(count, work, True)
+    try:
+        processes.await_each("start")
+        _print({"ready": program})
+        while line := sys.stdin.buffer.readline():
+            order = read(line)
+            processes.start(order)
+            processes.await_each("finish its slice")
+            _print({"slice": result(order)})
+    finally:
+        processes.end()
 
 
 def _print(message: dict[str, object]) -> None:
@@ -73,7 +99,7 @@ class _Processes:
         if gate:
             self._poll.register(sys.stdin.fileno(), 0)  # POLLHUP, poll(2): the program with the gate has ended
         self._reports: list[int] = []
-        go_ahead, self._go_ahead = os.pipe2(os.O_CLOEXEC)
+        self._orders: list[int] = []
         self._children: dict[int, int] = {}  # pids by pidfd
         gc.freeze()
         # The processes check for signals now and then. An interruption could come anywhere, also after a file was
@@ -81,15 +107,18 @@ class _Processes:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         for index in range(count):
             report, own_report = os.pipe2(os.O_CLOEXEC)
+            own_orders, orders = os.pipe2(os.O_CLOEXEC)
+            self._reports.append(report)
+            self._orders.append(orders)
             pid = os.fork()
             if not pid:
-                os.close(self._go_ahead)
-                _run(index, work, own_report, go_ahead)
+                for fd in self._orders:  # else the pipes would not end when the parent does
+                    os.close(fd)
+                _run(index, work, own_report, own_orders)
             self._children[os.pidfd_open(pid)] = pid
-            self._reports.append(report)
             os.close(own_report)
+            os.close(own_orders)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(go_ahead)
 
     def await_each(self, what: str, each_second: Callable[[], None] | None = None) -> None:
         """Wait for a byte of each process. Raises Failure where a process ends without it, or standard input does.
@@ -97,31 +126,39 @@ class _Processes:
         what: that the byte reports, for the message: `warm up`.
         """
         due = time.monotonic() + 1
-        for report in self._reports:
+        waiting = set(self._reports)
+        for report in waiting:
             self._poll.register(report, select.POLLIN)
-            while not (ended := dict(self._poll.poll(1e3 * max(0.0, due - time.monotonic()) if each_second else None))):
-                if each_second:
-                    each_second()
+        while waiting:
+            ended = dict(self._poll.poll(1e3 * max(0.0, due - time.monotonic()) if each_second else None))
+            if not ended and each_second:
+                each_second()
                 due += 1
-            if report not in ended:
+            reported = waiting & ended.keys()
+            if ended and not reported:
                 raise console.Failure(f"standard input ended before all processes could {what}")
-            self._poll.unregister(report)
-            if not os.read(report, 1):
-                raise console.Failure(f"a process ended before it could {what}")
+            for report in reported:
+                self._poll.unregister(report)
+                if not os.read(report, 1):
+                    raise console.Failure(f"a process ended before it could {what}")
+            waiting -= reported
 
-    def start(self) -> None:
-        """Have the requests begin."""
-        os.write(self._go_ahead, b"+" * len(self._children))
+    def start(self, order: Order) -> None:
+        """Send the order to each process. One that has ended is noticed when its report is awaited."""
+        line = json.dumps(order).encode() + b"\n"
+        for fd in self._orders:
+            with suppress(BrokenPipeError):
+                os.write(fd, line)
 
     def end(self) -> None:
         """End all processes and wait for them."""
-        for fd in (self._go_ahead, *self._reports):
+        for fd in (*self._orders, *self._reports):
             os.close(fd)
         supervisor.end(self._children)
 
 
-def _run(index: int, work: Work, report: int, go_ahead: int) -> NoReturn:
-    """The process: does the work, and ends."""
+def _run(index: int, work: Work, report: int, orders: int) -> NoReturn:
+    """The process: does the work, order by order, and ends when the parent closes the pipe, or has ended."""
     code = 1
     parent = os.getppid()
 
@@ -132,12 +169,10 @@ def _run(index: int, work: Work, report: int, go_ahead: int) -> NoReturn:
         with closing(work(index, stop_requested)) as steps:
             next(steps)
             os.write(report, b"+")
-            if os.read(go_ahead, 1):
-                next(steps, None)
+            while order := os.read(orders, select.PIPE_BUF):  # whole: pipe(7)
+                steps.send(json.loads(order))
                 os.write(report, b"+")
-                while not signal.sigtimedwait({signal.SIGTERM}, _CHECK) and os.getppid() == parent:
-                    pass  # stay, so that the program with the gate can read the process's usage
-                code = 0
+            code = 0
     except KeyboardInterrupt:
         pass  # the work was asked to stop
     except OSError as error:

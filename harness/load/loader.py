@@ -23,6 +23,9 @@ from harness.protocol.dialects import Dialect
 
 _FIRST_READ = 8192  # bytes: the header, and all of a small file
 _READ = 1 << 20
+# Where content of all loaders goes. With MSG_TRUNC, too, recv(2) wants a buffer as large as the count; then nothing is
+# ever written to it, and its pages are not even allocated.
+_BUFFER = memoryview(bytearray(_READ))
 _CONNECTING = {0, errno.EINPROGRESS}
 _CHECK = 0.25  # seconds between checks for requests that are out of time, and whether to stop
 _NEW = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -67,8 +70,8 @@ class Client:
     tally.OUTCOMES, as an index. content: bytes that came.
     """
 
-    def __init__(self, target: Target, sink: Sink, epoll: select.epoll, buffer: memoryview) -> None:
-        self._target, self._sink, self._epoll, self._buffer = target, sink, epoll, buffer
+    def __init__(self, target: Target, sink: Sink, epoll: select.epoll) -> None:
+        self._target, self._sink, self._epoll = target, sink, epoll
         self._discard = isinstance(sink, Discard)
         self._parse, self._closes_first = target.dialect.parse_reply, target.dialect.CLIENT_CLOSES_FIRST
         self._opened = False  # whether the sink has been opened and not closed
@@ -113,9 +116,9 @@ class Client:
             if self._length < 0:
                 return self._take_header(self._socket.recv(_FIRST_READ))
             if self._discard:
-                return self._take(self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC), None)
-            count = self._socket.recv_into(self._buffer)
-            return self._take(count, self._buffer[:count])
+                return self._take(self._socket.recv_into(_BUFFER, 0, socket.MSG_TRUNC), None)
+            count = self._socket.recv_into(_BUFFER)
+            return self._take(count, _BUFFER[:count])
         except BlockingIOError:
             return False
         except (ConnectionError, TimeoutError):  # not OSError: a sink that fails to write ends the program
@@ -191,8 +194,6 @@ class Loader:
         self._target, self._tally, self._stop_requested, self._client_type = target, tally, stop_requested, client_type
         self._epoll = select.epoll()
         self._workload = [(path, target.dialect.encode_request(path)) for path in paths]
-        # With MSG_TRUNC, too, recv(2) wants a buffer as large as the count; then nothing is ever written to it.
-        self._buffer = memoryview(bytearray(_READ))
 
     def run(
         self,
@@ -211,7 +212,7 @@ class Loader:
         count as failed.
         """
         workload, tally, numbers = self._workload, self._tally, iter(indices)
-        idle = [self._client_type(self._target, sink, self._epoll, self._buffer) for sink in sinks]
+        idle = [self._client_type(self._target, sink, self._epoll) for sink in sinks]
         turns = dict(zip(idle, map(itertools.cycle, parts), strict=False))
         active: dict[int, Client] = {}
         due = 0 if due_times is None else next(due_times)  # 0: at once
@@ -254,13 +255,11 @@ class Loader:
                     if due_times is not None and more and now > give_up:
                         more, end = False, now
                         while due < until:
-                            tally.add(FAILED, 0, now - due)
+                            tally.add(FAILED, 0, due, now)
                             due = next(due_times)
                 for client in ended:
                     end = max(end, client.ended)
-                    tally.add(client.outcome, client.content, client.ended - client.due)
-                    if client.first:
-                        tally.add_first(client.first - client.due)
+                    tally.add(client.outcome, client.content, client.due, client.ended, client.first)
                 idle += ended
         finally:
             for client in active.values():

@@ -15,12 +15,15 @@ from harness.load.histogram import BUCKETS, bucket
 OUTCOMES = ("OK", "FILE_NOT_FOUND", "ERROR", "INVALID", "short", "wrong", "failed")
 OK, NOT_FOUND, ERROR, INVALID, SHORT, WRONG, FAILED = range(len(OUTCOMES))
 
-# The words of a tally behind its counts of outcomes, all unsigned 64-bit. Times are in ns, END on CLOCK_MONOTONIC.
-# EXACT: how many latencies are kept one by one. FIRSTS: how many times to first bytes are kept.
-COUNT, BYTES, END, EXACT, FIRSTS, USER, SYSTEM, SWITCHES, RSS_KIB = range(len(OUTCOMES), len(OUTCOMES) + 9)
-_WORDS = 16
-_MOST_FIRSTS = 1 << 14  # times to first bytes that are kept: those of the latest requests
-_LATENCIES = _WORDS + BUCKETS + _MOST_FIRSTS
+# The words of a tally behind its counts of outcomes, all unsigned 64-bit. Times are in ns, END, OPENED and CLOSED on
+# CLOCK_MONOTONIC. EXACT: how many latencies are kept one by one. FIRSTS: how many times to first bytes are kept. The
+# last three are those of harness/load/slices.py.
+COUNT, BYTES, END, EXACT, FIRSTS, USER, SYSTEM, SWITCHES, RSS_KIB, OPENED, CLOSED, OVER = range(
+    len(OUTCOMES), len(OUTCOMES) + 12
+)
+_WORDS = OVER + 1
+MOST_FIRSTS = 1 << 14  # times to first bytes that are kept: those of the latest requests
+_LATENCIES = _WORDS + BUCKETS + MOST_FIRSTS
 _MOST_EXACT = 1 << 20  # latencies that are kept one by one: 8 MiB, and seconds to sort
 
 
@@ -77,8 +80,13 @@ class Tally:
         self._content = self._exact = self._firsts = 0
         self.flush(time.monotonic_ns())
 
-    def add(self, outcome: int, content: int, latency: int) -> None:
-        """Count a request that has ended: its outcome, the bytes of its content, its latency in ns."""
+    def add(self, outcome: int, content: int, begun: int, ended: int, first: int = 0) -> None:
+        """Count a request that has ended: its outcome, and the bytes of its content.
+
+        Its latency is from `begun` to `ended`, both ns on one clock. first: when the first bytes of its reply came; 0:
+        none came, or that is not known.
+        """
+        latency = ended - begun
         self.counts[outcome] += 1
         self._content += content
         if self._exact < self._room:
@@ -86,11 +94,9 @@ class Tally:
             self._exact += 1
         else:
             self._buckets[bucket(latency)] += 1
-
-    def add_first(self, latency: int) -> None:
-        """Keep the time to the first bytes of a reply, ns."""
-        self.firsts[self._firsts % _MOST_FIRSTS] = latency
-        self._firsts += 1
+        if first:
+            self.firsts[self._firsts % MOST_FIRSTS] = first - begun
+            self._firsts += 1
 
     def flush(self, now: int) -> None:
         """Write what was counted until `now` to the shared memory."""
@@ -99,7 +105,7 @@ class Tally:
     def end(self, end: int, usage: Usage) -> None:
         """Write everything to the shared memory; the last request ended at `end`."""
         self.histogram[:] = memoryview(array("Q", self._buckets))
-        self._write(end, self._exact, min(self._firsts, _MOST_FIRSTS), *usage)
+        self._write(end, self._exact, min(self._firsts, MOST_FIRSTS), *usage)
 
     def _write(self, *words: int) -> None:
         for word, value in enumerate((*self.counts, sum(self.counts), self._content, *words)):
@@ -109,11 +115,16 @@ class Tally:
 def shared_tallies(count: int, requests: int | None) -> list[Tally]:
     """`count` tallies with room for the latencies of `requests` requests each; None where their number is not known.
 
-    Make them before forking. A page of their memory is allocated when it is first written.
+    Make them before forking.
     """
+    return [Tally(memory) for memory in shared_memory(count, requests)]
+
+
+def shared_memory(count: int, requests: int | None) -> list[memoryview]:
+    """The memory of shared_tallies(). A page of it is allocated when it is first written."""
     words = _LATENCIES + min(requests or _MOST_EXACT, _MOST_EXACT)
     memory = memoryview(mmap.mmap(-1, count * words * 8)).cast("Q")
-    return [Tally(memory[start : start + words]) for start in range(0, len(memory), words)]
+    return [memory[start : start + words] for start in range(0, len(memory), words)]
 
 
 def check_warm_up(tallies: Sequence[Tally]) -> None:

@@ -3,7 +3,7 @@
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -32,10 +32,7 @@ def summarise(tallies: Sequence[Tally], begun: int) -> dict[str, Any]:
     elapsed = max(max(word[END] for word in words) - begun, 1) / 1e9
     requests = sum(word[COUNT] for word in words)
     exact = sorted(ns for tally in tallies for ns in tally.latencies[: tally.words[EXACT]])
-    buckets = Counter(map(bucket, exact))
-    for tally in tallies:
-        buckets.update({index: count for index, count in enumerate(tally.histogram) if count})
-    histogram = [(upper_bound(index), count) for index, count in sorted(buckets.items())]
+    histogram = histogram_of(exact, [tally.histogram for tally in tallies])
     firsts = sorted(ns for tally in tallies for ns in tally.firsts[: tally.words[FIRSTS]])
     latencies = exact
     up_to: Sequence[int] = range(1, requests + 1)
@@ -57,6 +54,14 @@ def summarise(tallies: Sequence[Tally], begun: int) -> dict[str, Any]:
         "peak_rss_bytes": sum(word[RSS_KIB] for word in words) * 1024,
         "histogram": histogram,
     }
+
+
+def histogram_of(latencies: Iterable[int], more: Iterable[Sequence[int]] = ()) -> list[tuple[int, int]]:
+    """Pairs of a latency in ns, the upper bound of a bucket, and a count. more: counts by bucket of other latencies."""
+    buckets = Counter(map(bucket, latencies))
+    for histogram in more:
+        buckets.update({index: count for index, count in enumerate(histogram) if count})
+    return [(upper_bound(index), count) for index, count in sorted(buckets.items())]
 
 
 def percentile(values: Sequence[int], up_to: Sequence[int], percent: float) -> int:
