@@ -13,6 +13,7 @@ from harness.measure import apart, live
 from harness.results import LIVE, Trial
 
 _TRIES = 2  # blocks that a cell may fail before it is left out
+_FAILURES = 4  # blocks without a good trial, one after another, that end the run
 
 
 class LiveBlocks:
@@ -31,6 +32,7 @@ class LiveBlocks:
         self._next_trial = max(last, default=0) + 1
         self._block = max((row.block for row in rows), default=0)
         self._pace: dict[Spec, float] = {}
+        self._failures = 0
         self._guilty: Counter[int] = Counter()  # cell -> blocks that it failed
         self._crowded: list[int] = []
         self._baselines = {number for number, cell in enumerate(plan.cells, 1) if matches(cell, plan.baseline)}
@@ -124,6 +126,11 @@ class LiveBlocks:
                 self._again.pop(cell, None)
             else:
                 self._again[cell] = row.trial, row.attempt if row.status else row.attempt - 1
+        good = any(row.status == "ok" for row in rows.values())
+        self._failures = 0 if good else self._failures + 1
+        if self._failures == _FAILURES:
+            reasons = "; ".join(dict.fromkeys(row.reason for row in rows.values() if row.reason))
+            raise console.Failure(f"{_FAILURES} blocks without a good trial: {reasons}")
         failed = {cell for cell, row in rows.items() if row.status == "failed"}
         self._guilty.update(guilty & failed or failed)
         for cell in guilty:

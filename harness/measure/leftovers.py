@@ -14,14 +14,14 @@ def keep_logs(
     """Keep what the programs wrote to standard error, where the measurement failed. All of them have ended by now.
 
     To be pushed on an ExitStack. directories: where the programs' logs are. logs: the directory that gets them, as
-    `<name>-<program>.log`; "": none.
+    `<name>-<number of the directory>-<program>.log`, where they wrote anything; "": none.
     """
     if logs and isinstance(error, Exception):
         os.makedirs(logs, exist_ok=True)
-        for directory in directories:
+        for number, directory in enumerate(directories):
             for log in os.listdir(directory):
-                if log.endswith(".log"):
-                    shutil.copyfile(f"{directory}/{log}", f"{logs}/{name}-{log}")
+                if log.endswith(".log") and os.path.getsize(f"{directory}/{log}"):
+                    shutil.copyfile(f"{directory}/{log}", f"{logs}/{name}-{number}-{log}")
 
 
 def sweep(name: str) -> int:

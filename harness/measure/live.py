@@ -73,8 +73,7 @@ def run(
     block = _Block(members, slicing, pace, outcome)
     try:
         with ExitStack() as undo:
-            undo.push(partial(keep_logs, block.directories, logs, block.name))
-            block.start(undo)
+            block.start(undo, logs)
             if block.cells:
                 try:
                     block.measure(probes, progress)
@@ -109,7 +108,7 @@ class _Block:
 
     # --- the start ---
 
-    def start(self, undo: ExitStack) -> None:
+    def start(self, undo: ExitStack, logs: str) -> None:
         """Start all programs side by side, warm each cell and compare its content. Cells that cannot live are left."""
         begun = time.monotonic()
         self._files = SharedFiles(self._home(undo, self.name, []))
@@ -123,11 +122,17 @@ class _Block:
                     raise CellRefused(reason)
                 trial.file_size_bytes = self._files.add(*_content(spec))[1].mean_size
                 sharing.setdefault((_servers_of(spec), self._root(spec)), []).append(position)
-        starting = []
+        homes = {}
         for number, group in enumerate(sharing.values()):
+            homes[f"{self.name}-{number}"] = self._home(undo, f"{self.name}-{number}", group), group
+        undo.push(partial(keep_logs, self.directories, logs, self.name))  # once the programs, started below, have ended
+        starting = []
+        for name, (directory, group) in homes.items():
             own = undo.enter_context(ExitStack())
             with self._or_leave(group, own, crowded=len(sharing) > 1):
-                starting.append((group, own, self._start_servers(f"{self.name}-{number}", group, own, undo)))
+                spec = self._members[group[0]][0]
+                where = name, directory, self._root(spec), own, self._load_arguments(self._root(spec))
+                starting.append((group, own, Servers(spec, channels(spec), *where)))
         for group, own, servers in starting:
             with self._or_leave(group, own, crowded=len(sharing) > 1):
                 servers.await_ready()
@@ -170,12 +175,6 @@ class _Block:
                     self._outcome.guilty.add(position)
                     trial = self._members[position][1]
                     trial.status, trial.reason = "refused" if refused else "failed", reason
-
-    def _start_servers(self, name: str, group: list[int], own: ExitStack, undo: ExitStack) -> Servers:
-        spec = self._members[group[0]][0]
-        root = self._root(spec)
-        directory = self._home(undo, name, group)
-        return Servers(spec, channels(spec), name, directory, root, own, lane_load=self._load_arguments(root))
 
     def _load_arguments(self, root: str) -> list[str]:
         workloads = [argument for path in self._files.workloads(root) for argument in ("-w", path)]

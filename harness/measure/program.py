@@ -99,8 +99,9 @@ class Program:
         return f"{self._name} {how}; {self._last_words()}"
 
     def ask_to_end(self) -> None:
-        """Ask it to end, without waiting for it: several that are asked end side by side."""
-        self._process.send_signal(signal.SIGTERM)
+        """End its standard input, which ends it, without waiting: several that are asked to end do so side by side."""
+        with suppress(BrokenPipeError):
+            self._in.close()
 
     def wait(self) -> None:
         """Wait until it has ended by itself. Raises TrialError where it does not."""
@@ -111,14 +112,14 @@ class Program:
 
     def _end(self) -> None:
         """End it, with its workers. Raises TrialError where it does not end by itself, or badly."""
-        self.ask_to_end()
+        if not self._in.closed:
+            self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(_END)
         except subprocess.TimeoutExpired:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
-        with suppress(BrokenPipeError):
-            self._in.close()
+        self.ask_to_end()
         self._out.close()
         if self._process.returncode and sys.exc_info()[0] is None:
             raise TrialError(f"{self._name} ended with exit code {self._process.returncode}; {self._last_words()}")
