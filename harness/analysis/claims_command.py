@@ -7,6 +7,7 @@ from typing import Any
 from harness.analysis import claims, judgements, run_files
 from harness.analysis.cells import StudyTrials
 from harness.analysis.claims import REFUTED, SUPPORTED, UNDECIDED
+from harness.analysis.slices import Slices
 from harness.analysis.verdicts import controls
 from harness.results import Trial
 
@@ -27,12 +28,12 @@ def main(argv: Sequence[str]) -> int:
     return run_files.exit_code("claims", lambda: _print_answers(*run_files.load_run(args.directory)))
 
 
-def _print_answers(trials: list[Trial], experiment: Mapping[str, Any]) -> int:
+def _print_answers(trials: list[Trial], experiment: Mapping[str, Any], slices: Slices | None) -> int:
     asked = claims.of_experiment(experiment)
     if not asked:
         raise ValueError(f"the experiment makes no claims: {run_files.EXPERIMENT} has no `claims:`")
-    control, off = controls(StudyTrials(trials))
-    answers = judgements.judge_all(asked, trials, off)
+    control, off = controls(StudyTrials(trials, slices))
+    answers = judgements.judge_all(asked, trials, off, slices)
     for answer in answers:
         print("\n".join(judgements.lines(answer)))
     print(control.line)

@@ -34,8 +34,9 @@ _Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Estimate:
-    """value: a ratio, or a geometric mean in the unit of its column. low, high: the ends of its interval at `level`, or
-    0 and infinity where there is no interval. n: the number of blocks that it rests on."""
+    """value: a ratio, a geometric mean in the unit of its column, or a difference. low, high: the ends of its interval
+    at `level`, or the ends of all that it could be (0 or minus infinity, infinity) where there is no interval. n: the
+    number of blocks that it rests on."""
 
     value: float
     low: float
@@ -59,21 +60,29 @@ def means(samples: Sequence[Sequence[float]], level: float = CONFIDENCE) -> list
 
     Samples of log ratios within blocks give estimates of ratios.
     """
+    return [
+        Estimate(math.exp(one.value), math.exp(one.low), math.exp(one.high), one.n, level)
+        for one in differences(samples, level)
+    ]
+
+
+def differences(samples: Sequence[Sequence[float]], level: float = CONFIDENCE) -> list[Estimate]:
+    """An estimate of the mean for each sample of differences within blocks. No sample may be empty."""
     result: dict[int, Estimate] = {}
     of_size = defaultdict(list)
     for index, sample in enumerate(samples):
         of_size[len(sample)].append(index)
     for n, where in of_size.items():
-        logs = np.array([samples[index] for index in where], dtype=float)
+        values = np.array([samples[index] for index in where], dtype=float)
         if n < LEAST:
             low, high = np.full((2, len(where)), [[-np.inf], [np.inf]])
         else:
-            low, high = student(logs, level)
+            low, high = student(values, level)
             if n >= BOOTSTRAP_FROM:
-                resampled = bca(logs, level)
+                resampled = bca(values, level)
                 low, high = np.minimum(low, resampled[0]), np.maximum(high, resampled[1])
-        for index, value, least, most in zip(where, *np.exp([logs.mean(axis=1), low, high]).tolist(), strict=True):
-            result[index] = Estimate(value, least, most, n, level)
+        for index, value, least, most in zip(where, values.mean(axis=1), low, high, strict=True):
+            result[index] = Estimate(float(value), float(least), float(most), n, level)
     return [result[index] for index in range(len(samples))]
 
 

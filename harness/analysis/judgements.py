@@ -7,6 +7,7 @@ from harness.analysis import claims, naming
 from harness.analysis.cells import CellTrials, Levels, StudyTrials
 from harness.analysis.claims import REFUTED, SUPPORTED, UNDECIDED, Claim
 from harness.analysis.intervals import LEAST, Estimate, corrected, interval, means
+from harness.analysis.slices import Slices
 from harness.analysis.verdicts import controls
 from harness.results import Trial
 
@@ -52,18 +53,25 @@ def lines(answer: Answer) -> Iterable[str]:
 def judge(claim: Claim, trials: Iterable[Trial], comparisons: int = 0) -> Answer:
     """Judge one claim. comparisons: how many the intervals are corrected for; 0: as many as the claim has contexts."""
     trials = list(trials)
-    return judge_all([claim], trials, controls(StudyTrials(trials))[1], comparisons)[0]
+    return judge_all([claim], trials, controls(StudyTrials(trials))[1], comparisons=comparisons)[0]
 
 
-def judge_all(asked: list[Claim], trials: list[Trial], off: Callable[[str], str], comparisons: int = 0) -> list[Answer]:
+def judge_all(
+    asked: list[Claim],
+    trials: list[Trial],
+    off: Callable[[str], str],
+    slices: Slices | None = None,
+    comparisons: int = 0,
+) -> list[Answer]:
     """Judge all claims of an experiment.
 
     off: metric -> why verdicts in it are withheld, or an empty string, as harness.analysis.verdicts.controls gives it.
-    comparisons: how many the intervals are corrected for; 0: as many as all these claims have contexts.
+    slices: those of live blocks. comparisons: how many the intervals are corrected for; 0: as many as all these claims
+    have contexts.
     """
-    sides = [_sides(claim, trials) for claim in asked]
+    sides = [_sides(claim, trials, slices) for claim in asked]
     logs = [
-        test.log_ratios(base, claim.metric) if test and base else []
+        list(test.log_ratios(base, claim.metric).values()) if test and base else []
         for claim, found in zip(asked, sides, strict=True)
         for _, test, base in found
     ]
@@ -76,11 +84,14 @@ def judge_all(asked: list[Claim], trials: list[Trial], off: Callable[[str], str]
     ]
 
 
-def _sides(claim: Claim, trials: list[Trial]) -> list[tuple[Levels, CellTrials | None, CellTrials | None]]:
+def _sides(
+    claim: Claim, trials: list[Trial], slices: Slices | None
+) -> list[tuple[Levels, CellTrials | None, CellTrials | None]]:
     """The contexts of a claim: the levels of each, the cell that is tested, and its baseline. A context that has only
     one of the two is left out. A level of `where` that no context has is listed without cells."""
     chosen = StudyTrials(
-        trial for trial in trials if all(getattr(trial, name) in levels for name, levels in claim.where.items())
+        (trial for trial in trials if all(getattr(trial, name) in levels for name, levels in claim.where.items())),
+        slices,
     )
     compared = tuple(dict.fromkeys((*claim.test, *claim.baseline)))
     found: list[tuple[Levels, CellTrials | None, CellTrials | None]] = []

@@ -19,7 +19,7 @@ def leaders(contexts: list[ContextTrials]) -> list[list[CellTrials]]:
     rest = [
         (context, rivals[0], cell) for context, rivals in zip(contexts, best_first, strict=True) for cell in rivals[1:]
     ]
-    logs = [cell.log_ratios(best, context.metric) for context, best, cell in rest]
+    logs = [list(cell.log_ratios(best, context.metric).values()) for context, best, cell in rest]
     known = [index for index, one in enumerate(logs) if one]
     # One-sided: only whether a cell is worse than the best. A two-sided interval at 1 - 2a leaves a on each side.
     ratios = means([logs[index] for index in known], 1 - 2 * (1 - CONFIDENCE) / max(1, len(rest)))

@@ -17,6 +17,7 @@ from harness.analysis import naming, run_files
 from harness.results import Trial
 
 if TYPE_CHECKING:  # importing it loads numpy and scipy, which only an analysis needs
+    from harness.analysis.slices import Slices
     from harness.analysis.study import Cell, Context, Study
 
 WIDTH = 120  # columns, where the output is not a terminal
@@ -41,11 +42,12 @@ def main(argv: Sequence[str]) -> int:
     return run_files.exit_code("show", body)
 
 
-def show(trials: Iterable[Trial], experiment: Mapping[str, Any] | None = None) -> None:
-    """Analyse the trials of a study and print the result. experiment: as for `study.analyse`. Raises ValueError."""
+def show(trials: Iterable[Trial], experiment: Mapping[str, Any] | None = None, slices: "Slices | None" = None) -> None:
+    """Analyse the trials of a study and print the result. experiment, slices: as for `study.analyse`. Raises
+    ValueError."""
     from harness.analysis import study  # noqa: PLC0415
 
-    render(study.analyse(trials, experiment or {}))
+    render(study.analyse(trials, experiment or {}, slices))
 
 
 def render(study: "Study") -> None:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis import claims, naming
-from harness.analysis.cells import PROVENANCE, THROUGHPUT, CellTrials, ContextTrials, Levels, StudyTrials
+from harness.analysis.cells import MICROSECONDS, PROVENANCE, THROUGHPUT, CellTrials, ContextTrials, Levels, StudyTrials
 from harness.analysis.crossovers import Crossover, crossovers
-from harness.analysis.intervals import LEAST, Estimate, corrected, means
+from harness.analysis.intervals import LEAST, Estimate, corrected, differences, means
 from harness.analysis.judgements import Answer, judge_all
 from harness.analysis.leaders import leaders
+from harness.analysis.slices import Slices
 from harness.analysis.verdicts import METRICS, MORE_IS_BETTER, WITHHELD, Control, controls, verdict
 from harness.results import Trial
 
@@ -30,7 +31,9 @@ class Measurement:
     value: geometric mean over blocks, with its own 95 % interval. least, most: the smallest and the largest trial.
     ratio: to the baseline, at the level corrected for all ratios of the study in this metric; None for the baseline,
     and where no block has both cells. verdict: `faster` or `slower` (throughput, latency), `less` or `more` (other
-    metrics), `cannot tell`, `withheld`; empty for the baseline, for floors, and where there is no ratio.
+    metrics), `cannot tell`, `withheld`; empty for the baseline, for floors, and where there is no ratio. difference:
+    microseconds that a request takes more than with the baseline, at the same level as the ratio; only in the metrics
+    of harness.analysis.cells.MICROSECONDS.
     """
 
     value: Estimate
@@ -38,6 +41,7 @@ class Measurement:
     most: float
     ratio: Estimate | None = None
     verdict: str = ""
+    difference: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,14 @@ class Study:
     notes: list[str]
 
 
-def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
+def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slices | None = None) -> Study:
     """Analyse the trials of a study.
 
     experiment: the resolved experiment, {} where there is none; only its `baseline` (column -> value) and `claims` are
-    used. Raises ValueError where one of these is wrong.
+    used. slices: those of its live blocks, where it has any. Raises ValueError where the baseline or a claim is wrong.
     """
     trials = list(trials)
-    sorted_trials = StudyTrials(trials)
+    sorted_trials = StudyTrials(trials, slices)
     given = claims.levels("baseline", experiment.get("baseline") or {})
     compared = sorted_trials.compared(given)
     context_trials = sorted_trials.contexts(compared)
@@ -168,7 +172,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
         compared=compared,
         comparisons=len(pairs),
         control=control,
-        answers=judge_all(claims.of_experiment(experiment), trials, off),
+        answers=judge_all(claims.of_experiment(experiment), trials, off, slices),
         crossovers=crossovers(
             (context.levels, [cell.label for cell in context.leaders])
             for context in contexts
@@ -181,19 +185,24 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
 
 
 def narrow_enough(
-    trials: Iterable[Trial], baseline: Levels, percent: float, metric: str = THROUGHPUT, least: int = LEAST_TO_STOP
+    trials: Iterable[Trial],
+    baseline: Levels,
+    percent: float,
+    metric: str = THROUGHPUT,
+    least: int = LEAST_TO_STOP,
+    slices: Slices | None = None,
 ) -> bool:
     """Whether a run may stop because its intervals are narrow.
 
     True where every ratio to the baseline, in every context, has an interval, corrected for all of them, neither end of
     which is further from the ratio than `percent` % of the ratio. False while a ratio rests on fewer than `least`
     blocks: to stop at intervals that are narrow by chance makes them miss more often than they say. False where nothing
-    is compared. baseline: as in the experiment; {}: the first cell of each context.
+    is compared. baseline: as in the experiment; {}: the first cell of each context. slices: those of live blocks.
     """
-    sorted_trials = StudyTrials(trials)
+    sorted_trials = StudyTrials(trials, slices)
     baseline = claims.levels("baseline", baseline)
     log_ratios = [
-        cell.log_ratios(base, metric)
+        list(cell.log_ratios(base, metric).values())
         for context in sorted_trials.contexts(sorted_trials.compared(baseline))
         if (base := context.baseline(baseline))
         for cell in context.good
@@ -226,17 +235,21 @@ def _measurements(
 ) -> dict[CellTrials, Measurement]:
     """The measurements of all cells in one metric. pairs: (cell, its baseline). off: why verdicts are withheld, or
     an empty string."""
-    judged = {}
-    log_ratios = {cell: logs for cell, base in pairs if (logs := cell.log_ratios(base, metric))}
-    ratios = means(list(log_ratios.values()), corrected(len(pairs)))
-    for cell, ratio in zip(log_ratios, ratios, strict=True):
-        judged[cell] = ratio, "" if cell.floor else WITHHELD if off else verdict(ratio, metric)
+    log_ratios = {cell: list(logs.values()) for cell, base in pairs if (logs := cell.log_ratios(base, metric))}
+    level = corrected(len(pairs))
+    ratios = dict(zip(log_ratios, means(list(log_ratios.values()), level), strict=True))
+    more = {}
+    if metric in MICROSECONDS:
+        samples = {cell: list(cell.differences(base, metric).values()) for cell, base in pairs if cell in ratios}
+        more = dict(zip(samples, differences(list(samples.values()), level), strict=True))
     cells = [cell for context in contexts for cell in context.good if cell.logs(metric)]
     values = means([list(cell.logs(metric).values()) for cell in cells])
     measured = {}
     for cell, value in zip(cells, values, strict=True):
         own = [getattr(trial, metric) for trial in cell.trials]
-        measured[cell] = Measurement(value, min(own), max(own), *judged.get(cell, ()))
+        ratio = ratios.get(cell)
+        said = "" if cell.floor or not ratio else WITHHELD if off else verdict(ratio, metric)
+        measured[cell] = Measurement(value, min(own), max(own), ratio, said, more.get(cell))
     return measured
 
 

@@ -63,7 +63,10 @@ def controls(trials: StudyTrials) -> tuple[Control, Callable[[str], str]]:
     ]
 
     def check(metrics: list[str]) -> Control:
-        logs = [cell.log_ratios(copy_of, metric) for (_, cell, copy_of), metric in zip(pairs, metrics, strict=True)]
+        logs = [
+            list(cell.log_ratios(copy_of, metric).values())
+            for (_, cell, copy_of), metric in zip(pairs, metrics, strict=True)
+        ]
         known = [index for index, one in enumerate(logs) if one]
         ratios = means([logs[index] for index in known], corrected(len(known)))
         checks, off = [], []
