@@ -120,7 +120,7 @@ class CellTrials:
         return bool(applying) and all(getattr(trial, name) == wanted[name] for name in applying)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ContextTrials:
     """The timed trials of one context.
 

@@ -13,9 +13,10 @@ from typing import Any
 from harness.analysis import claims, naming
 from harness.analysis.cells import MICROSECONDS, PROVENANCE, THROUGHPUT, CellTrials, ContextTrials, Levels, StudyTrials
 from harness.analysis.crossovers import Crossover, crossovers
-from harness.analysis.intervals import LEAST, Estimate, corrected, differences, means
+from harness.analysis.intervals import LEAST, Estimate, corrected, means, reach
 from harness.analysis.judgements import Answer, judge_all
 from harness.analysis.leaders import leaders
+from harness.analysis.ratios import Pair, more_micros, ratios
 from harness.analysis.slices import Slices
 from harness.analysis.verdicts import METRICS, MORE_IS_BETTER, WITHHELD, Control, controls, verdict
 from harness.results import Trial
@@ -135,15 +136,9 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
     compared = sorted_trials.compared(given)
     context_trials = sorted_trials.contexts(compared)
     bases = [context.baseline(given) for context in context_trials]
-    pairs = [
-        (cell, base)
-        for context, base in zip(context_trials, bases, strict=True)
-        if base
-        for cell in context.good
-        if cell is not base
-    ]
+    comparisons = len(_pairs(context_trials, bases, THROUGHPUT))
     control, off = controls(sorted_trials)
-    measured = {metric: _measurements(context_trials, pairs, metric, off(metric)) for metric in METRICS}
+    measured = {metric: _measurements(context_trials, bases, metric, off(metric)) for metric in METRICS}
     leading = leaders(context_trials) if not control.off else [[] for _ in context_trials]
 
     contexts = []
@@ -170,7 +165,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
         name=trials[0].experiment if trials else "",
         contexts=contexts,
         compared=compared,
-        comparisons=len(pairs),
+        comparisons=comparisons,
         control=control,
         answers=judge_all(claims.of_experiment(experiment), trials, off, slices),
         crossovers=crossovers(
@@ -180,7 +175,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
         ),
         counts=counts,
         missing=_missing(context_trials),
-        notes=_notes(contexts, counts, len(pairs), len(machines), origins),
+        notes=_notes(contexts, counts, comparisons, len(machines), origins),
     )
 
 
@@ -201,17 +196,23 @@ def narrow_enough(
     """
     sorted_trials = StudyTrials(trials, slices)
     baseline = claims.levels("baseline", baseline)
-    log_ratios = [
-        list(cell.log_ratios(base, metric).values())
-        for context in sorted_trials.contexts(sorted_trials.compared(baseline))
-        if (base := context.baseline(baseline))
+    contexts = sorted_trials.contexts(sorted_trials.compared(baseline))
+    pairs = _pairs(contexts, [context.baseline(baseline) for context in contexts], metric)
+    found = ratios(pairs, len(pairs))
+    return bool(found) and all(
+        one is not None and one.n >= max(least, LEAST) and reach(one) <= percent / 100 for one in found
+    )
+
+
+def _pairs(contexts: list[ContextTrials], bases: list[CellTrials | None], metric: str) -> list[Pair]:
+    """All cells that have a baseline, each with it."""
+    return [
+        Pair(context, cell, base, metric)
+        for context, base in zip(contexts, bases, strict=True)
+        if base
         for cell in context.good
         if cell is not base
     ]
-    if not log_ratios or min(map(len, log_ratios)) < max(least, LEAST):
-        return False
-    ratios = means(log_ratios, corrected(len(log_ratios)))
-    return all(max(one.high - one.value, one.value - one.low) <= percent / 100 * one.value for one in ratios)
 
 
 def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measurement]) -> Cell:
@@ -231,23 +232,20 @@ def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measureme
 
 
 def _measurements(
-    contexts: list[ContextTrials], pairs: list[tuple[CellTrials, CellTrials]], metric: str, off: str
+    contexts: list[ContextTrials], bases: list[CellTrials | None], metric: str, off: str
 ) -> dict[CellTrials, Measurement]:
-    """The measurements of all cells in one metric. pairs: (cell, its baseline). off: why verdicts are withheld, or
-    an empty string."""
-    log_ratios = {cell: list(logs.values()) for cell, base in pairs if (logs := cell.log_ratios(base, metric))}
-    level = corrected(len(pairs))
-    ratios = dict(zip(log_ratios, means(list(log_ratios.values()), level), strict=True))
+    """The measurements of all cells in one metric. off: why verdicts are withheld, or an empty string."""
+    pairs = _pairs(contexts, bases, metric)
+    judged = dict(zip([pair.cell for pair in pairs], ratios(pairs, len(pairs)), strict=True))
     more = {}
     if metric in MICROSECONDS:
-        samples = {cell: list(cell.differences(base, metric).values()) for cell, base in pairs if cell in ratios}
-        more = dict(zip(samples, differences(list(samples.values()), level), strict=True))
+        more = dict(zip(judged, more_micros(pairs, len(pairs)), strict=True))
     cells = [cell for context in contexts for cell in context.good if cell.logs(metric)]
     values = means([list(cell.logs(metric).values()) for cell in cells])
     measured = {}
     for cell, value in zip(cells, values, strict=True):
         own = [getattr(trial, metric) for trial in cell.trials]
-        ratio = ratios.get(cell)
+        ratio = judged.get(cell)
         said = "" if cell.floor or not ratio else WITHHELD if off else verdict(ratio, metric)
         measured[cell] = Measurement(value, min(own), max(own), ratio, said, more.get(cell))
     return measured
