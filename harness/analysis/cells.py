@@ -74,7 +74,7 @@ class CellTrials:
         own, of_base = self.logs(metric), base.logs(metric)
         by_rows = {block: own[block] - of_base[block] for block in sorted(own.keys() & of_base.keys())}
         return by_rows | {
-            block: centre(np.log(values / of_base)) for block, values, of_base in self._paired(base, metric)
+            block: centre(np.log(values / of_base)) for block, values, of_base in self.paired(base, metric)
         }
 
     def differences(self, base: "CellTrials", metric: str) -> dict[int, float]:
@@ -86,12 +86,12 @@ class CellTrials:
         )
         by_rows = {block: own[block] - of_base[block] for block in sorted(own.keys() & of_base.keys())}
         return by_rows | {
-            block: centre(micros(values) - micros(of_base)) for block, values, of_base in self._paired(base, metric)
+            block: centre(micros(values) - micros(of_base)) for block, values, of_base in self.paired(base, metric)
         }
 
-    def _paired(self, base: "CellTrials", metric: str) -> Iterator[tuple[int, Any, Any]]:
-        """For each block that has slices of equal rounds of both cells: block, the values of this cell, those of the
-        other one."""
+    def paired(self, base: "CellTrials", metric: str) -> Iterator[tuple[int, Any, Any]]:
+        """For each block that has slices of equal rounds of both cells: the block, the values of this cell, those of
+        the other one."""
         slices = self.slices
         if slices is None or metric not in METRICS:
             return

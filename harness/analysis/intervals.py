@@ -81,28 +81,28 @@ def differences(
 ) -> list[Estimate]:
     """An estimate of the mean for each sample of differences within blocks. No sample may be empty. alike: as for
     means()."""
-    values = [np.array(sample, dtype=float) for sample in samples]
-    groups = defaultdict(list)
-    for index, one in enumerate(values):
-        if len(one) >= LEAST:
-            groups[alike[index] if alike else index].append(index)
-    ends = np.array([[-np.inf, np.inf]] * len(values)).reshape(-1, 2)
-    for where in groups.values():
-        sizes = np.array([len(values[index]) for index in where])
-        variances, freedom = moderated(np.array([values[index].var(ddof=1) for index in where]), sizes - 1)
-        half = stdtrit(freedom, (1 + level) / 2) * np.sqrt(variances / sizes)
-        ends[where] = np.array([values[index].mean() for index in where])[:, None] + np.outer(half, [-1, 1])
-    of_size = defaultdict(list)
-    for index, one in enumerate(values):
-        of_size[len(one)].append(index)
-    for n, where in of_size.items():
+    sizes = np.array([len(sample) for sample in samples], dtype=int)
+    middle, variances = np.zeros(len(samples)), np.zeros(len(samples))
+    low, high = np.full(len(samples), -np.inf), np.full(len(samples), np.inf)
+    resampled = []
+    for n in map(int, np.unique(sizes)):
+        where = np.flatnonzero(sizes == n).tolist()
+        values = np.array([samples[index] for index in where], dtype=float)
+        middle[where] = values.mean(axis=1)
+        variances[where] = values.var(axis=1, ddof=1) if n >= LEAST else 0
         if n >= BOOTSTRAP_FROM:
-            low, high = bca(np.array([values[index] for index in where]), level)
-            ends[where] = np.column_stack([np.minimum(ends[where, 0], low), np.maximum(ends[where, 1], high)])
-    return [
-        Estimate(float(one.mean()), float(low), float(high), len(one), level)
-        for one, (low, high) in zip(values, ends, strict=True)
-    ]
+            resampled.append((where, bca(values, level)))
+    groups = defaultdict(list)
+    for index in np.flatnonzero(sizes >= LEAST).tolist():
+        groups[alike[index] if alike else index].append(index)
+    for group in groups.values():
+        used, freedom = moderated(variances[group], sizes[group] - 1)
+        half = stdtrit(freedom, (1 + level) / 2) * np.sqrt(used / sizes[group])
+        low[group], high[group] = middle[group] - half, middle[group] + half
+    for where, (lower, upper) in resampled:
+        low[where], high[where] = np.minimum(low[where], lower), np.maximum(high[where], upper)
+    ends = zip(middle.tolist(), low.tolist(), high.tolist(), sizes.tolist(), strict=True)
+    return [Estimate(value, least, most, n, level) for value, least, most, n in ends]
 
 
 def moderated(variances: _Array, freedom: _Array) -> tuple[_Array, _Array]:

@@ -19,6 +19,18 @@ class Pair(NamedTuple):
     metric: str
 
 
+def to_baselines(contexts: Sequence[ContextTrials], bases: Sequence[CellTrials | None], metric: str = "") -> list[Pair]:
+    """All cells that have a baseline, each with it. bases: of each context. metric: "": what each context is ranked
+    by."""
+    return [
+        Pair(context, cell, base, metric or context.metric)
+        for context, base in zip(contexts, bases, strict=True)
+        if base
+        for cell in context.good
+        if cell is not base
+    ]
+
+
 def ratios(pairs: Sequence[Pair], comparisons: int = 0, ends: int = 2) -> list[Estimate | None]:
     """The ratio of each pair, and None for one that shares no block.
 

@@ -35,6 +35,17 @@ def centre(values: _Array) -> float:
     return float(np.sort(values)[cut : len(values) - cut].mean())
 
 
+def centre_variance(values: _Array) -> float:
+    """The variance that the centre of two or more rounds would have, were they independent: that of the rounds with
+    the outer ones drawn in, scaled. Source: Yuen 1974, "The Two-Sample Trimmed t"."""
+    n = len(values)
+    cut = int(TRIM * n)
+    ordered = np.sort(values)
+    drawn_in = np.clip(values, ordered[cut], ordered[n - 1 - cut])
+    kept = n - 2 * cut
+    return float(drawn_in.var(ddof=1)) * (n - 1) / (kept * (kept - 1))
+
+
 class Slices:
     """The slices of a run. columns: name -> its values, one for each slice, as in results.Slice."""
 

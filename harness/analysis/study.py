@@ -13,10 +13,14 @@ from typing import Any
 from harness.analysis import claims, naming
 from harness.analysis.cells import MICROSECONDS, PROVENANCE, THROUGHPUT, CellTrials, ContextTrials, Levels, StudyTrials
 from harness.analysis.crossovers import Crossover, crossovers
-from harness.analysis.intervals import LEAST, Estimate, corrected, means, reach
+from harness.analysis.intervals import LEAST, Estimate, means, reach
 from harness.analysis.judgements import Answer, judge_all
 from harness.analysis.leaders import leaders
-from harness.analysis.ratios import Pair, more_micros, ratios
+from harness.analysis.notes import notes
+from harness.analysis.precision import Outlook, of_context
+from harness.analysis.ratios import more_micros, ratios, to_baselines
+from harness.analysis.resolution import Resolution, resolution
+from harness.analysis.resolution import line as resolution_line
 from harness.analysis.slices import Slices
 from harness.analysis.verdicts import METRICS, MORE_IS_BETTER, WITHHELD, Control, controls, verdict
 from harness.results import Trial
@@ -75,6 +79,8 @@ class Context:
     levels: the factors that separate it from other contexts. metric: what its cells are ranked by, requests_per_s, or
     latency_p50_us in an open loop, where the throughput is given. cells: best first, floors last. leaders: the best
     cell and those that are not measurably worse (harness.analysis.leaders); empty where the A/A control is off.
+    resolution: how far the intervals of its ratios reach. outlook: how these scatter, and what more would buy, where
+    they are of slices.
     """
 
     levels: Levels
@@ -83,6 +89,8 @@ class Context:
     metric: str
     cells: list[Cell]
     leaders: list[Cell]
+    resolution: Resolution | None = None
+    outlook: Outlook | None = None
 
     @property
     def baseline(self) -> Cell | None:
@@ -123,6 +131,16 @@ class Study:
     missing: list[tuple[str, str]]
     notes: list[str]
 
+    @property
+    def coarse(self) -> bool:
+        """Whether a reader has to know before all else how little the study could resolve."""
+        return any(context.resolution and context.resolution.coarse for context in self.contexts)
+
+    @property
+    def resolution_line(self) -> str:
+        """What the study could resolve, in a sentence; empty where nothing was compared."""
+        return resolution_line([(context.label, one) for context in self.contexts if (one := context.resolution)])
+
 
 def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slices | None = None) -> Study:
     """Analyse the trials of a study.
@@ -136,7 +154,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
     compared = sorted_trials.compared(given)
     context_trials = sorted_trials.contexts(compared)
     bases = [context.baseline(given) for context in context_trials]
-    comparisons = len(_pairs(context_trials, bases, THROUGHPUT))
+    comparisons = len(to_baselines(context_trials, bases))
     control, off = controls(sorted_trials)
     measured = {metric: _measurements(context_trials, bases, metric, off(metric)) for metric in METRICS}
     leading = leaders(context_trials) if not control.off else [[] for _ in context_trials]
@@ -148,14 +166,24 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
             own = {metric: measured[metric][cell] for metric in METRICS if cell in measured[metric]}
             cells[cell] = _cell(cell, cell is base, own)
         if cells:
+            ratios_there = [
+                one.ratio for cell in context.good if (one := measured[context.metric].get(cell)) and one.ratio
+            ]
             contexts.append(
                 Context(
                     levels=context.levels,
                     label=naming.label(context.levels),
                     file_size_bytes=context.any_trial.file_size_bytes,
                     metric=context.metric,
-                    cells=sorted(cells.values(), key=_best_first(context.metric)),
+                    cells=sorted(
+                        cells.values(),
+                        key=_best_first(context.metric, measured[context.metric].get(base) if base else None),
+                    ),
                     leaders=[cells[cell] for cell in best],
+                    resolution=resolution(
+                        ratios_there, {trial.design for cell in context.good for trial in cell.trials}
+                    ),
+                    outlook=of_context(to_baselines([context], [base])),
                 )
             )
     counts = _counts(trials)
@@ -175,7 +203,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
         ),
         counts=counts,
         missing=_missing(context_trials),
-        notes=_notes(contexts, counts, comparisons, len(machines), origins),
+        notes=notes(contexts, counts, comparisons, len(machines), origins),
     )
 
 
@@ -197,22 +225,11 @@ def narrow_enough(
     sorted_trials = StudyTrials(trials, slices)
     baseline = claims.levels("baseline", baseline)
     contexts = sorted_trials.contexts(sorted_trials.compared(baseline))
-    pairs = _pairs(contexts, [context.baseline(baseline) for context in contexts], metric)
+    pairs = to_baselines(contexts, [context.baseline(baseline) for context in contexts], metric)
     found = ratios(pairs, len(pairs))
     return bool(found) and all(
         one is not None and one.n >= max(least, LEAST) and reach(one) <= percent / 100 for one in found
     )
-
-
-def _pairs(contexts: list[ContextTrials], bases: list[CellTrials | None], metric: str) -> list[Pair]:
-    """All cells that have a baseline, each with it."""
-    return [
-        Pair(context, cell, base, metric)
-        for context, base in zip(contexts, bases, strict=True)
-        if base
-        for cell in context.good
-        if cell is not base
-    ]
 
 
 def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measurement]) -> Cell:
@@ -235,7 +252,7 @@ def _measurements(
     contexts: list[ContextTrials], bases: list[CellTrials | None], metric: str, off: str
 ) -> dict[CellTrials, Measurement]:
     """The measurements of all cells in one metric. off: why verdicts are withheld, or an empty string."""
-    pairs = _pairs(contexts, bases, metric)
+    pairs = to_baselines(contexts, bases, metric)
     judged = dict(zip([pair.cell for pair in pairs], ratios(pairs, len(pairs)), strict=True))
     more = {}
     if metric in MICROSECONDS:
@@ -251,10 +268,14 @@ def _measurements(
     return measured
 
 
-def _best_first(metric: str) -> Callable[[Cell], tuple[bool, bool, float]]:
+def _best_first(metric: str, base: Measurement | None) -> Callable[[Cell], tuple[bool, bool, float]]:
+    """The order of cells. They are ranked by their ratios to the baseline, whose measurement is `base`."""
+
     def key(cell: Cell) -> tuple[bool, bool, float]:
         measured = cell.measurements.get(metric)
         value = measured.value.value if measured else 0.0
+        if measured and measured.ratio and base:
+            value = measured.ratio.value * base.value.value
         return cell.floor, not measured, -value if metric in MORE_IS_BETTER else value
 
     return key
@@ -282,45 +303,3 @@ def _missing(contexts: list[ContextTrials]) -> list[tuple[str, str]]:
         for cell in context.cells
         if not cell.trials
     ]
-
-
-def _notes(contexts: list[Context], counts: Counts, comparisons: int, machines: int, origins: list[str]) -> list[str]:
-    cells = [cell for context in contexts for cell in context.cells]
-    notes = []
-    if comparisons:
-        notes.append(
-            f"Ratios to the baseline within blocks, geometric means; each of {comparisons} intervals at "
-            f"{100 * corrected(comparisons):.4g} %, so that all hold at once with 95 % probability."
-        )
-    if any(cell.trials < LEAST for cell in cells):
-        notes.append(f"Cells with fewer than {LEAST} blocks have no interval and no verdict but `cannot tell`.")
-    lost = [f"{count} {kind}" for kind, count in (("failed", counts.failed), ("refused", counts.refused)) if count]
-    lost += [f"{counts.probes} for probes"] if counts.probes else []
-    if lost:
-        notes.append(f"Of {counts.trials} trials these are left out: {', '.join(lost)}. The column `reason` says why.")
-    if counts.disturbed:
-        notes.append(
-            f"{counts.disturbed} of {counts.ok} trials were disturbed (column `disturbed`). They are not left out."
-        )
-    waits = {
-        f"{cell.wait} against {context.baseline.wait}"
-        for context in contexts
-        for cell in context.cells
-        if context.baseline and cell.wait != context.baseline.wait
-    }
-    if waits:
-        notes.append(
-            f"* waits in another way than its baseline ({', '.join(sorted(waits))}), so its ratio is that of the wait "
-            "strategies as well."
-        )
-    if origins:
-        notes.append(f"HTTP origin: {', '.join(origins)} (column `origin`).")
-    if machines > 1:
-        notes.append(
-            f"The trials are from {machines} machines or versions ({', '.join(PROVENANCE)}). These are not pooled."
-        )
-    if any(cell.client_busy > 0.9 for cell in cells):
-        notes.append(
-            "In some cells the client was busy for over 90 % of the time, so the client may be the limit there."
-        )
-    return notes
