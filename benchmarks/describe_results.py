@@ -125,8 +125,8 @@ def page() -> str:
 
 
 def _study(place: Path) -> str:
-    trials, experiment = run_files.load_run(str(place))
-    found = study.analyse(trials, experiment)
+    trials, experiment, slices = run_files.load_run(str(place))
+    found = study.analyse(trials, experiment, slices)
     lines = [
         f"## {place.name}",
         "",

@@ -307,6 +307,24 @@ def read_observations(path: str) -> Iterator[Observation]:
     return _read(path, Observation)
 
 
+def read_slices(path: str) -> tuple[list[str], bytes]:
+    """The columns of a file of slices, and the text of its whole lines: there may be millions, all numbers, so who
+    needs them reads them as an array. A last line that a killed run left torn is left out. Raises ValueError where the
+    columns are others."""
+    with open(path, "rb") as file:
+        head, text = file.readline(), file.read()
+    columns = head.decode(errors="replace").strip().split(",")
+    _check(path, columns, Slice)
+    return columns, text[: text.rfind(b"\n") + 1]
+
+
+def _check(path: str, columns: list[str], kind: type[Row]) -> None:
+    """Raises ValueError where these are not columns of a table: its first two, and others that it has."""
+    known = [column.name for column in fields(kind)]
+    if columns[:2] != known[:2] or not set(columns) <= set(known):
+        raise ValueError(f"{path}:1: not the columns of schema {SCHEMA}; read it with the version that wrote it")
+
+
 def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
     types = {name: _READ[one] for name, one in get_type_hints(kind).items()}
     with open(path, newline="", encoding="utf-8") as file:
@@ -314,8 +332,7 @@ def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
         columns, first = next(rows, []), next(rows, None)
         if kind is Trial and first and first[0] == "2":
             columns = [RENAMED_SINCE_2.get(name, name) for name in columns]
-        if columns[:2] != [column.name for column in fields(kind)][:2] or not set(columns) <= set(types):
-            raise ValueError(f"{path}:1: not the columns of schema {SCHEMA}; read it with the version that wrote it")
+        _check(path, columns, kind)
         lacking = [name for name in FACTORS if name not in columns] if kind is Trial else []
         for row in itertools.chain([first] if first is not None else [], rows):
             try:

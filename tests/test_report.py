@@ -287,7 +287,7 @@ def test_percentiles_of_merged_histograms_are_those_of_all_replies(tmp_path):
     place = studies.write(tmp_path / "run", rows)
     with (place / "latency.csv").open("w") as file:
         file.write("trial,latency_us,count\n1,100,999\n1,900,1\n2,100,500\n2,200,500\n")
-    trials, experiment = run_files.load_run(str(place))
+    trials, experiment, _ = run_files.load_run(str(place))
     cell = study.analyse(trials, experiment).contexts[0].cells[0]
     spectrum = {round(one.above, 6): one for one in chart_data.read(str(place), trials).percentiles(cell)}
     assert spectrum[0.1].us == 200
@@ -298,7 +298,7 @@ def test_percentiles_of_merged_histograms_are_those_of_all_replies(tmp_path):
 
 
 def test_cpu_parts_are_those_of_all_requests(whole):
-    trials, experiment = run_files.load_run(str(whole))
+    trials, experiment, _ = run_files.load_run(str(whole))
     more = chart_data.read(str(whole), trials)
     cell = study.analyse(trials, experiment).contexts[0].cells[0]
     own = [trial for trial in trials if trial.trial in cell.rows]

@@ -10,17 +10,27 @@ not apply where the proxy serves files by itself.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
+
 from harness import factors
+from harness.analysis.slices import METRICS, Slices, centre
 from harness.factors import CHANNELS, FACTORS
 from harness.results import Trial
 
 PROVENANCE = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit")
-THROUGHPUT, MEDIAN_LATENCY = "requests_per_s", "latency_p50_us"
+THROUGHPUT, MEDIAN_LATENCY, CPU_TIME = "requests_per_s", "latency_p50_us", "cpu_us_per_request"
+# Metrics whose difference is a time for each request -> that time in microseconds. With throughput it is the time that
+# the whole system takes for one, which is less than its latency where several are under way.
+MICROSECONDS: Mapping[str, Callable[[Any], Any]] = {
+    THROUGHPUT: lambda value: 1e6 / value,
+    CPU_TIME: lambda value: value,
+    MEDIAN_LATENCY: lambda value: value,
+}
 
 _TRANSPORTS = tuple(name for name, factor in FACTORS.items() if factor.about == "transport")
 # What is asked of the system under test, as opposed to what it is.
@@ -35,12 +45,13 @@ class CellTrials:
     """The timed trials of one cell, in one context.
 
     design: its compared factors. floor: whether it shows only what the harness itself costs. trials: the good ones.
-    bad: those that failed or were refused.
+    bad: those that failed or were refused. slices: those of all trials of the study, where it has any.
     """
 
-    def __init__(self, design: Levels, floor: bool) -> None:
+    def __init__(self, design: Levels, floor: bool, slices: Slices | None = None) -> None:
         self.design = design
         self.floor = floor
+        self.slices = slices
         self.trials: list[Trial] = []
         self.bad: list[Trial] = []
         self._logs: dict[str, dict[int, float]] = {}
@@ -56,10 +67,40 @@ class CellTrials:
             self._logs[metric] = {block: sum(logs) / len(logs) for block, logs in in_block.items()}
         return self._logs[metric]
 
-    def log_ratios(self, base: "CellTrials", metric: str) -> list[float]:
-        """The log ratios of this cell to another one, a value for each block that has both."""
+    def log_ratios(self, base: "CellTrials", metric: str) -> dict[int, float]:
+        """block -> log ratio of this cell to another one, for each block that has both. It is the centre of the log
+        ratios of their slices of equal rounds, where the block has such slices and they say something of the metric.
+        Else it is that of the rows."""
         own, of_base = self.logs(metric), base.logs(metric)
-        return [own[block] - of_base[block] for block in sorted(own.keys() & of_base.keys())]
+        by_rows = {block: own[block] - of_base[block] for block in sorted(own.keys() & of_base.keys())}
+        return by_rows | {
+            block: centre(np.log(values / of_base)) for block, values, of_base in self.paired(base, metric)
+        }
+
+    def differences(self, base: "CellTrials", metric: str) -> dict[int, float]:
+        """block -> microseconds that a request takes more than with another cell, in the sense of the metric, one of
+        MICROSECONDS. From slices or rows, as log_ratios()."""
+        micros = MICROSECONDS[metric]
+        own, of_base = (
+            {block: micros(math.exp(log)) for block, log in one.logs(metric).items()} for one in (self, base)
+        )
+        by_rows = {block: own[block] - of_base[block] for block in sorted(own.keys() & of_base.keys())}
+        return by_rows | {
+            block: centre(micros(values) - micros(of_base)) for block, values, of_base in self.paired(base, metric)
+        }
+
+    def paired(self, base: "CellTrials", metric: str) -> Iterator[tuple[int, Any, Any]]:
+        """For each block that has slices of equal rounds of both cells: the block, the values of this cell, those of
+        the other one."""
+        slices = self.slices
+        if slices is None or metric not in METRICS:
+            return
+        in_block = {trial.block: trial.trial for trial in base.trials if trial.trial in slices}
+        for trial in self.trials:
+            if trial.trial in slices and trial.block in in_block:
+                own, of_base = slices.paired(trial.trial, in_block[trial.block], metric)
+                if len(own):
+                    yield trial.block, own, of_base
 
     @property
     def number(self) -> tuple[int, int]:
@@ -79,7 +120,7 @@ class CellTrials:
         return bool(applying) and all(getattr(trial, name) == wanted[name] for name in applying)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ContextTrials:
     """The timed trials of one context.
 
@@ -117,7 +158,8 @@ class ContextTrials:
 class StudyTrials:
     """The timed trials of a study. Trials that were run for a probe are left out."""
 
-    def __init__(self, trials: Iterable[Trial]) -> None:
+    def __init__(self, trials: Iterable[Trial], slices: Slices | None = None) -> None:
+        self._slices = slices
         self._trials = [trial for trial in trials if not trial.probe]
         self.varying = [name for name in _APART if self._varies(name)]
 
@@ -155,7 +197,7 @@ class StudyTrials:
                 cells = sorted_trials[context_key]
                 if cell_key not in cells:
                     design = dict(zip(compared, cell_key[1:], strict=True))
-                    cells[cell_key] = CellTrials(design, self._is_floor(trial, compared))
+                    cells[cell_key] = CellTrials(design, self._is_floor(trial, compared), self._slices)
                 cell = cells[cell_key]
                 (cell.trials if trial.status == "ok" else cell.bad).append(trial)
         contexts = [

@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.analysis import claims, judgements, run_files
+from harness.analysis import claims, for_programs, judgements, run_files
 from harness.analysis.cells import StudyTrials
 from harness.analysis.claims import REFUTED, SUPPORTED, UNDECIDED
+from harness.analysis.slices import Slices
 from harness.analysis.verdicts import controls
 from harness.results import Trial
 
@@ -23,18 +24,22 @@ def main(argv: Sequence[str]) -> int:
         "2 the experiment has no claims, or DIR has no results.",
     )
     parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
+    parser.add_argument("--json", action="store_true", help="print the answers as one JSON object, for programs")
     args = parser.parse_args(argv)
-    return run_files.exit_code("claims", lambda: _print_answers(*run_files.load_run(args.directory)))
+    return run_files.exit_code("claims", lambda: _print_answers(*run_files.load_run(args.directory), as_json=args.json))
 
 
-def _print_answers(trials: list[Trial], experiment: Mapping[str, Any]) -> int:
+def _print_answers(trials: list[Trial], experiment: Mapping[str, Any], slices: Slices | None, *, as_json: bool) -> int:
     asked = claims.of_experiment(experiment)
     if not asked:
         raise ValueError(f"the experiment makes no claims: {run_files.EXPERIMENT} has no `claims:`")
-    control, off = controls(StudyTrials(trials))
-    answers = judgements.judge_all(asked, trials, off)
-    for answer in answers:
-        print("\n".join(judgements.lines(answer)))
-    print(control.line)
+    control, off = controls(StudyTrials(trials, slices))
+    answers = judgements.judge_all(asked, trials, off, slices)
+    if as_json:
+        print(for_programs.text(for_programs.of_claims(answers, control)))
+    else:
+        for answer in answers:
+            print("\n".join(judgements.lines(answer)))
+        print(control.line)
     outcomes = {answer.outcome for answer in answers}
     return next(code for outcome, code in _CODES.items() if outcome in outcomes)

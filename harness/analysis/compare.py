@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
 
     def body() -> int:
-        first, second = (run_files.load_run(one)[0] for one in (args.first, args.second))
+        first, second = (run_files.load_run(one).trials for one in (args.first, args.second))
         found = compare(first, second, args.metric)
         if found.unlike and not args.force:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Confidence intervals of geometric means and of their ratios. All computations are on logarithms.
+"""Confidence intervals of geometric means, of their ratios, and of differences. Means are taken of logarithms.
 
 The trials of a block ran next to each other. So each block gives one log ratio of two cells, and a disturbance that hit
 both cells cancels out. The interval of the mean of these log ratios is Student's t. From `BOOTSTRAP_FROM` blocks on,
@@ -9,23 +9,29 @@ simulations behind these choices.
 
 Many comparisons: each interval in a family of m is at the level 1 - 0.05/m (Bonferroni). So with at least 95 %
 probability all of them hold at once, however they depend on each other. A verdict is read off its own interval.
+
+Alike comparisons: at such levels the t of few blocks is very wide, because a few blocks say little about the scatter
+they come from. The cells of a context say more together. So the scatter of a ratio is moderated by that of the others
+in its context (Smyth 2004), within bounds that keep the coverage where cells scatter unlike each other (`moderated`).
+docs/decisions/0016 has the simulations.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import digamma, ndtr, ndtri, polygamma, stdtrit
 
 CONFIDENCE = 0.95
 LEAST = 3
 BOOTSTRAP_FROM = 20
 RESAMPLES = 4999
+ALIKE = 8  # other comparisons from which on those of a context add as many degrees of freedom as they may
 _SEED = 20_240_229
 _ROWS = 500  # rows that are bootstrapped at a time: 20 MB of resampled means
 
@@ -34,8 +40,9 @@ _Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Estimate:
-    """value: a ratio, or a geometric mean in the unit of its column. low, high: the ends of its interval at `level`, or
-    0 and infinity where there is no interval. n: the number of blocks that it rests on."""
+    """value: a ratio, a geometric mean in the unit of its column, or a difference. low, high: the ends of its interval
+    at `level`, or the ends of all that it could be (0 or minus infinity, infinity) where there is no interval. n: the
+    number of blocks that it rests on."""
 
     value: float
     low: float
@@ -49,32 +56,91 @@ class Estimate:
         return math.isfinite(self.high)
 
 
-def corrected(comparisons: int) -> float:
-    """The level of each interval in a family of `comparisons` intervals, so that all hold at once at `CONFIDENCE`."""
-    return 1 - (1 - CONFIDENCE) / max(1, comparisons)
+def corrected(comparisons: int, ends: int = 2) -> float:
+    """The level of each interval in a family of `comparisons` intervals, so that all hold at once at `CONFIDENCE`.
+    ends: 1 where only one end of each interval is looked at."""
+    return 1 - (1 - CONFIDENCE) * 2 / ends / max(1, comparisons)
 
 
-def means(samples: Sequence[Sequence[float]], level: float = CONFIDENCE) -> list[Estimate]:
+def means(
+    samples: Sequence[Sequence[float]], level: float = CONFIDENCE, alike: Sequence[Hashable] = ()
+) -> list[Estimate]:
     """An estimate of the geometric mean for each sample of logarithms. No sample may be empty.
 
-    Samples of log ratios within blocks give estimates of ratios.
+    Samples of log ratios within blocks give estimates of ratios. alike: a key for each sample; those of equal keys are
+    comparisons of one context, whose scatter is moderated; (): none is.
     """
-    result: dict[int, Estimate] = {}
-    of_size = defaultdict(list)
-    for index, sample in enumerate(samples):
-        of_size[len(sample)].append(index)
-    for n, where in of_size.items():
-        logs = np.array([samples[index] for index in where], dtype=float)
-        if n < LEAST:
-            low, high = np.full((2, len(where)), [[-np.inf], [np.inf]])
-        else:
-            low, high = student(logs, level)
-            if n >= BOOTSTRAP_FROM:
-                resampled = bca(logs, level)
-                low, high = np.minimum(low, resampled[0]), np.maximum(high, resampled[1])
-        for index, value, least, most in zip(where, *np.exp([logs.mean(axis=1), low, high]).tolist(), strict=True):
-            result[index] = Estimate(value, least, most, n, level)
-    return [result[index] for index in range(len(samples))]
+    return [
+        Estimate(math.exp(one.value), math.exp(one.low), math.exp(one.high), one.n, level)
+        for one in differences(samples, level, alike)
+    ]
+
+
+def differences(
+    samples: Sequence[Sequence[float]], level: float = CONFIDENCE, alike: Sequence[Hashable] = ()
+) -> list[Estimate]:
+    """An estimate of the mean for each sample of differences within blocks. No sample may be empty. alike: as for
+    means()."""
+    sizes = np.array([len(sample) for sample in samples], dtype=int)
+    middle, variances = np.zeros(len(samples)), np.zeros(len(samples))
+    low, high = np.full(len(samples), -np.inf), np.full(len(samples), np.inf)
+    resampled = []
+    for n in map(int, np.unique(sizes)):
+        where = np.flatnonzero(sizes == n).tolist()
+        values = np.array([samples[index] for index in where], dtype=float)
+        middle[where] = values.mean(axis=1)
+        variances[where] = values.var(axis=1, ddof=1) if n >= LEAST else 0
+        if n >= BOOTSTRAP_FROM:
+            resampled.append((where, bca(values, level)))
+    groups = defaultdict(list)
+    for index in np.flatnonzero(sizes >= LEAST).tolist():
+        groups[alike[index] if alike else index].append(index)
+    for group in groups.values():
+        used, freedom = moderated(variances[group], sizes[group] - 1)
+        half = stdtrit(freedom, (1 + level) / 2) * np.sqrt(used / sizes[group])
+        low[group], high[group] = middle[group] - half, middle[group] + half
+    for where, (lower, upper) in resampled:
+        low[where], high[where] = np.minimum(low[where], lower), np.maximum(high[where], upper)
+    ends = zip(middle.tolist(), low.tolist(), high.tolist(), sizes.tolist(), strict=True)
+    return [Estimate(value, least, most, n, level) for value, least, most, n in ends]
+
+
+def moderated(variances: _Array, freedom: _Array) -> tuple[_Array, _Array]:
+    """The variances to use for comparisons of one context, and their degrees of freedom, from those that each
+    comparison has by itself.
+
+    Each is drawn to the common one, the more the less they differ beyond what chance explains. Source: Smyth 2004,
+    "Linear Models and Empirical Bayes Methods", section 6.2. Two bounds besides hold the coverage where one cell
+    scatters more than the others: a variance only grows, and the others add no more degrees of freedom than its own,
+    times their number to `ALIKE`.
+    """
+    known = variances > 0
+    others = np.count_nonzero(known) - 1
+    if others < 1:
+        return variances, freedom
+    half = freedom[known] / 2
+    logs = np.log(variances[known]) - digamma(half) + np.log(half)
+    beyond = float(logs.var(ddof=1) - polygamma(1, half).mean())
+    most = freedom * min(1.0, others / ALIKE)
+    if beyond > 0:
+        of_common = 2 * _inverse_trigamma(beyond)
+        common = math.exp(logs.mean() + digamma(of_common / 2) - math.log(of_common / 2))
+        added = np.minimum(of_common, most)
+    else:
+        common, added = float(variances[known].mean()), most
+    return np.maximum(variances, (added * common + freedom * variances) / (added + freedom)), freedom + added
+
+
+def _inverse_trigamma(value: float) -> float:
+    """The number whose trigamma is `value`, above 0. Source: the appendix of Smyth 2004."""
+    at = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(polygamma(1, at))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, at))
+        at += step
+        if -step / at < 1e-8:
+            break
+    return at
 
 
 def unpaired(test: Sequence[float], baseline: Sequence[float], level: float = CONFIDENCE) -> Estimate:
@@ -93,17 +159,14 @@ def unpaired(test: Sequence[float], baseline: Sequence[float], level: float = CO
     return Estimate(math.exp(difference), math.exp(difference - half), math.exp(difference + half), n, level)
 
 
+def reach(ratio: Estimate) -> float:
+    """How far the interval of a ratio reaches, to the side where it reaches further, as a share of the ratio."""
+    return max(ratio.high / ratio.value - 1, 1 - ratio.low / ratio.value)
+
+
 def interval(one: Estimate) -> str:
     """The ends of the interval of a ratio as text."""
     return f"{one.low:.3f} to {one.high:.3f}" if one.bounded else "none"
-
-
-def student(logs: _Array, level: float) -> _Array:
-    """Student's intervals for the mean of each row of logs (rows x blocks). Returns the ends: 2 x rows."""
-    n = logs.shape[1]
-    half = stdtrit(n - 1, (1 + level) / 2) * logs.std(axis=1, ddof=1) / math.sqrt(n)
-    ends: _Array = logs.mean(axis=1) + np.outer([-1, 1], half)
-    return ends
 
 
 def bca(logs: _Array, level: float) -> _Array:

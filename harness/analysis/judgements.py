@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.analysis import claims, naming
-from harness.analysis.cells import CellTrials, Levels, StudyTrials
+from harness.analysis.cells import Levels, StudyTrials
 from harness.analysis.claims import REFUTED, SUPPORTED, UNDECIDED, Claim
-from harness.analysis.intervals import LEAST, Estimate, corrected, interval, means
+from harness.analysis.intervals import LEAST, Estimate, interval
+from harness.analysis.ratios import Pair, ratios
+from harness.analysis.slices import Slices
 from harness.analysis.verdicts import controls
 from harness.results import Trial
 
@@ -52,58 +55,68 @@ def lines(answer: Answer) -> Iterable[str]:
 def judge(claim: Claim, trials: Iterable[Trial], comparisons: int = 0) -> Answer:
     """Judge one claim. comparisons: how many the intervals are corrected for; 0: as many as the claim has contexts."""
     trials = list(trials)
-    return judge_all([claim], trials, controls(StudyTrials(trials))[1], comparisons)[0]
+    return judge_all([claim], trials, controls(StudyTrials(trials))[1], comparisons=comparisons)[0]
 
 
-def judge_all(asked: list[Claim], trials: list[Trial], off: Callable[[str], str], comparisons: int = 0) -> list[Answer]:
+def judge_all(
+    asked: list[Claim],
+    trials: list[Trial],
+    off: Callable[[str], str],
+    slices: Slices | None = None,
+    comparisons: int = 0,
+) -> list[Answer]:
     """Judge all claims of an experiment.
 
     off: metric -> why verdicts in it are withheld, or an empty string, as harness.analysis.verdicts.controls gives it.
-    comparisons: how many the intervals are corrected for; 0: as many as all these claims have contexts.
+    slices: those of live blocks. comparisons: how many the intervals are corrected for; 0: as many as all these claims
+    have contexts.
     """
-    sides = [_sides(claim, trials) for claim in asked]
-    logs = [
-        test.log_ratios(base, claim.metric) if test and base else []
-        for claim, found in zip(asked, sides, strict=True)
-        for _, test, base in found
-    ]
-    known = [one for one in logs if one]
-    ratios = iter(means(known, corrected(comparisons or len(known))))
-    estimates = iter([next(ratios) if one else None for one in logs])
+    places = [_places(claim, trials, slices) for claim in asked]
+    pairs = [one.pair for found in places for one in found if one.pair]
+    estimates = dict(zip(pairs, ratios(pairs, comparisons), strict=True))
     return [
-        _answer(claim, [_finding(claim, *one, next(estimates), off(claim.metric)) for one in found])
-        for claim, found in zip(asked, sides, strict=True)
+        _answer(
+            claim, [_finding(claim, one, estimates[one.pair] if one.pair else None, off(claim.metric)) for one in found]
+        )
+        for claim, found in zip(asked, places, strict=True)
     ]
 
 
-def _sides(claim: Claim, trials: list[Trial]) -> list[tuple[Levels, CellTrials | None, CellTrials | None]]:
-    """The contexts of a claim: the levels of each, the cell that is tested, and its baseline. A context that has only
-    one of the two is left out. A level of `where` that no context has is listed without cells."""
+class _Place(NamedTuple):
+    """Where a claim is answered: the levels of a context, and its two cells there; None where there are no such
+    trials."""
+
+    levels: Levels
+    pair: Pair | None
+
+
+def _places(claim: Claim, trials: list[Trial], slices: Slices | None) -> list[_Place]:
+    """The contexts of a claim. A context that has only one of the two cells is left out. A level of `where` that no
+    context has is listed without cells."""
     chosen = StudyTrials(
-        trial for trial in trials if all(getattr(trial, name) in levels for name, levels in claim.where.items())
+        (trial for trial in trials if all(getattr(trial, name) in levels for name, levels in claim.where.items())),
+        slices,
     )
     compared = tuple(dict.fromkeys((*claim.test, *claim.baseline)))
-    found: list[tuple[Levels, CellTrials | None, CellTrials | None]] = []
+    found = []
     for context in chosen.contexts(compared, always=("files", *claim.where)):
         test = next((cell for cell in context.cells if cell.matches(claim.test)), None)
         base = next((cell for cell in context.cells if cell.matches(claim.baseline)), None)
         if test and base:
-            found.append((context.levels, test, base))
+            found.append(_Place(context.levels, Pair(context, test, base, claim.metric)))
     wanted = [(name, level) for name, levels in claim.where.items() for level in levels]
     for name, level in wanted:
-        if not any(levels.get(name) == level for levels, _, _ in found):
-            found.append(({name: level}, None, None))
+        if not any(place.levels.get(name) == level for place in found):
+            found.append(_Place({name: level}, None))
     return found
 
 
-def _finding(
-    claim: Claim, levels: Levels, test: CellTrials | None, base: CellTrials | None, ratio: Estimate | None, off: str
-) -> Finding:
+def _finding(claim: Claim, place: _Place, ratio: Estimate | None, off: str) -> Finding:
     reasons = []
     outcome = UNDECIDED
     if ratio is None:
         reasons.append(
-            "no such trials" if test is None else f"no block has good trials of both with {claim.metric} above 0"
+            "no such trials" if not place.pair else f"no block has good trials of both with {claim.metric} above 0"
         )
     elif off:
         reasons.append(f"the A/A control is off: {off}")
@@ -113,9 +126,11 @@ def _finding(
         outcome = claims.outcome(claim.expect, ratio.low, ratio.high)
         if outcome == UNDECIDED:
             reasons.append("the interval straddles the bound")
-    if test and base and test.trials and base.trials and test.wait != base.wait:
-        reasons.append(f"wait strategies differ: {test.wait} against {base.wait}")
-    return Finding(levels, naming.label(levels), ratio, outcome, "; ".join(reasons))
+    if place.pair:
+        test, base = place.pair.cell, place.pair.base
+        if test.trials and base.trials and test.wait != base.wait:
+            reasons.append(f"wait strategies differ: {test.wait} against {base.wait}")
+    return Finding(place.levels, naming.label(place.levels), ratio, outcome, "; ".join(reasons))
 
 
 def _answer(claim: Claim, findings: list[Finding]) -> Answer:

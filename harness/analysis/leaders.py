@@ -5,8 +5,10 @@ the number of all such comparisons in the study. With 95 % probability the truly
 the leaders.
 """
 
+from collections.abc import Mapping
+
 from harness.analysis.cells import CellTrials, ContextTrials
-from harness.analysis.intervals import CONFIDENCE, means
+from harness.analysis.ratios import Pair, ratios
 from harness.analysis.verdicts import MORE_IS_BETTER
 
 
@@ -15,25 +17,30 @@ def leaders(contexts: list[ContextTrials]) -> list[list[CellTrials]]:
     best_first = []
     for context in contexts:
         rivals = [cell for cell in context.good if not cell.floor and cell.logs(context.metric)]
-        best_first.append(sorted(rivals, key=lambda cell: _goodness(cell, context.metric), reverse=True))
+        best_first.append(_best_first(rivals, context.metric))
     rest = [
-        (context, rivals[0], cell) for context, rivals in zip(contexts, best_first, strict=True) for cell in rivals[1:]
-    ]
-    logs = [cell.log_ratios(best, context.metric) for context, best, cell in rest]
-    known = [index for index, one in enumerate(logs) if one]
-    # One-sided: only whether a cell is worse than the best. A two-sided interval at 1 - 2a leaves a on each side.
-    ratios = means([logs[index] for index in known], 1 - 2 * (1 - CONFIDENCE) / max(1, len(rest)))
-    worse = set()
-    for index, ratio in zip(known, ratios, strict=True):
-        context, _, cell = rest[index]
-        if ratio.high < 1 if context.metric in MORE_IS_BETTER else ratio.low > 1:
-            worse.add((id(context), cell))
-    return [
-        [cell for cell in rivals if (id(context), cell) not in worse]
+        Pair(context, cell, rivals[0], context.metric)
         for context, rivals in zip(contexts, best_first, strict=True)
+        for cell in rivals[1:]
     ]
+    worse = set()
+    for pair, ratio in zip(rest, ratios(rest, len(rest), ends=1), strict=True):
+        if ratio and (ratio.high < 1 if pair.metric in MORE_IS_BETTER else ratio.low > 1):
+            worse.add(pair.cell)
+    return [[cell for cell in rivals if cell not in worse] for rivals in best_first]
 
 
-def _goodness(cell: CellTrials, metric: str) -> float:
-    logs = cell.logs(metric).values()
-    return sum(logs) / len(logs) * (1 if metric in MORE_IS_BETTER else -1)
+def _best_first(rivals: list[CellTrials], metric: str) -> list[CellTrials]:
+    """By their mean log ratio to one of them, so that the best one is the best by the ratios that are then compared.
+    One that shares no block with that cell is placed by its own mean."""
+
+    def goodness(cell: CellTrials) -> float:
+        apart = _mean(cell.logs(metric)) - _mean(rivals[0].logs(metric))
+        log = _mean(cell.log_ratios(rivals[0], metric)) if cell.log_ratios(rivals[0], metric) else apart
+        return log if metric in MORE_IS_BETTER else -log
+
+    return sorted(rivals, key=goodness, reverse=True)
+
+
+def _mean(logs: Mapping[int, float]) -> float:
+    return sum(logs.values()) / len(logs)

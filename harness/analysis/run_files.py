@@ -7,13 +7,16 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from harness import results
 from harness.results import Trial
+
+if TYPE_CHECKING:  # importing it loads numpy, which only an analysis needs
+    from harness.analysis.slices import Slices
 
 EXPERIMENT = "experiment.yaml"  # the plan, every value spelled out
 ENVIRONMENT = "environment.json"  # the machine, the versions, and the command, as the run began
@@ -22,16 +25,35 @@ PROBES = "probes.csv"  # what probes observed
 SYMBOLS = "symbols.csv"  # what the probe `perf` observed
 
 
-def load_run(directory: str) -> tuple[list[Trial], dict[str, Any]]:
-    """The trials of a run and its resolved experiment, {} where there is none. Raises OSError, ValueError."""
-    return list(results.read(f"{directory}/{results.TRIALS}")), experiment(directory)
+class Run(NamedTuple):
+    """What a run's directory says. trials: its rows. experiment: the resolved one, {} where there is none. slices: of
+    the trials of live blocks, None where there are none."""
+
+    trials: list[Trial]
+    experiment: dict[str, Any]
+    slices: "Slices | None"
 
 
-def load_begun(directory: str) -> tuple[list[Trial], dict[str, Any]]:
+def load_run(directory: str) -> Run:
+    """What a run's directory says. Raises OSError, ValueError."""
+    return Run(list(results.read(f"{directory}/{results.TRIALS}")), experiment(directory), slices_of(directory))
+
+
+def load_begun(directory: str) -> Run:
     """As load_run(), but a run that ended before its first trial, and so has no trials.csv, has no trials."""
     if os.path.exists(f"{directory}/{results.TRIALS}") or not os.path.exists(f"{directory}/{EXPERIMENT}"):
         return load_run(directory)
-    return [], experiment(directory)
+    return Run([], experiment(directory), None)
+
+
+def slices_of(directory: str) -> "Slices | None":
+    """The slices of a run, None where it has none. Raises OSError, ValueError."""
+    path = f"{directory}/{results.SLICES}"
+    if not os.path.exists(path):
+        return None
+    from harness.analysis import slices  # noqa: PLC0415
+
+    return slices.read(path)
 
 
 def experiment(directory: str) -> dict[str, Any]:

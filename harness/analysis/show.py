@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,9 +18,12 @@ from harness.analysis import naming, run_files
 from harness.results import Trial
 
 if TYPE_CHECKING:  # importing it loads numpy and scipy, which only an analysis needs
+    from harness.analysis.slices import Slices
     from harness.analysis.study import Cell, Context, Study
 
+UNBEATEN = "TODO"
 WIDTH = 120  # columns, where the output is not a terminal
+_FINE = 3.0  # percent of resolution below which ratios have a third decimal place
 _WIDE = 150  # columns from which on a terminal has room for plots
 _PLOT = 25  # columns of a plot
 
@@ -29,40 +33,58 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="harness show",
         description="Print the tables of a run again, from its files.",
-        epilog="Exit codes: 0 printed, 2 DIR has no results. docs/statistics.md says what the intervals mean.",
+        epilog="Exit codes: 0 printed, 2 DIR has no results. docs/statistics.md says what the intervals mean, and what "
+        "the keys of the JSON are.",
     )
     parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
+    parser.add_argument("--json", action="store_true", help="print the study as one JSON object, for programs")
     args = parser.parse_args(argv)
 
     def body() -> int:
-        show(*run_files.load_run(args.directory))
+        run = run_files.load_run(args.directory)
+        if args.json:
+            print_json(*run)
+        else:
+            show(*run)
         return 0
 
     return run_files.exit_code("show", body)
 
 
-def show(trials: Iterable[Trial], experiment: Mapping[str, Any] | None = None) -> None:
-    """Analyse the trials of a study and print the result. experiment: as for `study.analyse`. Raises ValueError."""
+def show(trials: Iterable[Trial], experiment: Mapping[str, Any] | None = None, slices: "Slices | None" = None) -> None:
+    """Analyse the trials of a study and print the result. experiment, slices: as for `study.analyse`. Raises
+    ValueError."""
     from harness.analysis import study  # noqa: PLC0415
 
-    render(study.analyse(trials, experiment or {}))
+    render(study.analyse(trials, experiment or {}, slices))
+
+
+def print_json(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: "Slices | None") -> None:
+    """Analyse the trials of a study and print the result as JSON. Raises ValueError."""
+    from harness.analysis import for_programs, study  # noqa: PLC0415
+
+    print(for_programs.text(for_programs.of_study(study.analyse(trials, experiment, slices))))
 
 
 def render(study: "Study") -> None:
     """Print an analysed study."""
     screen = console()
+    if study.coarse:
+        print_lines(screen, [study.resolution_line, ""])
     for context in study.contexts:
-        screen.print(_table(study, context, screen.width >= _WIDE))
+        screen.print(_fitting_table(screen, study, context))
     lines = [one.sentence for one in study.crossovers]
     lines += [f"Claim {answer.outcome}: {answer.claim.text}" for answer in study.answers]
-    lines += [study.control.line, *study.notes]
+    lines += [study.control.line, *([study.resolution_line] if not study.coarse else []), *study.notes]
     lines += [f"No good trial: {label} ({reason})" for label, reason in study.missing]
     lines.append(
-        "requests/s: geometric mean of the trials, then their smallest and largest. CPU us: of proxy and cache, for "
-        "each request. floor: what the harness itself costs. Unbeaten: no other one was found to be faster at any of "
-        "these sizes."
+        "requests/s: geometric mean of the trials, then their smallest and largest. us more: microseconds a request "
+        "beyond the baseline, of all the system's time (open loop: of median latency). CPU us: of proxy and cache, for "
+        "each request. floor: what the harness itself costs."
     )
-    print_lines(screen, lines)
+    if study.crossovers:
+        lines.append(UNBEATEN)
+    print_lines(screen, filter(None, lines))
 
 
 def print_lines(screen: Console, lines: Iterable[str]) -> None:
@@ -77,7 +99,18 @@ def console() -> Console:
     return screen if screen.is_terminal else Console(width=WIDTH)
 
 
-def _table(study: "Study", context: "Context", plots: bool = False) -> Table:
+def _fitting_table(screen: Console, study: "Study", context: "Context") -> Table:
+    """The table of a context, with the columns that there is room for."""
+    plots = screen.width >= _WIDE
+    for ranges, differences in ((True, True), (False, True)):
+        table = _table(study, context, plots, ranges, differences)
+        if Measurement.get(screen, screen.options.update(max_width=10 * screen.width), table).maximum <= screen.width:
+            return table
+    return _table(study, context, plots, ranges=True, differences=False)
+
+
+def _table(study: "Study", context: "Context", plots: bool, ranges: bool, differences: bool) -> Table:
+    """plots, ranges, differences: whether it has these columns."""
     counts = sorted({cell.trials for cell in context.cells})
     trials = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     table = Table(
@@ -93,7 +126,8 @@ def _table(study: "Study", context: "Context", plots: bool = False) -> Table:
     for name in names:
         table.add_column(name, overflow="fold")
     ratio = "p50 ratio" if context.metric.startswith("latency_") else "ratio"
-    for head in ("requests/s", "min to max", ratio, "interval"):
+    heads = ["requests/s", *(["min to max"] if ranges else []), ratio, "interval"]
+    for head in [*heads, *(["us more"] if differences else [])]:
         table.add_column(head, justify="right", no_wrap=True)
     if plots:
         table.add_column(f"{'1':^{_PLOT}}", no_wrap=True)
@@ -101,7 +135,8 @@ def _table(study: "Study", context: "Context", plots: bool = False) -> Table:
     for head in ("MB/s", "CPU us", "p50 us", "p99 us"):
         table.add_column(head, justify="right", no_wrap=True)
     for cell, plot in zip(context.cells, _plots(context), strict=True):
-        table.add_row(*_design(cell, names), *_values(context, cell, [plot] if plots else []))
+        besides = [_difference(context, cell)] * differences + [plot] * plots
+        table.add_row(*_design(cell, names), *_values(context, cell, ranges, besides))
     return table
 
 
@@ -136,15 +171,28 @@ def _plots(context: "Context") -> list[str]:
     return lines
 
 
-def _values(context: "Context", cell: "Cell", plots: Iterable[str]) -> Iterable[str | Text]:
+def _difference(context: "Context", cell: "Cell") -> str:
+    """How many microseconds more than the baseline a request takes, such as `+1.3 \u00b1 0.2`."""
+    judged = cell.measurements.get(context.metric)
+    more = judged.difference if judged else None
+    if not more:
+        return "-"
+    half = max(more.high - more.value, more.value - more.low)
+    places = 0 if half >= 10 else 1 if half >= 1 else 2
+    return f"{more.value:+,.{places}f} \u00b1 {half:,.{places}f}" if more.bounded else f"{more.value:+,.1f}"
+
+
+def _values(context: "Context", cell: "Cell", ranges: bool, besides: Iterable[str]) -> Iterable[str | Text]:
     throughput = cell.measurements.get("requests_per_s")
     yield f"{throughput.value.value:,.0f}" if throughput else "-"
-    yield f"{throughput.least:,.0f} to {throughput.most:,.0f}" if throughput else "-"
+    if ranges:
+        yield f"{throughput.least:,.0f} to {throughput.most:,.0f}" if throughput else "-"
     judged = cell.measurements.get(context.metric)
     ratio = judged.ratio if judged else None
-    yield f"{ratio.value:.2f}" if ratio else "1.00" if cell.baseline else "-"
-    yield f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio and ratio.bounded else "-"
-    yield from plots
+    places = 3 if context.resolution and context.resolution.median < _FINE else 2
+    yield f"{ratio.value:.{places}f}" if ratio else f"{1:.{places}f}" if cell.baseline else "-"
+    yield f"{ratio.low:.{places}f} to {ratio.high:.{places}f}" if ratio and ratio.bounded else "-"
+    yield from besides
     verdict = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
     other_wait = context.baseline and cell.wait != context.baseline.wait
     flags = f" {'*' if other_wait else ''}{f'!{cell.disturbed}' if cell.disturbed else ''}".rstrip()

@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis import claims, naming
-from harness.analysis.cells import PROVENANCE, THROUGHPUT, CellTrials, ContextTrials, Levels, StudyTrials
+from harness.analysis.cells import MICROSECONDS, PROVENANCE, THROUGHPUT, CellTrials, ContextTrials, Levels, StudyTrials
 from harness.analysis.crossovers import Crossover, crossovers
-from harness.analysis.intervals import LEAST, Estimate, corrected, means
+from harness.analysis.intervals import LEAST, Estimate, means, reach
 from harness.analysis.judgements import Answer, judge_all
 from harness.analysis.leaders import leaders
+from harness.analysis.notes import notes
+from harness.analysis.precision import Outlook, of_context
+from harness.analysis.ratios import more_micros, ratios, to_baselines
+from harness.analysis.resolution import Resolution, resolution
+from harness.analysis.resolution import line as resolution_line
+from harness.analysis.slices import Slices
 from harness.analysis.verdicts import METRICS, MORE_IS_BETTER, WITHHELD, Control, controls, verdict
 from harness.results import Trial
 
@@ -30,7 +36,9 @@ class Measurement:
     value: geometric mean over blocks, with its own 95 % interval. least, most: the smallest and the largest trial.
     ratio: to the baseline, at the level corrected for all ratios of the study in this metric; None for the baseline,
     and where no block has both cells. verdict: `faster` or `slower` (throughput, latency), `less` or `more` (other
-    metrics), `cannot tell`, `withheld`; empty for the baseline, for floors, and where there is no ratio.
+    metrics), `cannot tell`, `withheld`; empty for the baseline, for floors, and where there is no ratio. difference:
+    microseconds that a request takes more than with the baseline, at the same level as the ratio; only in the metrics
+    of harness.analysis.cells.MICROSECONDS.
     """
 
     value: Estimate
@@ -38,6 +46,7 @@ class Measurement:
     most: float
     ratio: Estimate | None = None
     verdict: str = ""
+    difference: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,8 @@ class Context:
     levels: the factors that separate it from other contexts. metric: what its cells are ranked by, requests_per_s, or
     latency_p50_us in an open loop, where the throughput is given. cells: best first, floors last. leaders: the best
     cell and those that are not measurably worse (harness.analysis.leaders); empty where the A/A control is off.
+    resolution: how far the intervals of its ratios reach. outlook: how these scatter, and what more would buy, where
+    they are of slices.
     """
 
     levels: Levels
@@ -78,6 +89,8 @@ class Context:
     metric: str
     cells: list[Cell]
     leaders: list[Cell]
+    resolution: Resolution | None = None
+    outlook: Outlook | None = None
 
     @property
     def baseline(self) -> Cell | None:
@@ -118,28 +131,32 @@ class Study:
     missing: list[tuple[str, str]]
     notes: list[str]
 
+    @property
+    def coarse(self) -> bool:
+        """Whether a reader has to know before all else how little the study could resolve."""
+        return any(context.resolution and context.resolution.coarse for context in self.contexts)
 
-def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
+    @property
+    def resolution_line(self) -> str:
+        """What the study could resolve, in a sentence; empty where nothing was compared."""
+        return resolution_line([(context.label, one) for context in self.contexts if (one := context.resolution)])
+
+
+def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slices | None = None) -> Study:
     """Analyse the trials of a study.
 
     experiment: the resolved experiment, {} where there is none; only its `baseline` (column -> value) and `claims` are
-    used. Raises ValueError where one of these is wrong.
+    used. slices: those of its live blocks, where it has any. Raises ValueError where the baseline or a claim is wrong.
     """
     trials = list(trials)
-    sorted_trials = StudyTrials(trials)
+    sorted_trials = StudyTrials(trials, slices)
     given = claims.levels("baseline", experiment.get("baseline") or {})
     compared = sorted_trials.compared(given)
     context_trials = sorted_trials.contexts(compared)
     bases = [context.baseline(given) for context in context_trials]
-    pairs = [
-        (cell, base)
-        for context, base in zip(context_trials, bases, strict=True)
-        if base
-        for cell in context.good
-        if cell is not base
-    ]
+    comparisons = len(to_baselines(context_trials, bases))
     control, off = controls(sorted_trials)
-    measured = {metric: _measurements(context_trials, pairs, metric, off(metric)) for metric in METRICS}
+    measured = {metric: _measurements(context_trials, bases, metric, off(metric)) for metric in METRICS}
     leading = leaders(context_trials) if not control.off else [[] for _ in context_trials]
 
     contexts = []
@@ -149,14 +166,24 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
             own = {metric: measured[metric][cell] for metric in METRICS if cell in measured[metric]}
             cells[cell] = _cell(cell, cell is base, own)
         if cells:
+            ratios_there = [
+                one.ratio for cell in context.good if (one := measured[context.metric].get(cell)) and one.ratio
+            ]
             contexts.append(
                 Context(
                     levels=context.levels,
                     label=naming.label(context.levels),
                     file_size_bytes=context.any_trial.file_size_bytes,
                     metric=context.metric,
-                    cells=sorted(cells.values(), key=_best_first(context.metric)),
+                    cells=sorted(
+                        cells.values(),
+                        key=_best_first(context.metric, measured[context.metric].get(base) if base else None),
+                    ),
                     leaders=[cells[cell] for cell in best],
+                    resolution=resolution(
+                        ratios_there, {trial.design for cell in context.good for trial in cell.trials}
+                    ),
+                    outlook=of_context(to_baselines([context], [base])),
                 )
             )
     counts = _counts(trials)
@@ -166,9 +193,9 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
         name=trials[0].experiment if trials else "",
         contexts=contexts,
         compared=compared,
-        comparisons=len(pairs),
+        comparisons=comparisons,
         control=control,
-        answers=judge_all(claims.of_experiment(experiment), trials, off),
+        answers=judge_all(claims.of_experiment(experiment), trials, off, slices),
         crossovers=crossovers(
             (context.levels, [cell.label for cell in context.leaders])
             for context in contexts
@@ -176,33 +203,33 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any]) -> Study:
         ),
         counts=counts,
         missing=_missing(context_trials),
-        notes=_notes(contexts, counts, len(pairs), len(machines), origins),
+        notes=notes(contexts, counts, comparisons, len(machines), origins),
     )
 
 
 def narrow_enough(
-    trials: Iterable[Trial], baseline: Levels, percent: float, metric: str = THROUGHPUT, least: int = LEAST_TO_STOP
+    trials: Iterable[Trial],
+    baseline: Levels,
+    percent: float,
+    metric: str = THROUGHPUT,
+    least: int = LEAST_TO_STOP,
+    slices: Slices | None = None,
 ) -> bool:
     """Whether a run may stop because its intervals are narrow.
 
     True where every ratio to the baseline, in every context, has an interval, corrected for all of them, neither end of
     which is further from the ratio than `percent` % of the ratio. False while a ratio rests on fewer than `least`
     blocks: to stop at intervals that are narrow by chance makes them miss more often than they say. False where nothing
-    is compared. baseline: as in the experiment; {}: the first cell of each context.
+    is compared. baseline: as in the experiment; {}: the first cell of each context. slices: those of live blocks.
     """
-    sorted_trials = StudyTrials(trials)
+    sorted_trials = StudyTrials(trials, slices)
     baseline = claims.levels("baseline", baseline)
-    log_ratios = [
-        cell.log_ratios(base, metric)
-        for context in sorted_trials.contexts(sorted_trials.compared(baseline))
-        if (base := context.baseline(baseline))
-        for cell in context.good
-        if cell is not base
-    ]
-    if not log_ratios or min(map(len, log_ratios)) < max(least, LEAST):
-        return False
-    ratios = means(log_ratios, corrected(len(log_ratios)))
-    return all(max(one.high - one.value, one.value - one.low) <= percent / 100 * one.value for one in ratios)
+    contexts = sorted_trials.contexts(sorted_trials.compared(baseline))
+    pairs = to_baselines(contexts, [context.baseline(baseline) for context in contexts], metric)
+    found = ratios(pairs, len(pairs))
+    return bool(found) and all(
+        one is not None and one.n >= max(least, LEAST) and reach(one) <= percent / 100 for one in found
+    )
 
 
 def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measurement]) -> Cell:
@@ -222,28 +249,33 @@ def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measureme
 
 
 def _measurements(
-    contexts: list[ContextTrials], pairs: list[tuple[CellTrials, CellTrials]], metric: str, off: str
+    contexts: list[ContextTrials], bases: list[CellTrials | None], metric: str, off: str
 ) -> dict[CellTrials, Measurement]:
-    """The measurements of all cells in one metric. pairs: (cell, its baseline). off: why verdicts are withheld, or
-    an empty string."""
-    judged = {}
-    log_ratios = {cell: logs for cell, base in pairs if (logs := cell.log_ratios(base, metric))}
-    ratios = means(list(log_ratios.values()), corrected(len(pairs)))
-    for cell, ratio in zip(log_ratios, ratios, strict=True):
-        judged[cell] = ratio, "" if cell.floor else WITHHELD if off else verdict(ratio, metric)
+    """The measurements of all cells in one metric. off: why verdicts are withheld, or an empty string."""
+    pairs = to_baselines(contexts, bases, metric)
+    judged = dict(zip([pair.cell for pair in pairs], ratios(pairs, len(pairs)), strict=True))
+    more = {}
+    if metric in MICROSECONDS:
+        more = dict(zip(judged, more_micros(pairs, len(pairs)), strict=True))
     cells = [cell for context in contexts for cell in context.good if cell.logs(metric)]
     values = means([list(cell.logs(metric).values()) for cell in cells])
     measured = {}
     for cell, value in zip(cells, values, strict=True):
         own = [getattr(trial, metric) for trial in cell.trials]
-        measured[cell] = Measurement(value, min(own), max(own), *judged.get(cell, ()))
+        ratio = judged.get(cell)
+        said = "" if cell.floor or not ratio else WITHHELD if off else verdict(ratio, metric)
+        measured[cell] = Measurement(value, min(own), max(own), ratio, said, more.get(cell))
     return measured
 
 
-def _best_first(metric: str) -> Callable[[Cell], tuple[bool, bool, float]]:
+def _best_first(metric: str, base: Measurement | None) -> Callable[[Cell], tuple[bool, bool, float]]:
+    """The order of cells. They are ranked by their ratios to the baseline, whose measurement is `base`."""
+
     def key(cell: Cell) -> tuple[bool, bool, float]:
         measured = cell.measurements.get(metric)
         value = measured.value.value if measured else 0.0
+        if measured and measured.ratio and base:
+            value = measured.ratio.value * base.value.value
         return cell.floor, not measured, -value if metric in MORE_IS_BETTER else value
 
     return key
@@ -271,45 +303,3 @@ def _missing(contexts: list[ContextTrials]) -> list[tuple[str, str]]:
         for cell in context.cells
         if not cell.trials
     ]
-
-
-def _notes(contexts: list[Context], counts: Counts, comparisons: int, machines: int, origins: list[str]) -> list[str]:
-    cells = [cell for context in contexts for cell in context.cells]
-    notes = []
-    if comparisons:
-        notes.append(
-            f"Ratios to the baseline within blocks, geometric means; each of {comparisons} intervals at "
-            f"{100 * corrected(comparisons):.4g} %, so that all hold at once with 95 % probability."
-        )
-    if any(cell.trials < LEAST for cell in cells):
-        notes.append(f"Cells with fewer than {LEAST} blocks have no interval and no verdict but `cannot tell`.")
-    lost = [f"{count} {kind}" for kind, count in (("failed", counts.failed), ("refused", counts.refused)) if count]
-    lost += [f"{counts.probes} for probes"] if counts.probes else []
-    if lost:
-        notes.append(f"Of {counts.trials} trials these are left out: {', '.join(lost)}. The column `reason` says why.")
-    if counts.disturbed:
-        notes.append(
-            f"{counts.disturbed} of {counts.ok} trials were disturbed (column `disturbed`). They are not left out."
-        )
-    waits = {
-        f"{cell.wait} against {context.baseline.wait}"
-        for context in contexts
-        for cell in context.cells
-        if context.baseline and cell.wait != context.baseline.wait
-    }
-    if waits:
-        notes.append(
-            f"* waits in another way than its baseline ({', '.join(sorted(waits))}), so its ratio is that of the wait "
-            "strategies as well."
-        )
-    if origins:
-        notes.append(f"HTTP origin: {', '.join(origins)} (column `origin`).")
-    if machines > 1:
-        notes.append(
-            f"The trials are from {machines} machines or versions ({', '.join(PROVENANCE)}). These are not pooled."
-        )
-    if any(cell.client_busy > 0.9 for cell in cells):
-        notes.append(
-            "In some cells the client was busy for over 90 % of the time, so the client may be the limit there."
-        )
-    return notes

@@ -6,7 +6,8 @@ from functools import cache
 
 from harness.analysis import naming
 from harness.analysis.cells import MEDIAN_LATENCY, THROUGHPUT, StudyTrials
-from harness.analysis.intervals import LEAST, Estimate, corrected, interval, means
+from harness.analysis.intervals import LEAST, Estimate, interval
+from harness.analysis.ratios import Pair, ratios
 
 METRICS = (THROUGHPUT, "content_bytes_per_s", "cpu_us_per_request", MEDIAN_LATENCY, "latency_p99_us")
 # The columns in which more is better. In all others less is.
@@ -63,17 +64,16 @@ def controls(trials: StudyTrials) -> tuple[Control, Callable[[str], str]]:
     ]
 
     def check(metrics: list[str]) -> Control:
-        logs = [cell.log_ratios(copy_of, metric) for (_, cell, copy_of), metric in zip(pairs, metrics, strict=True)]
-        known = [index for index, one in enumerate(logs) if one]
-        ratios = means([logs[index] for index in known], corrected(len(known)))
+        asked = [Pair(*pair, metric) for pair, metric in zip(pairs, metrics, strict=True)]
         checks, off = [], []
-        for index, ratio in zip(known, ratios, strict=True):
-            context, cell, _ = pairs[index]
+        for (context, cell, _, metric), ratio in zip(asked, ratios(asked), strict=True):
+            if not ratio:
+                continue
             label = f"{naming.design(cell.design)}, {naming.label(context.levels)}"
             checks.append((label, ratio))
-            if verdict(ratio, metrics[index]) != CANNOT_TELL:
+            if verdict(ratio, metric) != CANNOT_TELL:
                 shown = f"ratio {ratio.value:.3f}, interval {interval(ratio)}"
-                off.append(f"two equal cells ({label}) differ in {metrics[index]}, {shown}")
+                off.append(f"two equal cells ({label}) differ in {metric}, {shown}")
         return Control(checks, "; ".join(off))
 
     control = check([context.metric for context, _, _ in pairs])

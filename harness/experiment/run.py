@@ -197,7 +197,8 @@ class _Run:
         plan = self._plan
         if not plan.within or block < plan.least:
             return False
-        return narrow_enough(self._rows, plan.baseline, plan.within * 100, least=plan.least)
+        slices = run_files.slices_of(self._directory.path)
+        return narrow_enough(self._rows, plan.baseline, plan.within * 100, least=plan.least, slices=slices)
 
     def _trial(self, slot: Slot, shown: Progress) -> None:
         cell = self._plan.cells[slot.cell - 1]

@@ -12,7 +12,7 @@ def write(first: str, second: str, metric: str, output: str | None = None) -> st
     """Write the page that compares two runs, and return its path. first, second: their directories. Raises OSError,
     ValueError."""
     loaded = [run_files.load_run(one) for one in (first, second)]
-    found = compare.compare(loaded[0][0], loaded[1][0], metric)
+    found = compare.compare(loaded[0].trials, loaded[1].trials, metric)
     worse = [pair for pair in found.pairs if pair.verdict in ("slower", "more")]
     better = [pair for pair in found.pairs if pair.verdict in ("faster", "less")]
     undecided = len(found.pairs) - len(worse) - len(better)
@@ -39,7 +39,7 @@ def write(first: str, second: str, metric: str, output: str | None = None) -> st
         el("h2", "Table", id="tables"),
         page.table("pairs", "Cells of both runs", "A and B: geometric means. The interval is Welch's."),
     ]
-    for label, place, (trials, experiment) in zip("AB", (first, second), loaded, strict=True):
+    for label, place, (trials, experiment, _) in zip("AB", (first, second), loaded, strict=True):
         parts += [
             el("h2", f"Run {label}: {place}"),
             page.facts(

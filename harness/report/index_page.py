@@ -34,8 +34,8 @@ def write(root: str, output: str | None = None) -> str:
 
 def _card(place: str, name: str, path: str) -> Markup:
     """Write the report of a run, and return its entry in the index at `path`."""
-    trials, experiment = run_files.load_begun(place)
-    found = study.analyse(trials, experiment)
+    trials, experiment, slices = run_files.load_begun(place)
+    found = study.analyse(trials, experiment, slices)
     written = run_page.write_analysed(place, trials, experiment, found)
     link = os.path.relpath(written, os.path.dirname(os.path.abspath(path)))
     outcomes = [answer.outcome for answer in found.answers]

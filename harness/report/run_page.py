@@ -20,8 +20,8 @@ NAME = "report.html"
 
 def write(directory: str, output: str | None = None) -> str:
     """Write the page of a run, and return its path. Raises OSError, ValueError."""
-    trials, experiment = run_files.load_begun(directory)
-    return write_analysed(directory, trials, experiment, study.analyse(trials, experiment), output)
+    run = run_files.load_begun(directory)
+    return write_analysed(directory, run.trials, run.experiment, study.analyse(*run), output)
 
 
 def write_analysed(
@@ -33,8 +33,8 @@ def write_analysed(
 
 def charts_of(directory: str) -> list[Chart]:
     """The charts of a run. Raises OSError, ValueError."""
-    trials, experiment = run_files.load_begun(directory)
-    return charts.of_study(study.analyse(trials, experiment), chart_data.read(directory, trials), trials)
+    run = run_files.load_begun(directory)
+    return charts.of_study(study.analyse(*run), chart_data.read(directory, run.trials), run.trials)
 
 
 def facts(found: Study, trials: Sequence[Trial]) -> Iterable[str]:

@@ -284,6 +284,54 @@ def concurrency(place):
     )
 
 
+def slices_of(rows, rounds, random, spread=0.1, restart=0.0, spikes=0.01):
+    """The slices of live trials: in each round a slice of each cell. The rows become sums of their slices.
+
+    spread: of a slice, by which log ratios of a round spread sqrt(2) times. restart: of what a cell has of its own in a
+    block. spikes: the share of slices that something makes up to three times as slow.
+    """
+    found = []
+    for block in sorted({row.block for row in rows}):
+        alive = [row for row in rows if row.block == block]
+        speeds = [row.requests_per_s * np.exp(random.normal(0, restart)) for row in alive]
+        clock = 0.0
+        own = {row.trial: [] for row in alive}
+        for number in range(1, rounds + 1):
+            slow = np.exp(random.normal(0, spread, len(alive)))
+            slow *= np.where(random.random(len(alive)) < spikes, random.uniform(1.5, 3, len(alive)), 1)
+            for place, at in enumerate(random.permutation(len(alive)), 1):
+                row, requests = alive[at], 120
+                seconds = requests / speeds[at] * float(slow[at])
+                cpu = row.cpu_us_per_request * 1.2 * requests / 1e6 * float(slow[at]) ** 0.3
+                latency = row.latency_p50_us * float(slow[at])
+                one = results.Slice(
+                    row.trial, number, place, clock, seconds, requests, requests * row.file_size_bytes, latency,
+                    int(requests * 1.2), cpu, cpu * 0.6, cpu * 0.4, 0.0,
+                )  # fmt: skip
+                own[row.trial].append(one)
+                clock += 1.5 * seconds
+        for row in alive:
+            some = own[row.trial]
+            row.design, row.rounds = "live", rounds
+            row.measured_s = sum(one.seconds for one in some)
+            row.requests_ended = row.ok = sum(one.requests for one in some)
+            row.content_bytes = sum(one.content_bytes for one in some)
+            row.requests_per_s = row.requests_ended / row.measured_s
+            row.content_bytes_per_s = row.content_bytes / row.measured_s
+            row.latency_p50_us = sorted(one.latency_p50_us for one in some)[rounds // 2]
+            found += some
+    return found
+
+
+def live(place, blocks=4, rounds=60):
+    """A study of live blocks, at two file sizes, with an A/A control."""
+    rows = trials([(factors, speed) for factors, speed in by_size() if factors["files"] != str(SIZES[1])], blocks)
+    slices = slices_of(rows, rounds, np.random.default_rng(3))
+    write(place, rows, {"question": "Which is the fastest?", "baseline": {"data": "posix_shm"}, "claims": CLAIMS[:2]})
+    results.append(str(Path(place) / results.SLICES), *slices)
+    return Path(place)
+
+
 def large(place, count=10_000):
     """A study of 10,000 trials: 25 designs, 20 contexts, 20 blocks."""
     cells = [
@@ -299,7 +347,7 @@ def large(place, count=10_000):
     return write(place, trials(cells, count // len(cells)), experiment)
 
 
-ALL = {one.__name__: one for one in (whole, pairs, surface, open_loop, concurrency, large)}
+ALL = {one.__name__: one for one in (whole, pairs, surface, open_loop, concurrency, live, large)}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""The sentences that stand beside the values of a study: what was left out, what was pooled, how to read intervals."""
+
+from typing import TYPE_CHECKING
+
+from harness.analysis import precision
+from harness.analysis.cells import PROVENANCE
+from harness.analysis.intervals import LEAST, corrected
+from harness.analysis.slices import TRIM
+
+if TYPE_CHECKING:  # the study imports this module
+    from harness.analysis.study import Context, Counts
+
+
+def notes(
+    contexts: "list[Context]", counts: "Counts", comparisons: int, machines: int, origins: list[str]
+) -> list[str]:
+    """The notes of a study. machines: how many machines and versions its trials are from. origins: its HTTP origins."""
+    cells = [cell for context in contexts for cell in context.cells]
+    said = []
+    if comparisons:
+        live = any(context.resolution and "live" in context.resolution.designs for context in contexts)
+        middle = f"within rounds, of each block the mean of the middle {100 * (1 - 2 * TRIM):.0f} %, "
+        said.append(
+            f"Ratios to the baseline {middle if live else 'within blocks, '}geometric means; each of {comparisons} "
+            f"intervals at {100 * corrected(comparisons):.4g} %, so that all hold at once with 95 % probability."
+        )
+    said += [
+        f"Scatter, {context.label or 'all trials'}: {precision.line(context.outlook, comparisons)}"
+        for context in contexts
+        if context.outlook
+    ]
+    if any(cell.trials < LEAST for cell in cells):
+        said.append(f"Cells with fewer than {LEAST} blocks have no interval and no verdict but `cannot tell`.")
+    lost = [f"{count} {kind}" for kind, count in (("failed", counts.failed), ("refused", counts.refused)) if count]
+    lost += [f"{counts.probes} for probes"] if counts.probes else []
+    if lost:
+        said.append(f"Of {counts.trials} trials these are left out: {', '.join(lost)}. The column `reason` says why.")
+    if counts.disturbed:
+        said.append(
+            f"{counts.disturbed} of {counts.ok} trials were disturbed (column `disturbed`). They are not left out."
+        )
+    waits = {
+        f"{cell.wait} against {context.baseline.wait}"
+        for context in contexts
+        for cell in context.cells
+        if context.baseline and cell.wait != context.baseline.wait
+    }
+    if waits:
+        said.append(
+            f"* waits in another way than its baseline ({', '.join(sorted(waits))}), so its ratio is that of the wait "
+            "strategies as well."
+        )
+    if origins:
+        said.append(f"HTTP origin: {', '.join(origins)} (column `origin`).")
+    if machines > 1:
+        said.append(
+            f"The trials are from {machines} machines or versions ({', '.join(PROVENANCE)}). These are not pooled."
+        )
+    if any(cell.client_busy > 0.9 for cell in cells):
+        said.append(
+            "In some cells the client was busy for over 90 % of the time, so the client may be the limit there."
+        )
+    return said
