@@ -60,7 +60,7 @@ def check_load_arguments(parser: argparse.ArgumentParser, args: argparse.Namespa
     if args.slices:
         given = {"--warmup": args.warmup, "--apart": args.apart, "--gate": args.gate, "--live": args.live, **for_one}
         for option, value in given.items():
-            if value:
+            if value is not None and value is not False:
                 parser.error(f"argument {option}: not allowed with argument --slices")
         return
     if args.live and not args.gate:

@@ -190,8 +190,6 @@ def _work_in_slices(
         give_up = ask.closes + int(args.timeout * 1e9)
         loader_of(ask.port, ask.workload).run(own, tally.requests(following[ask.workload]), give_up, due_times)
         following[ask.workload] += sum(tally.counts)
-        if stop_requested():
-            raise KeyboardInterrupt
 
 
 def _be_punctual() -> None:

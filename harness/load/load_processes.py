@@ -171,6 +171,8 @@ def _run(index: int, work: Work, report: int, orders: int) -> NoReturn:
             os.write(report, b"+")
             while order := os.read(orders, select.PIPE_BUF):  # whole: pipe(7)
                 steps.send(json.loads(order))
+                if stop_requested():  # so the requests may have ended early
+                    raise KeyboardInterrupt
                 os.write(report, b"+")
             code = 0
     except KeyboardInterrupt:

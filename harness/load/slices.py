@@ -10,7 +10,8 @@ So a slice counts in a window, which opens in a load that already runs and close
 Each tally (of a process or a thread) has a window of its own between the same two instants. It opens when the first
 request ends at or after `opens`. That request does not count. It closes when the first other one ends at or after
 `closes`. That one counts. So a window has no broken requests at its edges: so many requests took so long. The load
-goes on until the windows of all tallies have closed; then no request is begun any more.
+goes on until the windows of all tallies have closed; then no request is begun any more. A request without a reply
+(outcome `failed` or ERROR) is no end of a window and does not count in one; but it closes one that is due to close.
 
 A line on standard input asks for a slice: an object with the fields of Ask or ClientAsk, except `start_ns`.
 """
@@ -162,11 +163,13 @@ class SliceTally(Tally):
         self.counts[outcome] += 1
         if ended < self._opens:
             return
-        self._ended.append((ended, content, begun, first))
-        if ended >= self._closes:
-            self._closing = True
-            self._failed = self._failed or outcome in (ERROR, FAILED)
-        if self._closing and (len(self._ended) > 1 or self._failed):
+        late = ended >= self._closes
+        if outcome in (ERROR, FAILED):
+            self._failed = self._failed or late
+        else:
+            self._ended.append((ended, content, begun, first))
+            self._closing = self._closing or late
+        if self._failed or (self._closing and len(self._ended) > 1):
             self.words[OVER] = 1
 
     def requests(self, first: int) -> Iterator[int]:

@@ -111,12 +111,12 @@ def _serve(control: DescriptorSocket, parent: int, paths: Sequence[str], sinks: 
     """The process: reads one connection after another to its end, and reports what came over each."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # it stands for a client, not for the proxy
     buffer = memoryview(bytearray(_READ))
+    wanted = select.poll()
     try:
-        while os.getppid() == parent:
-            try:
-                phase, connection = control.receive(1)
-            except TimeoutError:
-                continue
+        wanted.register(control, select.POLLIN)
+        wanted.register(os.pidfd_open(parent), select.POLLIN)  # so that the wait for a connection uses no CPU
+        while wanted.poll() and os.getppid() == parent:
+            phase, connection = control.receive(1)
             before = resource.getrusage(resource.RUSAGE_SELF)
             replies, wrong = _Replies(connection, parent), 0
             if (sink := sinks[phase[0]]) is not None:

@@ -1,0 +1,210 @@
+"""The workers of `harness lane`: each makes requests over a lane of its own, in a thread of its own."""
+
+import argparse
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+from harness import console, registry, rendezvous, supervisor
+from harness.api import DataTransport
+from harness.load.sinks import Checksum, Compare, Copy, Sink
+from harness.load.socket_reader import SocketReader
+from harness.load.tally import ERROR, NOT_FOUND, OK, WRONG, Tally, Usage
+from harness.load.workload import part
+from harness.pipeline import transfer
+from harness.pipeline.cache_link import CacheLink, NoCache
+from harness.pipeline.exchange import Exchange, Lane, provision_lanes
+from harness.protocol import wire
+
+VERIFIED, MEASURED = range(2)  # the phases
+_CHECK = 0.25  # seconds between checks whether to stop, and between flushes of the counts
+_OUTCOME = {wire.STATUS_NOT_FOUND: NOT_FOUND, wire.STATUS_ERROR: ERROR}
+
+
+class Worker:
+    """Makes the requests of one thread, one after the other, over one lane.
+
+    paths: all that it may be asked for. sinks: what becomes of content in each phase; None: it is taken and given back.
+    reader: has the client's socket where the lane's end needs one. all_paths: the workload of all paths. stopping: set
+    it to make the request under way the last one.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        exchange: Exchange,
+        paths: Sequence[str],
+        sinks: Sequence[Sink | None],
+        reader: SocketReader | None,
+    ) -> None:
+        self._lane, self._exchange, self._reader = lane, exchange, reader
+        self._paths = [(path, os.fsencode(path)) for path in paths]
+        self._sinks = sinks
+        self._sink: Sink | None = None  # of the phase
+        self.all_paths = self._workload = range(len(paths))
+        self._content = 0  # of the latest request
+        self._no_cache = False
+        self.stopping = False
+
+    def run(self, phase: int, workload: range, indices: Iterable[int], until: int, tally: Tally) -> None:
+        """Request the paths of `indices` (into the workload, modulo its length) until these or the time end.
+
+        workload: which of the worker's paths it is. until: ns on the clock of time.monotonic_ns(). Raises OSError where
+        the process that reads from the socket fails.
+        """
+        clock, ask, reader = time.monotonic_ns, self._ask, self._reader
+        end = check = clock()
+        tally.begin()
+        self._sink, self._workload, self._no_cache = self._sinks[phase], workload, False
+        if reader is not None:
+            reader.begin(phase)
+        for index in indices:
+            begun = clock()
+            if begun >= until or self.stopping or self._no_cache:
+                break
+            outcome = ask(index)
+            end = clock()
+            tally.add(outcome, self._content, begun, end)
+            if end > check:
+                check = end + int(_CHECK * 1e9)
+                tally.flush(end)
+        if reader is not None:
+            wrong = reader.end()
+            tally.counts[OK] -= wrong
+            tally.counts[WRONG] += wrong
+        tally.end(end, Usage() if reader is None else reader.usage)
+
+    def _ask(self, index: int) -> int:
+        """Make one request, whose id is `index`. Returns its outcome."""
+        number = self._workload[index % len(self._workload)]
+        path, name = self._paths[number]
+        exchange, reader, sink = self._exchange, self._reader, self._sink
+        client, header = -1, b""
+        self._content = 0
+        try:
+            relay = exchange.begin(self._lane)
+            if reader is not None:
+                client = reader.sink
+                if header := reader.header(number):
+                    reader.await_room()
+            status, length = exchange.ask(index, name, client, header)
+            right = True
+            if isinstance(relay, transfer.CopyingRelay):
+                if sink is None or status:
+                    relay.spend(None)
+                else:
+                    sink.open(path)
+                    right = relay.spend(sink.write)
+                    right = sink.close(complete=True) and right
+            elif reader is not None:
+                header = header % length if header and not status else b""
+                relay.pass_on(reader.sink, header)
+                reader.delivered += len(header) + length
+            self._content = length
+            if status:
+                return _OUTCOME[status]
+            return OK if right else WRONG
+        except transfer.ClientGone as error:
+            raise OSError(f"the process that reads from the socket has ended: {error}") from None
+        except NoCache as error:
+            self._no_cache = True  # the next request would fail, too
+            wrong = str(error)
+        except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
+            wrong = f"{path}: {type(error).__name__}: {error}"
+        console.say(wrong)
+        exchange.undo(client)
+        if reader is not None and (exchange.given or exchange.sent):
+            reader.renew()
+        return ERROR
+
+
+class Team:
+    """The workers of one process, from construction until `undo` is left.
+
+    Each has a lane, and a thread that stays until the process ends, so that a probe can read what it has used.
+    numbers: those of the workers, among all of the load.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        home: rendezvous.Home,
+        data: DataTransport,
+        paths: list[str],
+        sums: dict[str, int],
+        process: int,
+        stop_requested: Callable[[], bool],
+        undo: ExitStack,
+    ) -> None:
+        sys.setswitchinterval(supervisor.SWITCH_INTERVAL)  # as in a proxy, whose threads these stand for
+        self._stop_requested = stop_requested
+        count = args.processes * args.threads
+        self.numbers = range(process, count, args.processes)
+        parts = [part(len(paths), number, count) for number in self.numbers]
+        own = [paths[one.start : one.stop] if args.apart else paths for one in parts]
+        sinks = [_sinks(args, sums) for _ in self.numbers]
+        readers: list[SocketReader | None] = [None for _ in self.numbers]
+        if (end := registry.shape(data)[1]) != "copy":
+            for index, (own_paths, own_sinks) in enumerate(zip(own, sinks, strict=True)):
+                reader = SocketReader(own_paths, own_sinks, end == "hand-off", args.timeout)  # forks: no threads yet
+                readers[index] = reader
+                undo.callback(reader.close)
+        slots = [f"{process}.{lane}" for lane in range(process, args.lanes, args.processes)]
+        lanes = provision_lanes(undo, home, data, slots, args.timeout)  # a worker uses one; any others stay unused
+        link = CacheLink(args.name)
+        self._workers = [
+            Worker(lane, Exchange(link, args.timeout), own_paths, own_sinks, reader)
+            for lane, own_paths, own_sinks, reader in zip(lanes, own, sinks, readers, strict=False)
+        ]
+        self._tasks: list[queue.SimpleQueue[Callable[[], None]]] = [queue.SimpleQueue() for _ in self._workers]
+        self._ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        for tasks in self._tasks:
+            threading.Thread(target=self._serve, args=(tasks,), daemon=True).start()
+
+    def run(
+        self,
+        phase: int,
+        indices: Sequence[Iterable[int]],
+        until: int,
+        tallies: Sequence[Tally],
+        workload: range | None = None,
+    ) -> None:
+        """Have each worker run() with its own indices and tally. workload: which of its paths; None: all.
+
+        Raises what a worker raises, and KeyboardInterrupt where a stop is requested.
+        """
+        for queued, worker, own_indices, tally in zip(self._tasks, self._workers, indices, tallies, strict=True):
+            queued.put(partial(worker.run, phase, workload or worker.all_paths, own_indices, until, tally))
+        left = len(tallies)
+        try:
+            while left:
+                try:
+                    if (error := self._ended.get(timeout=_CHECK)) is not None:
+                        raise error
+                    left -= 1
+                except queue.Empty:
+                    if self._stop_requested():
+                        raise KeyboardInterrupt from None
+        except BaseException:
+            for worker in self._workers:
+                worker.stopping = True  # else it could provision one more lane, which would stay after the end
+            raise
+
+    def _serve(self, tasks: "queue.SimpleQueue[Callable[[], None]]") -> None:
+        while True:
+            try:
+                tasks.get()()
+                self._ended.put(None)
+            except Exception as error:  # noqa: BLE001  for run() to raise
+                self._ended.put(error)
+
+
+def _sinks(args: argparse.Namespace, sums: dict[str, int]) -> tuple[Sink | None, Sink | None]:
+    """What becomes of content in each phase, for one worker."""
+    measured = {"discard": None, "copy": Copy(), "checksum": Checksum(sums)}[args.sink]
+    return Compare(args.verify, Sink()) if args.verify else measured, measured
