@@ -2,7 +2,7 @@
 
 The parent creates and removes what the program owns; only its children serve. So what a child that crashes leaves
 behind is still removed. SIGTERM or SIGINT ends the program; a child that ends by itself ends it as a failure. Children
-whose parent was killed end within a quarter of a second.
+whose parent was killed end at once.
 """
 
 import gc
@@ -10,10 +10,11 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NoReturn, Protocol
 
 from harness import rendezvous
@@ -22,7 +23,6 @@ from harness.console import ENDING_SIGNALS, Failure, Refused, heeded_signals, sa
 GRACE = 1.5  # seconds for requests in flight after SIGTERM; with everything else the end takes less than 2
 _PATIENCE = 3.0  # seconds for a worker to end when asked; then it is killed
 _HAND_OVER = 2.0  # seconds for the workers of a killed program to end
-_PARENT_CHECK = 0.25  # seconds between looks whether the parent is alive
 SWITCH_INTERVAL = 1e-4  # seconds until a thread of a worker demands the GIL (docs/decisions/0014-the-gil.md)
 _STARTED = "+"  # the line that a child writes when it serves; any other line is the reason why it cannot
 
@@ -118,6 +118,16 @@ def end(children: dict[int, int]) -> str:
     return bad
 
 
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended: the next program sweeps what both have made.
+
+    A thread waits for it, as a look now and then would cost CPU time where nothing else does, between slices of load.
+    """
+    with suppress(ProcessLookupError):  # it has ended, and was reaped
+        select.select([os.pidfd_open(parent)], [], [])
+    os._exit(1)
+
+
 def _serve(serve: Callable[[int], Workers], index: int, parent: int, tell_started: int) -> NoReturn:
     code = 1
     try:
@@ -126,12 +136,10 @@ def _serve(serve: Callable[[int], Workers], index: int, parent: int, tell_starte
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         sys.setswitchinterval(SWITCH_INTERVAL)
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         workers = serve(index)
         os.write(tell_started, f"{_STARTED}\n".encode())
-        # Woken from SIGSTOP after its time is up, CPython's sigtimedwait returns a siginfo with arbitrary content.
-        while not (got := signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK)) or got.si_signo != signal.SIGTERM:
-            if os.getppid() != parent:
-                os._exit(1)  # the parent was killed; the next program sweeps what it and its children made
+        signal.sigwait({signal.SIGTERM})
         workers.stop(GRACE)
         code = 0
     except (OSError, ValueError) as error:
