@@ -25,6 +25,7 @@ from harness.measure.probes.proc import Cpu, read_from_disks, resident
 from harness.measure.probing import ProbeFailed, Probing, Seen
 from harness.measure.program import CellRefused, Program, TrialError
 from harness.measure.servers import START, Servers
+from harness.measure.starting import Command
 from harness.results import APART, Bucket, Trial
 
 _REQUEST = 30.0  # seconds for a request of the load
@@ -147,7 +148,7 @@ class _Programs:
             load += ["--seed", str(trial.seed + trial.block)]  # requests come to all cells of a block alike
         clients = ["-t", str(spec.clients), "--processes", str(spec.client_processes), "--timeout", str(_REQUEST)]
         command = ["gfclient", "-p", str(port), *clients, f"--{spec.sink}", *load]
-        return Program(self._directory, self._undo, Placement(spec), "client", *command)
+        return Program(self._directory, self._undo, Placement(spec), Command, "client", *command)
 
     def _load(self, live: bool) -> list[str]:
         spec = self._spec

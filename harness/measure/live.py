@@ -29,6 +29,7 @@ from harness.measure.probing import ProbeFailed, Probing, Seen
 from harness.measure.program import CellRefused, Program, TrialError
 from harness.measure.servers import START, Servers
 from harness.measure.slicing import Slicing, lengths, rounds
+from harness.measure.starting import Starter
 from harness.results import LIVE, Observation, Slice, Trial
 
 _PACING = 0.02  # seconds of load that show a cell's pace
@@ -126,13 +127,14 @@ class _Block:
         for number, group in enumerate(sharing.values()):
             homes[f"{self.name}-{number}"] = self._home(undo, f"{self.name}-{number}", group), group
         undo.push(partial(keep_logs, self.directories, logs, self.name))  # once the programs, started below, have ended
+        self._starter = Starter(undo)
         starting = []
         for name, (directory, group) in homes.items():
             own = undo.enter_context(ExitStack())
             with self._or_leave(group, own, crowded=len(sharing) > 1):
                 spec = self._members[group[0]][0]
                 where = name, directory, self._root(spec), own, self._load_arguments(self._root(spec))
-                starting.append((group, own, Servers(spec, channels(spec), *where)))
+                starting.append((group, own, Servers(spec, channels(spec), *where, start=self._starter.start)))
         for group, own, servers in starting:
             with self._or_leave(group, own, crowded=len(sharing) > 1):
                 servers.await_ready()
@@ -202,7 +204,7 @@ class _Block:
             self.directories.append(directory)
             command = ["gfclient", "--processes", str(spec.client_processes), "--timeout", str(REQUEST)]
             command += [f"--{spec.sink}", *self._load_arguments(root)]
-            program = Program(directory, undo, Placement(spec), "client", *command)
+            program = Program(directory, undo, Placement(spec), self._starter.start, "client", *command)
             program.expect("ready", seconds=START)
             self._loads[key] = Load(program, spec.placement, separate=True)
         return self._loads[key]

@@ -21,12 +21,15 @@ class Placement:
         """The CPUs that a role may use."""
         return self._cpus.get(role) or os.sched_getaffinity(0)
 
+    def policy(self, role: str) -> int:
+        """The scheduling policy of a role, as sched_setscheduler(2) takes it."""
+        return self._policy if role in _SCHEDULED else os.SCHED_OTHER
+
     @contextmanager
     def inherited(self, role: str) -> Iterator[None]:
         """What is started in the body, and what that starts in turn, runs where and how this role does."""
         mine = os.sched_getaffinity(0)
-        policy = self._policy if role in _SCHEDULED else os.SCHED_OTHER
-        with _scheduled(policy):
+        with _scheduled(self.policy(role)):
             os.sched_setaffinity(0, self.cpus(role))
             try:
                 yield

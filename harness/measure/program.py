@@ -4,14 +4,14 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from typing import IO, Any
+from contextlib import ExitStack
+from typing import Any
 
 from harness.measure.placement import Placement
+from harness.measure.starting import Start, Wanted
 
 _END = 4.0  # seconds for a program to end after SIGTERM
 _REFUSED = {2, 3}  # exit codes of a program that refuses what the cell asks for
@@ -32,24 +32,26 @@ class Program:
     """
 
     def __init__(
-        self, directory: str, undo: ExitStack, placement: Placement, role: str, name: str, *arguments: str
+        self,
+        directory: str,
+        undo: ExitStack,
+        placement: Placement,
+        start: Start,
+        role: str,
+        name: str,
+        *arguments: str,
     ) -> None:
         self._name = name
         self._log = f"{directory}/{name}.log"
-        with open(self._log, "wb") as log, placement.inherited(role):
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness", name, *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                process_group=0,  # Ctrl-C is for the runner, which ends its programs in order
-            )
+        stdin, self._in = os.pipe2(os.O_CLOEXEC)
+        self._out, stdout = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._process = start(Wanted([name, *arguments], stdin, stdout, self._log, placement, role))
+        finally:
+            os.close(stdin)
+            os.close(stdout)
         undo.callback(self._end)
         self.pid = self._process.pid
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in: IO[bytes] = self._process.stdin
-        self._out: IO[bytes] = self._process.stdout
         self._unread = b""
 
     def pids(self) -> list[int]:
@@ -58,8 +60,7 @@ class Program:
 
     def say(self, line: str) -> None:
         """Write a line to its standard input."""
-        self._in.write(f"{line}\n".encode())
-        self._in.flush()
+        os.write(self._in, f"{line}\n".encode())
 
     def expect(self, *keys: str, seconds: float) -> Mapping[str, Any]:
         """The object on the next line of its output, which has one of these keys. Raises TrialError after `seconds`."""
@@ -68,10 +69,10 @@ class Program:
         while b"\n" not in self._unread:
             if not select.select([self._out], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TrialError(f"{self._name} did not say {wanted!r} within {seconds:g} s; {self._last_words()}")
-            piece = os.read(self._out.fileno(), 1 << 16)
+            piece = os.read(self._out, 1 << 16)
             if not piece:
                 self.wait()
-                kind = CellRefused if self._process.returncode in _REFUSED else TrialError
+                kind = CellRefused if self._process.wait(0) in _REFUSED else TrialError
                 raise kind(f"{self._name} ended too early; {self._last_words()}")
             self._unread += piece
         line, _, self._unread = self._unread.partition(b"\n")
@@ -88,41 +89,37 @@ class Program:
             lines = log.read().splitlines()
         return f"its last words: {' / '.join(lines[-2:])}" if lines else "it said nothing"
 
-    def failure(self, seconds: float = 0.0) -> str:
-        """How it has ended by itself, or does so within `seconds`, in one line; empty where it runs."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-        code = self._process.returncode
-        if code is None:
+    def failure(self) -> str:
+        """How it has ended by itself, in one line; empty where it runs."""
+        if (code := self._process.wait(0)) is None:
             return ""
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return f"{self._name} {how}; {self._last_words()}"
 
     def ask_to_end(self) -> None:
         """End its standard input, which ends it, without waiting: several that are asked to end do so side by side."""
-        with suppress(BrokenPipeError):
-            self._in.close()
+        if self._in >= 0:
+            os.close(self._in)
+            self._in = -1
 
     def wait(self) -> None:
         """Wait until it has ended by itself. Raises TrialError where it does not."""
-        try:
-            self._process.wait(_END)
-        except subprocess.TimeoutExpired:
-            raise TrialError(f"{self._name} did not end; {self._last_words()}") from None
+        if self._process.wait(_END) is None:
+            raise TrialError(f"{self._name} did not end; {self._last_words()}")
 
     def _end(self) -> None:
         """End it, with its workers. Raises TrialError where it does not end by itself, or badly."""
-        if not self._in.closed:
-            self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(_END)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
-        self.ask_to_end()
-        self._out.close()
-        if self._process.returncode and sys.exc_info()[0] is None:
-            raise TrialError(f"{self._name} ended with exit code {self._process.returncode}; {self._last_words()}")
+            if self._in >= 0:
+                self._process.signal(signal.SIGTERM)
+            if self._process.wait(_END) is None:
+                os.killpg(self.pid, signal.SIGKILL)
+                self._process.wait(_END)
+        finally:
+            self.ask_to_end()
+            os.close(self._out)
+        if (failed := self.failure()) and self._process.wait(0) and sys.exc_info()[0] is None:
+            raise TrialError(failed)
 
 
 def children(pid: int) -> list[int]:

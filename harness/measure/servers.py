@@ -13,6 +13,7 @@ from harness.factors import Spec
 from harness.measure.channels import Channels
 from harness.measure.placement import Placement
 from harness.measure.program import Program, children
+from harness.measure.starting import Command, Start
 
 START = 30.0  # seconds for programs to be ready
 
@@ -21,7 +22,8 @@ class Servers:
     """Programs that serve the files below `root`, at a rendezvous of their own.
 
     directory: gets what the programs write to standard error. lane_load: the arguments of the load, where the cell is
-    a lane. `undo` ends the programs. They start side by side: await_ready() returns when all serve.
+    a lane. start: starts each program. `undo` ends the programs. They start side by side: await_ready() returns when
+    all serve.
     """
 
     def __init__(
@@ -33,9 +35,10 @@ class Servers:
         root: str,
         undo: ExitStack,
         lane_load: Sequence[str] = (),
+        start: Start = Command,
     ) -> None:
         self._spec, self._pair, self._name, self._root = spec, pair, rendezvous, root
-        self._start = partial(Program, directory, undo, Placement(spec))
+        self._start = partial(Program, directory, undo, Placement(spec), start)
         self._rendezvous = ["--name", rendezvous, "--timeout", str(spec.timeout)]
         self._serving = [*self._rendezvous, "--until-eof", "--json"]
         self._cold = ["--cold"] if spec.page_cache == "cold" else []

@@ -1,0 +1,128 @@
+"""How a program of a trial is started: as a command of its own, or as a fork of a process that has its modules."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple, Protocol
+
+from harness.measure.placement import Placement
+
+_PATIENCE = 30.0  # seconds for the starter to answer: it imports first
+_MOST = 1 << 12  # bytes of an answer
+
+
+class Process(Protocol):
+    """A started program."""
+
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code, or minus the signal that ended it; None where it has not ended within `seconds`."""
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; nothing happens where it has ended."""
+
+
+class Wanted(NamedTuple):
+    """What to start. arguments: of the command `harness`. stdin, stdout: descriptors. log: file for standard error."""
+
+    arguments: Sequence[str]
+    stdin: int
+    stdout: int
+    log: str
+    placement: Placement
+    role: str
+
+
+Start = Callable[[Wanted], Process]
+
+
+class Command:
+    """A Process that is a command of its own."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        with open(wanted.log, "wb") as log, wanted.placement.inherited(wanted.role):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness", *wanted.arguments],
+                stdin=wanted.stdin,
+                stdout=wanted.stdout,
+                stderr=log,
+                process_group=0,  # Ctrl-C is for the runner, which ends its programs in order
+            )
+        self.pid = self._process.pid
+
+    def wait(self, seconds: float) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+
+class Starter:
+    """A process that forks programs, see harness/starter.py: from construction until `undo` ends it."""
+
+    def __init__(self, undo: ExitStack) -> None:
+        self._asked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.starter", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
+        self._asked.settimeout(_PATIENCE)
+        undo.callback(self._end)
+
+    def start(self, wanted: Wanted) -> Process:
+        """Fork a program. Raises OSError where the starter has ended."""
+        request = {
+            "start": wanted.arguments,
+            "log": wanted.log,
+            "cpus": sorted(wanted.placement.cpus(wanted.role)),
+            "policy": wanted.placement.policy(wanted.role),
+        }
+        return Forked(self, self.ask(request, [wanted.stdin, wanted.stdout])["pid"])
+
+    def ask(self, request: Any, descriptors: Sequence[int] = ()) -> Any:
+        """The answer to a request. Raises OSError where there is none."""
+        socket.send_fds(self._asked, [json.dumps(request).encode()], descriptors)
+        if not (answer := self._asked.recv(_MOST)):
+            raise OSError("the process that starts programs has ended")
+        return json.loads(answer)
+
+    def _end(self) -> None:
+        self._asked.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Forked:
+    """A Process that is a fork of the starter, which alone can learn its exit code, wait(2)."""
+
+    def __init__(self, starter: Starter, pid: int) -> None:
+        self._starter, self.pid = starter, pid
+        self._code: int | None = None
+        self._pidfd = os.pidfd_open(pid)  # the starter reaps it only when it is asked to
+
+    def wait(self, seconds: float) -> int | None:
+        if self._code is None and select.select([self._pidfd], [], [], seconds)[0]:
+            self._code = os.waitstatus_to_exitcode(self._starter.ask({"reap": self.pid})["status"])
+            os.close(self._pidfd)
+        return self._code
+
+    def signal(self, number: int) -> None:
+        if self._code is None:
+            signal.pidfd_send_signal(self._pidfd, number)

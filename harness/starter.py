@@ -1,0 +1,78 @@
+"""Starts the programs of a live block: each is a fork of this process, which has imported what they all need.
+
+A start of Python and of our modules costs 0.1 s of CPU time, a fork a hundredth of that. The process is fresh for each
+block, so that what differs from one start of Python to the next (where memory lies, how strings hash) is sampled by
+blocks, and is alike in the programs that are compared within one.
+
+The program that starts this one gives it a socket of type SOCK_SEQPACKET, and asks by JSON objects:
+
+    {"start": [ARGUMENT, ...], "log": FILE, "cpus": [...], "policy": N}
+    {"reap": PID}
+
+With the first come two descriptors, for standard input and output; the second is for a program that has ended. The
+answers are {"pid": PID} and {"status": N}, as waitpid(2) has it. The end of the socket ends this process.
+"""
+
+import gc
+import importlib
+import json
+import os
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from harness import cli, registry
+
+_MODULES = ("pipeline.simplecached", "pipeline.webproxy", "load.gfclient", "load.lane")
+_MOST = 1 << 16  # bytes of a request
+
+
+def main(control: int) -> None:
+    """Answer until the socket with this descriptor ends."""
+    for module in _MODULES:
+        importlib.import_module(f"harness.{module}")
+    registry.installed()
+    gc.collect()
+    gc.freeze()  # else a collection in each program would copy the pages that they share
+    with socket.socket(fileno=control) as asked:
+        while True:
+            text, descriptors, _, _ = socket.recv_fds(asked, _MOST, 2)
+            if not text:
+                return
+            request = json.loads(text)
+            if "reap" in request:
+                answer = {"status": os.waitpid(request["reap"], 0)[1]}
+            else:
+                pid = os.fork()
+                if not pid:
+                    _become(request, descriptors)
+                answer = {"pid": pid}
+                for one in descriptors:
+                    os.close(one)
+            asked.send(json.dumps(answer).encode())
+
+
+def _become(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
+    """Be the program that is asked for."""
+    code: Any = 1
+    try:
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for target, one in enumerate((*descriptors, log)):
+            os.dup2(one, target)
+        os.closerange(3, max(log, *descriptors) + 1)
+        os.setpgid(0, 0)  # Ctrl-C is for the program that started all this
+        os.sched_setscheduler(0, request["policy"], os.sched_param(os.sched_get_priority_min(request["policy"])))
+        os.sched_setaffinity(0, request["cpus"])
+        code = cli.main(request["start"])
+    except SystemExit as error:  # of an argument that is wrong
+        code = error.code
+    except BaseException:  # noqa: BLE001  a defect of ours
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
