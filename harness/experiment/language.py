@@ -12,6 +12,7 @@
     include:                                # more cells: these levels, crossed with the factors that are not named
       - {command: [fifo, unix], data: posix_shm}
     repeats: 5                              # blocks; or  until: {within: 5%, at_least: 8, at_most: 30}
+                                            # or  budget: 60s  of time, divided as its figures demand
     design: live                            # all cells alive at once, in slices; or  apart: each with a time of its own
     slices: {lead_in: 3ms, window: 6ms, rounds: 20}   # live; what is left out follows from the cells
     baseline: {data: posix_shm}             # what ratios are taken to
@@ -160,6 +161,7 @@ class Document(BaseModel):
     cells: list[CellForm] = []
     repeats: int | None = Field(default=None, ge=1)
     until: Until | None = None
+    budget: _checked(lambda value, _: units.seconds(value)) = 0.0  # type: ignore[valid-type]
     design: Literal["live", "apart"] | None = None
     slices: SlicesForm | None = None
     baseline: ValuesForm | None = None

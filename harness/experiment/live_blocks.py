@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from harness import console, results
 from harness.api import Probe
 from harness.experiment.plan import Plan, matches
-from harness.experiment.progress import Progress
 from harness.experiment.run_directory import RunDirectory
 from harness.factors import Spec
 from harness.measure import apart, live
@@ -42,13 +41,21 @@ class LiveBlocks:
         """Blocks that all cells have been in."""
         return min(self._done[cell] for cell in self._cells())
 
-    def run_one(self, quiet: Callable[[], float], probes: Callable[[], Sequence[Probe]], shown: Progress) -> bool:
-        """Run the next block, and keep what came of it. Returns whether there was one left to run.
+    def run_one(
+        self,
+        quiet: Callable[[], float],
+        probes: Callable[[], Sequence[Probe]],
+        progress: Callable[[int, int], None],
+        rounds: int = 0,
+    ) -> live.Outcome | None:
+        """Run the next block, and keep what came of it. Returns None where there was none left to run.
 
         quiet: waits for the machine to be quiet, and returns for how long. probes: makes those asked for afresh.
+        progress: called before each round, with its number and how many there are. rounds: of this block; 0: what the
+        plan says.
         """
         if self.done >= self._plan.repeats:
-            return False
+            return None
         chosen = self._choose()
         self._block += 1
         rows = {cell: self._row(cell) for cell in chosen}
@@ -57,7 +64,6 @@ class LiveBlocks:
             if cell not in members:
                 apart.refuse(self._spec(cell), rows[cell], self._refused[self._spec(cell)])
                 rows[cell].design = LIVE
-        shown.begin(self.done + 1, f"{len(members)} cells")
         outcome = live.Outcome()
         if members:
             waited = quiet()
@@ -65,11 +71,11 @@ class LiveBlocks:
                 rows[cell].quiet_wait_s = waited
             outcome = live.run(
                 [(self._spec(cell), rows[cell]) for cell in members],
-                self._plan.slicing,
+                self._plan.slicing._replace(rounds=rounds or self._plan.slicing.rounds),
                 self._pace,
                 probes,
                 self._directory.logs,
-                shown.within,
+                progress,
             )
         crowded = [members[place] for place in outcome.crowded]
         if len(crowded) == 1 and self._baselines >= {*members} - {*crowded}:  # it does not even fit beside these
@@ -77,7 +83,7 @@ class LiveBlocks:
             crowded = []
         self._keep([row for cell, row in rows.items() if cell not in crowded], outcome)
         self._judge(rows, {members[place] for place in outcome.guilty}, crowded)
-        return True
+        return outcome
 
     def _cells(self) -> list[int]:
         """The numbers of the cells that are still measured."""

@@ -31,6 +31,7 @@ __all__ = ["Mistakes", "Plan", "Slot", "load_plan"]
 _START = 0.3  # seconds that a trial takes beside its load: programs start, stop and are swept
 _RATE = 5000.0  # requests/s, to guess how long a number of them takes
 _LEAST_SECONDS = 0.1  # of a scaled trial
+_MOST_BLOCKS = 1000  # where a budget ends the run
 _LIVE_START = 0.25  # seconds for the programs of a cell to start and to be looked at, in a live block
 _PER_WINDOW = 2.0  # seconds of a slice for each second of its window
 
@@ -50,7 +51,8 @@ class Plan:
 
     within: the width of interval, a share of 1 to each side, that ends the run; 0: all blocks are run.
     claims: as the analysis reads them from the results. live: whether a trial prints figures each second. design: how
-    trials are measured, LIVE or APART. slicing: of live blocks.
+    trials are measured, LIVE or APART. slicing: of live blocks. budget: seconds for all blocks, which ends the run; 0:
+    none.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Plan:
     live: bool = False
     design: str = LIVE
     slicing: Slicing = FITTING
+    budget: float = 0.0
 
     def blocks(self) -> Iterator[list[Slot]]:
         """The timed trials, block by block."""
@@ -84,6 +87,8 @@ class Plan:
 
     def seconds(self) -> float:
         """About how long all blocks take."""
+        if self.budget:
+            return self.budget
         if self.design == LIVE:
             block = sum(_LIVE_START + cell.warmup + _PER_WINDOW * cell.seconds for cell in self.cells)
             return block * self.repeats + (_START + self.cells[0].warmup + 1) * len(self.probing())
@@ -103,12 +108,25 @@ class Plan:
 
     def repeated(self, blocks: int) -> "Plan":
         """This plan with that many blocks."""
-        return replace(self, repeats=blocks, within=0.0)
+        return replace(self, repeats=blocks, within=0.0, budget=0.0)
+
+    def limited(self, budget: float) -> "Plan":
+        """This plan with that many seconds for its blocks. Raises ValueError where it has no live blocks."""
+        if self.design != LIVE:
+            raise ValueError("a budget is divided among live blocks, and these cells are measured apart")
+        return replace(self, repeats=_MOST_BLOCKS, budget=budget)
 
     def only(self, cell: int, repeats: int) -> "Plan":
         """The plan of one of its cells alone."""
         return replace(
-            self, cells=(self.cells[cell - 1],), repeats=repeats, within=0.0, claims=(), probes=(), baseline={}
+            self,
+            cells=(self.cells[cell - 1],),
+            repeats=repeats,
+            within=0.0,
+            claims=(),
+            probes=(),
+            baseline={},
+            budget=0.0,
         )
 
     def text(self) -> str:
@@ -127,8 +145,10 @@ class Plan:
             document["slices"] = slices
         if self.within:
             document["until"] = {"within": f"{self.within * 100:g}%", "at_least": self.least, "at_most": self.repeats}
-        else:
+        elif not self.budget:
             document["repeats"] = self.repeats
+        if self.budget:
+            document["budget"] = f"{self.budget:g}s"
         text = io.StringIO()
         yaml: Any = YAML(typ="safe", pure=True)  # its methods have no annotations
         yaml.dump(document, text)
@@ -211,10 +231,16 @@ class _Planner:
         expected = [self._claim(index, cells) for index in range(len(document.claims))]
         if document.until and document.repeats:
             self._mistake(("until",), "`repeats` is there, too; keep one")
+        if document.budget and document.repeats:
+            self._mistake(("budget",), "`repeats` is there, too; keep one")
         reason = _needs_apart(cells, document.live)
         design = document.design or (APART if reason else LIVE)
         if reason and design == LIVE:
             self._mistake(("design",), f"{reason}: write `apart`, or leave it out")
+        if document.budget and design == APART:
+            self._mistake(
+                ("budget",), f"is divided among live blocks, and there are none, {reason or 'the design is apart'}"
+            )
         if document.slices and design == APART:
             self._mistake(("slices",), f"there are none, {reason or 'the design is apart'}; leave it out")
         if self._mistakes:
@@ -224,7 +250,7 @@ class _Planner:
             name,
             document.question,
             tuple(cells),
-            document.repeats or (until.at_most if until else 3),
+            document.repeats or (until.at_most if until else _MOST_BLOCKS if document.budget else 3),
             document.seed,
             until.at_least if until else 0,
             until.within if until else 0.0,
@@ -234,6 +260,7 @@ class _Planner:
             document.live,
             design,
             Slicing(**(document.slices.model_dump() if document.slices else {})),
+            document.budget,
         )
 
     def _mistake(self, path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from harness import console, machine, registry, rendezvous, report, results
 from harness.analysis import run_files, show
 from harness.analysis.study import narrow_enough
 from harness.api import Probe
+from harness.experiment.budget import Budget
 from harness.experiment.live_blocks import LiveBlocks
 from harness.experiment.machine_lock import alone
 from harness.experiment.plan import Plan, Slot, cell_label, find_cell, load_plan
@@ -24,6 +25,7 @@ from harness.measure.probing import Seen
 
 _ATTEMPTS = 2  # a trial that fails is tried once more
 _QUIET = 0.25  # share of the CPUs that others may use when a trial begins
+_NOTICEABLE = 1.0  # seconds of waiting that are reported
 _PATIENCE = 3.0  # seconds that a trial waits for the machine to be as quiet as that, unless --quiet sets another time
 
 
@@ -41,6 +43,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--resume", metavar="DIR", help="go on with a run that ended early, where nothing has changed since")
     add("--only", metavar="CELL", help="one cell: its number, or its levels, 'data=fifo files=1KiB'")
     add("--repeat", type=console.positive, metavar="N", help="blocks, instead of the file's")
+    add("--budget", type=console.seconds, metavar="TIME", help="time for live blocks, such as 60s, instead of repeats")
     add("--scale", type=console.multiplier, metavar="X", help="X times the load in each trial, such as 0.01")
     add(
         "--patience",
@@ -65,8 +68,10 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if not args.resume and not args.experiment:
         parser.error("name an experiment FILE, or --resume DIR")
-    if args.resume and (args.output or args.only or args.repeat or args.scale):
-        parser.error("--resume goes on with a run as it was begun: no -o, --only, --repeat or --scale")
+    if args.resume and (args.output or args.only or args.repeat or args.scale or args.budget):
+        parser.error("--resume goes on with a run as it was begun: no -o, --only, --repeat, --scale or --budget")
+    if args.repeat and args.budget:
+        parser.error("--repeat and --budget both say when a run ends: keep one")
     return console.main("run", lambda: _run(args, list(argv)), stopped=130)
 
 
@@ -115,8 +120,10 @@ def _plan(args: argparse.Namespace) -> Plan:
     if args.scale:
         plan = plan.scaled(args.scale)
     if args.only:
-        return plan.only(find_cell(plan, args.only), args.repeat or plan.repeats)
-    return plan.repeated(args.repeat) if args.repeat else plan
+        plan = plan.only(find_cell(plan, args.only), args.repeat or plan.repeats)
+    elif args.repeat:
+        plan = plan.repeated(args.repeat)
+    return plan.limited(args.budget) if args.budget else plan
 
 
 class _Run:
@@ -160,17 +167,32 @@ class _Run:
     def _live(self) -> None:
         plan = self._plan
         blocks = LiveBlocks(plan, self._directory, self._rows, self._refused)
-        with progress(plan.repeats, each=1) as shown:
-            while not self._stop and blocks.run_one(self._quiet, self._cheap_probes, shown):
-                if self._precise(blocks.done):
+        budget = Budget(plan) if plan.budget else None
+        rounds = 0
+        with progress(round(plan.budget) or plan.repeats, each=1) as shown:
+            while not self._stop:
+                if budget and not (rounds := budget.rounds()):
                     break
+                if blocks.done < plan.repeats:
+                    text = f"block {blocks.done + 1} of {len(plan.cells)} cells"
+                    at = min(int(budget.passed) + 1, int(plan.budget)) if budget else blocks.done + 1
+                    shown.begin(at, f"{text}; {budget.line}" if budget else text)
+                outcome = blocks.run_one(self._quiet, self._cheap_probes, shown.within, rounds)
+                if outcome is None or self._precise(blocks.done):
+                    break
+                if budget and outcome.rounds:
+                    budget.block(outcome.rounds, outcome.round_s, outcome.seconds)
+                    budget.learn(self._rows, run_files.slices_of(self._directory.path))
 
     def _apart(self, slots: Sequence[Slot], shown: Progress) -> None:
         for slot in slots:
             self._trial(slot, shown)
 
     def _quiet(self) -> float:
-        return machine.quiet(_QUIET, self._patience)
+        waited = machine.quiet(_QUIET, self._patience)
+        if waited >= _NOTICEABLE:
+            console.say(f"waited {waited:.1f} s for others to use less than {_QUIET:.0%} of the CPUs")
+        return waited
 
     def _cheap_probes(self) -> list[Probe]:
         return [kind() for kind in self._probes.values() if not kind.costly]

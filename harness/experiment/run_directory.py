@@ -29,7 +29,7 @@ _ALIKE = {
     "commit": ("software", "commit"),
 }
 # What of a plan decides what is measured, and how it is judged.
-_DECIDED = "question cells repeats seed least within baseline claims probes design slicing".split()
+_DECIDED = "question cells repeats seed least within baseline claims probes design slicing budget".split()
 
 
 class RunDirectory:

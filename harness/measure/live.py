@@ -45,15 +45,18 @@ class Outcome:
 
     slices: of the trials that are good. seen: what else has no column, by table. crowded: place among the members ->
     why this machine does not hold it beside the others; its row has no status yet. guilty: places of those that failed,
-    or for whose programs the whole block did. start_s: seconds until all were ready and warm. round_s: of a round.
+    or for whose programs the whole block did. rounds: how many there were. start_s: seconds until all were ready and
+    warm. round_s: of a round. seconds: of the whole block.
     """
 
     slices: list[Slice] = field(default_factory=list)
     seen: Seen = field(default_factory=dict)
     crowded: dict[int, str] = field(default_factory=dict)
     guilty: set[int] = field(default_factory=set)
+    rounds: int = 0
     start_s: float = 0.0
     round_s: float = 0.0
+    seconds: float = 0.0
 
 
 def run(
@@ -70,7 +73,7 @@ def run(
     cell are alike. probes: makes those asked for afresh, none costly. logs: the directory that gets the standard errors
     of the programs where the block failed. progress: called before each round, with its number and how many there are.
     """
-    outcome = Outcome()
+    begun, outcome = time.monotonic(), Outcome()
     block = _Block(members, slicing, pace, outcome)
     try:
         with ExitStack() as undo:
@@ -90,6 +93,7 @@ def run(
             cell.trial.status, cell.trial.reason = "failed", " ".join(str(error).split())
     finally:
         block.sweep()
+    outcome.seconds = time.monotonic() - begun
     return outcome
 
 
@@ -237,6 +241,7 @@ class _Block:
             foreign, stolen = self._round(number, order, begun_ns)
             others, steal = others + foreign, steal + stolen
         passed = machine.cpu_times(os.sched_getaffinity(0)).since(begun).passed
+        self._outcome.rounds = count
         self._outcome.round_s = passed / count / len(os.sched_getaffinity(0))
         growth = {servers: probe.end() for servers, probe in memory.items()}
         for number, cell in enumerate(cells):

@@ -7,7 +7,7 @@ from harness.factors import Spec
 
 # Where the experiment does not set them. docs/decisions/0017-live-blocks.md has the study behind these numbers.
 _LEAD_IN_S, _WINDOW_S = 0.002, 0.006
-_LEAD_IN_TURNS, _WINDOW_TURNS = 2, 4  # requests of each client
+_LEAD_IN_TURNS, _WINDOW_TURNS = 2, 8  # requests of each client
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 2000
 
 

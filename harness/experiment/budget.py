@@ -1,0 +1,66 @@
+"""Divides the time of a run among blocks and rounds, so that the intervals come out as narrow as it allows.
+
+The first two blocks show what a restart of the programs costs and what a round costs, and how both scatter. From then
+on each block has as many rounds as serve the context whose intervals would be the widest.
+"""
+
+import time
+from collections.abc import Iterable
+
+from harness.analysis import precision
+from harness.analysis.precision import Outlook, Use
+from harness.analysis.slices import Slices
+from harness.experiment.plan import Plan
+from harness.results import Trial
+
+_FIRST = 5  # rounds of the first block: enough to see what a round costs
+_LEAST = 3  # rounds of a block that is worth a restart
+_SECOND = 1 / 8  # share of the time that the second block takes
+
+
+class Budget:
+    """The time of a run, from construction on. seconds: all of it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._begun = time.monotonic()
+        self._restart_s = self._round_s = 0.0  # what they cost in the latest block
+        self._use: Use | None = None
+
+    @property
+    def passed(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._begun
+
+    def block(self, rounds: int, round_s: float, seconds: float) -> None:
+        """A block of so many rounds has taken `seconds` in all."""
+        self._restart_s, self._round_s = seconds - rounds * round_s, round_s
+
+    def learn(self, rows: Iterable[Trial], slices: Slices | None) -> None:
+        """Divide what is left by how the ratios of all blocks so far scatter."""
+        found = precision.of_run(rows, self._plan.baseline, slices)
+        comparisons = sum(one.cells for one in found)
+
+        def best(outlook: Outlook) -> Use | None:
+            costs = self._plan.budget, self._restart_s, self._round_s
+            return precision.best_use(outlook.scatter, *costs, comparisons, outlook.cells)
+
+        uses = [use for outlook in found if (use := best(outlook))]
+        self._use = max(uses, key=lambda use: use.half_width, default=None)
+
+    def rounds(self) -> int:
+        """How many rounds the next block is to have; 0 where no block fits any more."""
+        if not self._round_s:
+            return _FIRST
+        left = self._plan.budget - self.passed
+        wanted = self._use.rounds if self._use else (_SECOND * self._plan.budget - self._restart_s) / self._round_s
+        blocks = max(1, round(left / (self._restart_s + max(_LEAST, wanted) * self._round_s)))
+        fitting = int((left / blocks - self._restart_s) / self._round_s)
+        return fitting if fitting >= _LEAST else 0
+
+    @property
+    def line(self) -> str:
+        """How precise the run will be."""
+        if not self._use:
+            return "learning what restarts and rounds cost"
+        return f"widest intervals expected: +-{100 * self._use.half_width:.2g} % after {self._use.blocks} blocks"
