@@ -90,6 +90,14 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
     str: ((str,), "a text"),
 }
+_LIMITS = {
+    "lead_in": (0, 1e6),
+    "window": (0, 1e6),
+    "port": (1, 65535),
+    "clients": (1, 1_000_000),
+    "rate": (1e-6, 1e9),  # or 0
+    "seed": (0, 1e15),
+}
 
 
 def read_ask(kind: type[_Ask], line: bytes, workloads: int, can_verify: bool) -> _Ask:
@@ -109,21 +117,14 @@ def read_ask(kind: type[_Ask], line: bytes, workloads: int, can_verify: bool) ->
         right = isinstance(value, types) and isinstance(value, bool) == (wanted[name] is bool)
         if not right or (not isinstance(value, str) and not 0 <= value < math.inf):
             raise ValueError(f"a slice: {name} must be {text}, not {json.dumps(value)}")
-    _check_range("workload", ask["workload"], 0, workloads - 1)
-    _check_range("port", ask.get("port", 1), 1, 65535)
-    _check_range("clients", ask.get("clients", 1), 1, 1 << 20)
-    for name in ("lead_in", "window"):
-        _check_range(name, ask[name], 0, 1e6)
+    for name, (least, most) in {**_LIMITS, "workload": (0, workloads - 1)}.items():
+        if not least <= (value := ask.get(name, least)) <= most and (name, value) != ("rate", 0):
+            raise ValueError(f"a slice: {name} must be from {least:g} to {most:g}")
     if ask.get("arrivals", FIXED) not in (POISSON, FIXED):
         raise ValueError(f"a slice: arrivals must be {POISSON} or {FIXED}, not {ask['arrivals']}")
     if ask["verify"] and not can_verify:
         raise ValueError("a slice: verify needs files to compare with: --verify DIR")
     return kind(**ask, start_ns=time.monotonic_ns())
-
-
-def _check_range(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise ValueError(f"a slice: {name} must be from {least:g} to {most:g}, not {value:g}")
 
 
 def window(ended: Sequence[int], closes: int) -> tuple[int, int]:
