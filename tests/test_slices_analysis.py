@@ -1,14 +1,19 @@
 """The analysis of live blocks: a block says one thing of two cells, by its rounds, and blocks make the interval."""
 
+import dataclasses
+import json
 import math
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import optimize, special, stats
 from support import studies
 
 from harness import results
-from harness.analysis import run_files, show, slices, study
+from harness.analysis import claims_command, intervals, precision, run_files, show, slices, study
 from harness.results import Slice
 
 
@@ -121,6 +126,203 @@ def test_two_blocks_have_no_interval_however_many_rounds():
     assert not measured.ratio.bounded
     assert (measured.difference.low, measured.difference.high) == (-math.inf, math.inf)
     assert measured.verdict == "cannot tell"
+
+
+# Scatter, and what more would buy
+
+
+def rounds_of(blocks, rounds, round_sd, restart_sd, seed=1):
+    random = np.random.default_rng(seed)
+    return list(random.normal(0, round_sd, (blocks, rounds)) + random.normal(0, restart_sd, (blocks, 1)))
+
+
+def test_the_variance_of_a_centre_is_that_which_centres_of_independent_rounds_have():
+    random = np.random.default_rng(2)
+    for noise in (random.normal(0, 1, (4000, 40)), random.standard_t(3, (4000, 40))):
+        true = np.var([slices.centre(one) for one in noise])
+        assert np.mean([slices.centre_variance(one) for one in noise]) == pytest.approx(true, rel=0.1)
+    assert slices.centre_variance(np.array([1.0, 3])) == pytest.approx(1)
+
+
+def test_scatter_has_a_part_within_restarts_and_one_between_them():
+    found = precision.scatter(rounds_of(400, 50, 0.1, 0.03))
+    assert (found.blocks, found.rounds) == (400, 50)
+    assert found.round_sd == pytest.approx(0.1, rel=0.03)
+    assert found.centre_sd == pytest.approx(0.1 / math.sqrt(50) * 1.06, rel=0.05)
+    assert found.between_sd == pytest.approx(0.03, rel=0.15)
+    assert abs(found.neighbours) < 0.05
+    assert precision.scatter(rounds_of(3, 50, 0.1, 0.0, seed=4)).between_sd >= 0
+    assert precision.scatter(rounds_of(1, 50, 0.1, 0.0)) is None
+
+
+def test_the_best_number_of_rounds_is_that_of_kalibera_and_jones():
+    one = precision.Scatter(4, 100, 0.1, 0.01, 0.02, 0.0)
+    assert precision.optimum(one, restart_s=8, round_s=0.5) == pytest.approx(math.sqrt(8 / 0.5) * 0.1 / 0.02)
+    assert precision.optimum(dataclasses.replace(one, between_sd=0.0), 8, 0.5) == math.inf
+    assert precision.optimum(dataclasses.replace(one, between_sd=9.0), 8, 0.5) == 1
+
+
+def test_the_expected_half_width_is_what_studies_have():
+    one = precision.Scatter(6, 50, 0.1, 0.1 / math.sqrt(50), 0.02, 0.0)
+    random = np.random.default_rng(6)
+    centres = random.normal(0, math.hypot(one.centre_sd, one.between_sd), (2000, 6))
+    widths = [intervals.reach(found) for found in intervals.means(list(centres), intervals.corrected(10))]
+    assert precision.expected_half_width(one, 6, 50, 10) == pytest.approx(np.median(widths), rel=0.1)
+    assert precision.expected_half_width(one, 6, 50, 10, alike=10) < precision.expected_half_width(one, 6, 50, 10)
+    assert precision.expected_half_width(one, 2, 50) == math.inf
+
+
+def test_a_time_is_divided_so_that_intervals_are_the_narrowest():
+    one = precision.Scatter(3, 100, 0.1, 0.01, 0.02, 0.0)
+    use = precision.best_use(one, seconds=100, restart_s=4, round_s=0.1)
+    assert use.blocks * (4 + 0.1 * use.rounds) <= 100
+    widths = {blocks: precision.expected_half_width(one, blocks, (100 / blocks - 4) / 0.1) for blocks in range(3, 24)}
+    assert use.blocks == min(widths, key=widths.get)
+    assert precision.best_use(one, seconds=11, restart_s=4, round_s=0.1) is None
+
+
+def test_a_run_that_has_begun_says_how_its_ratios_scatter():
+    rows, some = live_trials(blocks=2, spread=0.1, restart=0.02)
+    (one,) = precision.of_run(rows, {"data": "posix_shm"}, slices.of_rows(some))
+    assert (one.cells, one.scatter.blocks, one.scatter.rounds) == (1, 2, 60)
+    assert one.scatter.round_sd == pytest.approx(0.1 * math.sqrt(2), rel=0.6)
+    assert precision.of_run(rows, {}, None) == []
+
+
+# Comparisons that scatter alike
+
+
+def test_scatter_is_moderated_as_by_smyth():
+    variances = np.array([1.0, 20, 4, 80, 3, 5, 0.2, 6, 1])
+    logs = np.log(variances) - special.digamma(2) + math.log(2)
+    prior = optimize.brentq(
+        lambda d: special.polygamma(1, d / 2) - logs.var(ddof=1) + special.polygamma(1, 2), 0.1, 1e4
+    )
+    common = math.exp(logs.mean() + special.digamma(prior / 2) - math.log(prior / 2))
+    used, freedom = intervals.moderated(variances, np.full(9, 4))
+    added = min(prior, 4)
+    assert freedom == pytest.approx(4 + added)
+    assert used == pytest.approx(np.maximum(variances, (added * common + 4 * variances) / (added + 4)))
+
+
+def test_scatter_is_not_moderated_where_there_is_nothing_to_compare_it_with():
+    for variances in ([3.0], [3.0, 0.0], [0.0, 0.0]):
+        used, freedom = intervals.moderated(np.array(variances), np.full(len(variances), 4))
+        assert (used.tolist(), freedom.tolist()) == (variances, [4] * len(variances))
+
+
+@pytest.mark.parametrize("loud", [1, 3])
+@pytest.mark.parametrize("blocks", [3, 6])
+def test_intervals_of_ten_ratios_hold_at_once_also_where_one_cell_scatters_more(blocks, loud):
+    random = np.random.default_rng(blocks)
+    level, missed, narrower = intervals.corrected(10), 0, 0.0
+    for _ in range(600):
+        values = random.normal(0, 1, (11, blocks))
+        values[3] *= loud
+        logs = values[1:] - values[0]
+        found = intervals.differences(logs, level, [0] * 10)
+        missed += any(one.low > 0 or one.high < 0 for one in found)
+        apart = intervals.differences(logs, level)
+        narrower += np.median([one.high - one.low for one in found]) / np.median([one.high - one.low for one in apart])
+    assert stats.binomtest(missed, 600, 0.05, "greater").pvalue > 0.001, missed
+    assert narrower / 600 < 0.85
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.9])
+def test_intervals_of_live_blocks_hold_at_once_however_rounds_depend_on_each_other(rho):
+    random = np.random.default_rng(7)
+    missed, studies = 0, 200
+    for _ in range(studies):
+        noise = random.normal(0, 1, (3, 4, 30))
+        for place in range(1, 30):
+            noise[..., place] = rho * noise[..., place - 1] + math.sqrt(1 - rho**2) * noise[..., place]
+        centres = np.array([[slices.centre(one) for one in cell - noise[0]] for cell in noise[1:]])
+        found = intervals.means(list(centres), intervals.corrected(2), [0, 0])
+        missed += any(one.low > 1 or one.high < 1 for one in found)
+    assert stats.binomtest(missed, studies, 0.05, "greater").pvalue > 0.001, missed
+
+
+# What is shown
+
+
+def test_the_resolution_stands_first_where_it_is_coarse(tmp_path, capsys):
+    coarse, fine = tmp_path / "coarse", tmp_path / "fine"
+    for place, spread in ((coarse, 0.5), (fine, 0.01)):
+        rows, some = live_trials(spread=spread, spikes=0.0)
+        studies.write(place, rows, {"baseline": {"data": "posix_shm"}})
+        results.append(f"{place}/{results.SLICES}", *some)
+        assert show.main([str(place)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("Resolution") == (place is coarse)
+        assert sum(line.startswith("Resolution") for line in lines) == 1
+        assert "(live, 4 blocks)" in " ".join(lines)
+    (head,) = (line.split() for line in lines if "us more  verdict" in line)
+    (row,) = (line.split() for line in lines if line.startswith(" sendfile"))
+    assert head[:6] == ["data", "requests/s", "min", "to", "max", "ratio"]
+    assert row[row.index("\u00b1") - 1].startswith("-33.")
+
+
+def test_a_study_says_how_its_ratios_scatter_and_what_more_would_buy():
+    rows, some = live_trials()
+    notes = study.analyse(rows, {"baseline": {"data": "posix_shm"}}, slices.of_rows(some)).notes
+    (said,) = (note for note in notes if note.startswith("Scatter, 1 KiB files: a round's ratio scatters by "))
+    assert "with twice the rounds" in said
+    assert "mean of the middle 60 %" in notes[0]
+    assert not any(note.startswith("Scatter") for note in study.analyse(rows, {}).notes)
+
+
+# JSON
+
+NUMBER, MAYBE, TEXT, FLAG = (int, float), (int, float, type(None)), (str,), (bool,)
+
+
+def paths(value, at=""):
+    """All paths to values that are no objects or lists. The keys of levels and metrics are those of the study."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            name = "*" if at.endswith(("levels", "metrics", "test", "baseline")) else key
+            yield from paths(one, f"{at}.{name}" if at else name)
+    elif isinstance(value, list):
+        for one in value:
+            yield from paths(one, f"{at}[]")
+    else:
+        yield at, value
+
+
+def documented():
+    """path -> the types that docs/statistics.md names for it."""
+    text = (Path(__file__).parent.parent / "docs/statistics.md").read_text()
+    kinds = {"number": NUMBER, "number or null": MAYBE, "text": TEXT, "true or false": FLAG, "value": (object,)}
+    rows = re.findall(r"^\| `([^`]+)` \| ([a-z ]+) \| ", text, re.MULTILINE)
+    return {path: kinds[kind] for path, kind in rows if kind in kinds}
+
+
+@pytest.mark.parametrize("blocks", [2, 4])
+def test_the_json_of_a_study_has_the_keys_that_are_documented_and_no_others(tmp_path, capsys, blocks):
+    directory = str(studies.live(tmp_path / "run", blocks=blocks, rounds=5))
+    seen = set()
+    assert show.main(["--json", directory]) == 0
+    shown = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    claims_command.main(["--json", directory])
+    answered = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert answered["claims"] == shown["claims"]
+    assert answered["control"] == shown["control"]
+    known = documented()
+    for path, value in paths(shown):
+        if path in known:
+            assert isinstance(value, known[path]), path
+            seen.add(path)
+        else:
+            assert value is None, path
+            assert path.rpartition(".")[2] in {"ratio", "difference_us"}, path
+    unseen = {"missing[].label", "missing[].reason"}
+    assert set(known) == seen | unseen
+    for context in shown["contexts"]:
+        for cell in context["cells"]:
+            ratio = cell["ratio"]
+            assert (ratio is None) == cell["baseline"]
+            assert blocks > 2 or not ratio or (ratio["low"], ratio["high"]) == (None, None)
+            assert blocks == 2 or not ratio or ratio["low"] <= ratio["value"] <= ratio["high"]
 
 
 # Files

@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # importing it loads numpy and scipy, which only an analysis 
     from harness.analysis.slices import Slices
     from harness.analysis.study import Cell, Context, Study
 
-UNBEATEN = "TODO"
 WIDTH = 120  # columns, where the output is not a terminal
 _FINE = 3.0  # percent of resolution below which ratios have a third decimal place
 _WIDE = 150  # columns from which on a terminal has room for plots
@@ -68,6 +67,8 @@ def print_json(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: "
 
 def render(study: "Study") -> None:
     """Print an analysed study."""
+    from harness.analysis.crossovers import UNBEATEN  # noqa: PLC0415
+
     screen = console()
     if study.coarse:
         print_lines(screen, [study.resolution_line, ""])

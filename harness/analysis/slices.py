@@ -19,7 +19,7 @@ from harness.results import Slice
 TRIM = 0.2  # share of the rounds that `centre` leaves out at each end: docs/decisions/0016
 
 _Array = NDArray[Any]
-_COLUMNS = [column.name for column in fields(Slice)]
+COLUMNS = [column.name for column in fields(Slice)]
 # What slices can say: metric, by its name in trials.csv -> its value in each slice, from the columns.
 METRICS: Mapping[str, Callable[[Mapping[str, _Array]], _Array]] = {
     "requests_per_s": lambda of: _quotient(of["requests"], of["seconds"]),
@@ -81,8 +81,8 @@ class Slices:
 
 def of_rows(rows: Iterable[Slice]) -> Slices:
     """The slices of these rows."""
-    table = np.array([astuple(row) for row in rows], dtype=float).reshape(-1, len(_COLUMNS))
-    return Slices(dict(zip(_COLUMNS, table.T, strict=True)))
+    table = np.array([astuple(row) for row in rows], dtype=float).reshape(-1, len(COLUMNS))
+    return Slices(dict(zip(COLUMNS, table.T, strict=True)))
 
 
 def read(path: str) -> Slices:
@@ -98,7 +98,7 @@ def read(path: str) -> Slices:
     if table.shape[1] != len(columns):
         raise ValueError(f"{path}: rows of {table.shape[1]} numbers, where there are {len(columns)} columns")
     empty = np.zeros(len(table))  # a column that a later version has added
-    return Slices({**dict.fromkeys(_COLUMNS, empty), **dict(zip(columns, table.T, strict=True))})
+    return Slices({**dict.fromkeys(COLUMNS, empty), **dict(zip(columns, table.T, strict=True))})
 
 
 def _quotient(above: _Array, below: _Array) -> _Array:

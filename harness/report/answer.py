@@ -7,7 +7,7 @@ from harness.analysis import claims, naming
 from harness.analysis.cells import MEDIAN_LATENCY
 from harness.analysis.chart_data import FloorShare, floor_shares
 from harness.analysis.claims import REFUTED, SUPPORTED
-from harness.analysis.crossovers import Crossover, SizeRange
+from harness.analysis.crossovers import UNBEATEN, Crossover, SizeRange
 from harness.analysis.intervals import Estimate
 from harness.analysis.judgements import Answer, Finding
 from harness.analysis.study import Context, Study
@@ -26,6 +26,8 @@ def section(study: Study) -> Markup:
     parts: list[Any] = [el("h2", "The answer", id="answer")]
     if not study.contexts:
         parts.append(_nothing(study))
+    if study.coarse:
+        parts.append(el("p", badge("coarse", "unsure"), f" {study.resolution_line}"))
     parts += _advice(study.crossovers)
     if study.contexts:
         parts.append(_best_designs(study))
@@ -59,13 +61,7 @@ def _advice(crossovers: Sequence[Crossover]) -> list[Markup]:
         for advice, labels in list(contexts.items())[:_MOST_ADVICE]
     ]
     if lines:
-        lines.append(
-            el(
-                "p",
-                "Each of these designs is unbeaten: at these sizes no other one was found to be better.",
-                class_="soft",
-            )
-        )
+        lines.append(el("p", UNBEATEN, class_="soft"))
     return lines
 
 
@@ -214,7 +210,7 @@ def _trust(study: Study, shares: Sequence[FloorShare]) -> Markup:
         badges.append(badge(f"{counts.disturbed} of {counts.ok} disturbed", kind))
     if counts.trials and not (counts.failed or counts.refused or counts.disturbed):
         badges.append(badge("all trials good and undisturbed", "good"))
-    lines = [el("li", _with_code(line)) for line in (control.line, *study.notes)]
+    lines = [el("li", _with_code(line)) for line in (control.line, study.resolution_line, *study.notes) if line]
     if shares:
         text = "How long a request takes at a floor, which shows the harness's own part, as a share of the baseline: "
         lines.append(el("li", text, _floors(shares)))
