@@ -1,13 +1,14 @@
 """Finds transports and probes by the entry points of group `transport_harness`, built-in ones like all others.
 
 Plugins are loaded one by one, as pluggy's own loading stops at the first that fails to import. The reason of a failure
-is kept: `harness plugins` shows it, and so does the message for a name that does not exist.
+is kept: `harness plugins` shows it, and so does the message for a name that does not exist. What is asked for by name
+is first looked for in the plugin of that name alone: a program of a trial starts sooner without the others.
 """
 
 import dataclasses
 import re
 from functools import cache
-from importlib.metadata import Distribution, entry_points
+from importlib.metadata import Distribution, EntryPoints, entry_points
 from typing import Any, Literal, NamedTuple, get_type_hints
 
 import pluggy
@@ -47,11 +48,27 @@ class UnknownTransport(ValueError):
 @cache
 def installed() -> Registry:
     """All installed transports and probes. Raises ValueError if two plugins use one name."""
+    return _load(_entries())
+
+
+@cache
+def _alone(plugin: str) -> Registry:
+    """What the plugin of that name offers: nothing where there is no such plugin."""
+    return _load(_entries().select(name=plugin))
+
+
+@cache
+def _entries() -> EntryPoints:
+    return entry_points(group=GROUP)
+
+
+def _load(entries: EntryPoints) -> Registry:
+    """What these plugins offer. Raises ValueError if two of them use one name."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     failed: dict[str, str] = {}
     distributions = {}
-    for entry in entry_points(group=GROUP):
+    for entry in entries:
         if entry.dist is not None:
             distributions[entry.name] = _name_and_version(entry.dist)
         try:
@@ -136,7 +153,7 @@ def _checked_name(offered: type, attribute: str) -> str:
 def command_transport(text: str) -> api.CommandTransport:
     """The command transport that `name[:option=value,...]` describes. Raises UnknownTransport."""
     name, options = parse(text)
-    transport: api.CommandTransport = _build("command", installed().command, name, options)
+    transport: api.CommandTransport = _build(_find("command", name), options)
     return transport
 
 
@@ -147,13 +164,12 @@ def data_transport(text: str, **wanted: Any) -> api.DataTransport:
     not have, is ignored. Raises UnknownTransport.
     """
     name, options = parse(text)
-    transport: Any = installed().data.get(name)
-    if transport is not None:
-        for field in dataclasses.fields(transport):
-            if wanted.get(field.name):
-                options.setdefault(field.name, str(wanted[field.name]))
-    built: api.DataTransport = _build("data", installed().data, name, options)
-    return built
+    kind = _find("data", name)
+    for field in dataclasses.fields(kind):
+        if wanted.get(field.name):
+            options.setdefault(field.name, str(wanted[field.name]))
+    transport: api.DataTransport = _build(kind, options)
+    return transport
 
 
 def probe(name: str) -> api.Probe:
@@ -211,17 +227,25 @@ def _shape_of(verb: Any, shapes: dict[type, str]) -> str:
     raise TypeError(f"{verb.__qualname__}() must have the return annotation {kinds}")
 
 
-def _build(kind: Kind, table: dict[str, type[Any]], name: str, options: dict[str, str]) -> Any:
-    if name not in table:
-        raise UnknownTransport(_unknown(f"{kind} transport", name, table))
-    fields = {field.name: field for field in dataclasses.fields(table[name])}
+def _find(kind: Kind, name: str) -> Any:
+    """The class of the transport of that name. Plugins with other names are loaded only where it is not found."""
+    alone = getattr(_alone(name), kind)
+    known = alone if name in alone else getattr(installed(), kind)
+    if name not in known:
+        raise UnknownTransport(_unknown(f"{kind} transport", name, known))
+    return known[name]
+
+
+def _build(transport: Any, options: dict[str, str]) -> Any:
+    name = transport.name
+    fields = {field.name: field for field in dataclasses.fields(transport)}
     values = {}
     for option, value in options.items():
         if option not in fields:
             raise UnknownTransport(_unknown(f"option of {name}", option, fields))
         values[option] = _convert(f"{name}:{option}", value, type(fields[option].default))
     try:
-        return table[name](**values)
+        return transport(**values)
     except ValueError as error:
         raise UnknownTransport(f"{name}: {error}") from None
 

@@ -44,7 +44,7 @@ def test_every_transport_serves_right_content_to_every_sink(pipeline, command, d
     pipeline.cache("--command", command, "--processes", 2)
     common = ["--data", data, "--verify", pipeline.files, "-t", 2, "--processes", 2]
     for sink, chunk in (("checksum", ["-z", CHUNK]), ("copy", []), ("discard", [])):
-        code, result, errors = ask(pipeline, paths, "-r", 101, "--warmup", 0.1, "--sink", sink, *chunk, *common)
+        code, result, errors = ask(pipeline, paths, "-r", 101, "--warmup", 0.05, "--sink", sink, *chunk, *common)
         assert (code, errors) == (0, ""), errors
         assert result["OK"] == result["requests"] == 101
         assert result["content_bytes"] == 10 * (sum(SIZES) + (3 << 20))  # and once the file that is empty

@@ -40,9 +40,12 @@ def test_every_pair_of_transports_serves_files_of_awkward_sizes_intact(shared, c
     *awkward, big = contents
     meeting = ["--name", command, "--command", command]
     cache = shared.cache(*meeting, "--processes", 2)
-    for paths, at_once, chunk in ((awkward * 20, 8, ["-z", CHUNK]), ([big] * 8, 4, [])):
+    served = [(["-z", CHUNK], awkward * 10), ([], [big] * 4)]
+    if not hasattr(registry.installed().data[data], "chunk"):  # then one proxy is like the other
+        served = [([], [*awkward * 10, *[big] * 4])]
+    for chunk, paths in served:
         proxy = shared.proxy(*meeting, "--data", data, *chunk)
-        replies = get_all(proxy.port, paths, at_once)
+        replies = get_all(proxy.port, paths, 8)
         for path, reply in zip(paths, replies, strict=True):
             assert reply == whole(contents[path]), f"{path}: {reply[:60]}; {proxy.errors}{cache.errors}"
         assert proxy.stop() == 0
@@ -377,7 +380,9 @@ def test_the_cache_lets_go_of_lanes_whose_proxy_has_gone(pipeline, data, mapping
 
 
 def test_a_killed_proxy_leaves_the_cache_serving_others_and_its_port_to_a_new_one(pipeline):
-    path = pipeline.write("file", os.urandom(16 << 20))
+    path = pipeline.write_zeros("large", 16 << 20)
+    content = os.urandom(1 << 20)
+    file = pipeline.write("file", content)
     pipeline.cache("--timeout", 1)
     other = pipeline.proxy("--data", "fifo")
     for data in ("posix_shm", "fifo", "sendfile", "splice", "memfd", "mmap", "handoff"):
@@ -388,11 +393,9 @@ def test_a_killed_proxy_leaves_the_cache_serving_others_and_its_port_to_a_new_on
             for pid in (proxy.pid, *workers):
                 os.kill(pid, signal.SIGKILL)
             proxy.wait()
-        code, output = pipeline.client(other.port, [path], "-r", 4, "--verify", pipeline.files)
-        assert code == 0, output
+        assert get_all(other.port, [file] * 4, 2) == [whole(content)] * 4
         successor = pipeline.proxy("--data", data, port=proxy.port)
-        code, output = pipeline.client(successor.port, [path], "-r", 4, "--verify", pipeline.files)
-        assert code == 0, output
+        assert get_all(successor.port, [file] * 4, 2) == [whole(content)] * 4
         assert successor.stop() == 0
     assert clean(pipeline) != "nothing to remove\n"
     assert clean(pipeline) == "nothing to remove\n"
@@ -426,30 +429,30 @@ def test_clean_removes_what_killed_programs_left_and_nothing_of_the_living(pipel
 
 
 def test_a_file_truncated_while_it_is_sent_gives_a_short_body_and_the_lane_is_retired(pipeline):
-    content = os.urandom(64 << 20)
+    content = os.urandom(32 << 20)  # more than there is room for on the way to the client
     for data in ("posix_shm", "fifo", "sendfile", "splice", "memfd", "mmap", "handoff"):
         path = pipeline.write("file", content)
         cache = pipeline.cache("--timeout", 1)
         proxy = pipeline.proxy("--data", data, "-t", 1, "-n", 1, "--timeout", 1)
         with Connection(proxy.port) as connection:
             received = connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
-            os.truncate(pipeline.files / "file", 32 << 20)
+            os.truncate(pipeline.files / "file", 16 << 20)
             received += connection.rest()
-        assert received.startswith(b"GETFILE OK 67108864\r\n\r\n")
+        assert received.startswith(b"GETFILE OK 33554432\r\n\r\n")
         body = received.partition(b"\r\n\r\n")[2]
         assert len(body) < len(content) or data == "memfd"  # which had read all before
         assert content.startswith(body)
-        assert get(proxy.port, path).endswith(content[: 32 << 20])
+        assert get(proxy.port, path).endswith(content[: 16 << 20])
         assert proxy.stop() == 0
         assert cache.stop() == 0
 
 
 def test_proxies_with_different_data_transports_share_one_cache(pipeline):
-    path = pipeline.write("file", os.urandom(100_000))
+    content = os.urandom(100_000)
+    path = pipeline.write("file", content)
     pipeline.cache()
     for proxy in [pipeline.proxy("--data", data) for data in sorted(set(registry.installed().data) - {"null"})]:
-        code, output = pipeline.client(proxy.port, [path], "-r", 50, "--verify", pipeline.files)
-        assert code == 0, output
+        assert get_all(proxy.port, [path] * 50, 8) == [whole(content)] * 50, proxy.errors
 
 
 def test_the_proxy_may_start_first_says_that_it_waits_and_gives_up_after_a_stated_time(pipeline):

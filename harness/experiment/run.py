@@ -10,9 +10,7 @@ from types import FrameType
 
 from harness import console, machine, registry, rendezvous, report, results
 from harness.analysis import run_files, show
-from harness.analysis.study import narrow_enough
 from harness.api import Probe
-from harness.experiment.budget import Budget
 from harness.experiment.live_blocks import LiveBlocks
 from harness.experiment.machine_lock import alone
 from harness.experiment.plan import Plan, Slot, cell_label, find_cell, load_plan
@@ -167,7 +165,11 @@ class _Run:
     def _live(self) -> None:
         plan = self._plan
         blocks = LiveBlocks(plan, self._directory, self._rows, self._refused)
-        budget = Budget(plan) if plan.budget else None
+        budget = None
+        if plan.budget:
+            from harness.experiment.budget import Budget  # noqa: PLC0415  as in _precise
+
+            budget = Budget(plan)
         rounds = 0
         with progress(round(plan.budget) or plan.repeats, each=1) as shown:
             while not self._stop:
@@ -219,6 +221,9 @@ class _Run:
         plan = self._plan
         if not plan.within or block < plan.least:
             return False
+        # Imported here because it loads numpy and scipy: half of the start of a run that needs them at its end only.
+        from harness.analysis.study import narrow_enough  # noqa: PLC0415
+
         slices = run_files.slices_of(self._directory.path)
         return narrow_enough(self._rows, plan.baseline, plan.within * 100, least=plan.least, slices=slices)
 
