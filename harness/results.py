@@ -39,7 +39,7 @@ class Identity:
     block: int = _column("number of the block, from 1: each block runs every cell once; compare within blocks", 0)
     cell: int = _column("number of the cell, from 1, as `harness experiment check` lists them", 0)
     seed: int = _column("seed of the order of the cells", 0)
-    attempt: int = _column("1, or 2 where the first attempt failed: both have a row", 1)
+    attempt: int = _column("1, and more where earlier attempts failed: each has a row", 1)
     probe: str = _column("costly probe that this trial was run for: its figures are not to be compared; empty: timed")
     started_utc: str = _column("when the trial began, ISO 8601")
     status: str = _column(
