@@ -162,7 +162,7 @@ def _placement(value: Any, _: str) -> str:
 def _interpreter(value: Any, directory: str) -> str:
     if value in ("", THIS):
         return ""
-    path = os.path.abspath(os.path.join(directory, str(value)))  # a link stays one: it tells a venv's Python where it is
+    path = os.path.abspath(os.path.join(directory, str(value)))  # not resolved: the link itself is a venv's Python
     if not os.path.isfile(path):
         raise ValueError(f"{path}: no such file; name a Python, such as ../other/.venv/bin/python")
     if not os.access(path, os.X_OK):
