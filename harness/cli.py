@@ -15,6 +15,7 @@ _COMMANDS = {
     "show": ("harness.analysis.show", "print the tables of a run again"),
     "report": ("harness.report.report_command", "write the report of a run: a page and pictures"),
     "claims": ("harness.analysis.claims_command", "say which claims of an experiment its trials support"),
+    "ab": ("harness.experiment.ab", "say what another version of the harness changes, both measured side by side"),
     "compare": ("harness.analysis.compare", "compare two runs, such as before and after a change"),
     "doctor": ("harness.doctor", "say what this machine allows, and what will disturb a study"),
     "plugins": ("harness.plugins", "list the installed transports and probes, and whether they work here"),

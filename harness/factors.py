@@ -19,6 +19,7 @@ from harness.protocol.wire import HEAD_BYTES
 from harness.suggest import unknown
 
 CLASSIC = "classic"
+THIS = "this"
 DIRECTORY = "directory:"
 ROLES = ("client", "proxy", "cache")
 
@@ -158,6 +159,24 @@ def _placement(value: Any, _: str) -> str:
     return " ".join(f"{role}={given[role]}" for role in ROLES)
 
 
+def _interpreter(value: Any, directory: str) -> str:
+    if value in ("", THIS):
+        return ""
+    path = os.path.abspath(os.path.join(directory, str(value)))  # not resolved: the link itself is a venv's Python
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: no such file; name a Python, such as ../other/.venv/bin/python")
+    if not os.access(path, os.X_OK):
+        raise ValueError(f"{path}: cannot be executed; name a Python, such as ../other/.venv/bin/python")
+    return path
+
+
+def _show_interpreter(path: str) -> str:
+    if not path:
+        return THIS
+    short = min(path, os.path.relpath(path), key=len)
+    return re.sub(r"(?<=.)/\.?venv/bin/python[\d.]*$", "", short)
+
+
 def _show_files(files: str) -> str:
     return " + ".join(units.show_size(int(one)) if one.isdecimal() else one for one in files.split())
 
@@ -185,6 +204,9 @@ FILES = Kind(
     "a size; a list of sizes, served in turn; `classic`, ten files from 0 B to 16 MiB; or `directory:PATH`, from the "
     "experiment file's directory",
     _show_files,
+)
+INTERPRETER = Kind(
+    _interpreter, "`this`, or the path of a Python, from the experiment file's directory", _show_interpreter
 )
 PLACEMENT = Kind(_placement, "`free`, `same-core`, `spread`, or CPUs a role: `{client: 0, proxy: 1, cache: 0-1}`")
 
@@ -325,6 +347,14 @@ class Spec:
         choice("other", "batch", "fifo"),
         "system",
         "scheduling policy of proxy and cache, sched(7); `fifo` (priority 1) is refused where the user may not",
+    )
+    interpreter: str = _factor(
+        "",
+        INTERPRETER,
+        "system",
+        "the Python whose harness and plugins are the programs of all roles but the client, so that versions of them "
+        "are compared; in a row empty where that is the one of the run. The column `version` says what it ran",
+        label="bare",
     )
     page_cache: str = _factor(
         "warm",

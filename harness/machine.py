@@ -92,10 +92,14 @@ def cpu_model() -> str:
         return next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), "unknown")
 
 
-@cache
 def commit() -> str:
     """The commit of the checkout that this package lies in; empty if it lies in none."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return commit_of(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+@cache
+def commit_of(root: str) -> str:
+    """The commit of the checkout in a directory, `+dirty` where files differ; empty if there is none."""
     if not os.path.exists(f"{root}/.git"):
         return ""
     try:

@@ -160,16 +160,24 @@ def command_transport(text: str) -> api.CommandTransport:
 def data_transport(text: str, **wanted: Any) -> api.DataTransport:
     """The data transport that `name[:option=value,...]` describes.
 
-    wanted: values for options that the text does not set. One that is empty (None, 0, ""), or that the transport does
-    not have, is ignored. Raises UnknownTransport.
+    wanted: as in completed(). Raises UnknownTransport.
+    """
+    name, options = parse(completed(text, **wanted))
+    built: api.DataTransport = _build(_find("data", name), options)
+    return built
+
+
+def completed(text: str, **wanted: Any) -> str:
+    """The description of a data transport with values for options that it does not set; the rest have their defaults.
+
+    A value that is empty (None, 0, ""), or that the transport has no option for, is ignored. Raises UnknownTransport.
     """
     name, options = parse(text)
-    kind = _find("data", name)
-    for field in dataclasses.fields(kind):
+    for field in dataclasses.fields(_find("data", name)):
         if wanted.get(field.name):
             options.setdefault(field.name, str(wanted[field.name]))
-    transport: api.DataTransport = _build(kind, options)
-    return transport
+    pairs = ",".join(f"{option}={value}" for option, value in options.items())
+    return f"{name}:{pairs}" if pairs else name
 
 
 def probe(name: str) -> api.Probe:

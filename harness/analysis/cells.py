@@ -1,8 +1,9 @@
 """Sorts the trials of a study into cells, and cells into contexts.
 
 A cell is one combination of factors. A context is a set of cells that differ only in the compared factors. Its cells
-are equal in all other factors, and in everything in `PROVENANCE` and the column `origin`: machine, kernel, Python,
-code, and the HTTP origin where there is one. Trials that differ in one of these are never pooled.
+are equal in all other factors, and in everything in `PROVENANCE` and the columns `origin` and `version`: machine,
+kernel, Python, code, the HTTP origin where there is one, and what `interpreter` runs. Trials that differ in one of
+these are never pooled.
 
 A factor that does not apply to a trial does not separate that trial from others. For example, the data transport does
 not apply where the proxy serves files by itself.
@@ -36,7 +37,10 @@ _TRANSPORTS = tuple(name for name, factor in FACTORS.items() if factor.about == 
 # What is asked of the system under test, as opposed to what it is.
 _WORKLOAD = {name for name, factor in FACTORS.items() if factor.about in {"condition", "workload"}}
 # `control` tells no cells apart: it marks the second copy of one.
-_APART = ("files", *(name for name in FACTORS if name not in {"files", "control"}), "origin", *PROVENANCE)
+_APART = ("files", *(name for name in FACTORS if name not in {"files", "control"}), "origin", "version", *PROVENANCE)
+# Columns that follow from a factor: where it is compared, they must not separate contexts.
+_FOLLOWS = {"origin": "origin_server", "version": "interpreter"}
+_VERSIONS = {"interpreter"}  # what is compared where the only rival of a cell is itself in another version
 
 Levels = Mapping[str, Any]  # column of a factor -> value
 
@@ -176,27 +180,27 @@ class StudyTrials:
         they vary, else every factor of the system under test that varies."""
         system = {name for name in self.varying if name in FACTORS and name not in _WORKLOAD}
         names = set(baseline) or system.intersection(_TRANSPORTS) or system or {*CHANNELS}
-        if "source" in self.varying:
+        if "source" in self.varying and names != _VERSIONS:
             names.add("source")  # so that the floor without a cache is a cell of every context
         return tuple(name for name in FACTORS if name in names)
 
     def contexts(self, compared: Sequence[str], always: Iterable[str] = ("files",)) -> list[ContextTrials]:
         """The contexts by file size, then in the order of the file. always: factors that are among the levels of a
         context even where they do not vary."""
-        # Where kinds of HTTP origins are compared, the server that was the origin must not separate contexts.
-        within = {*compared, "origin"} if "origin_server" in compared else set(compared)
+        within = {*compared, *(column for column, factor in _FOLLOWS.items() if factor in compared)}
+        telling = [*compared, "version"] if "interpreter" in compared else compared
         apart = [name for name in _APART if name not in within and (name in self.varying or name in always)]
         sorted_trials: dict[tuple[Any, ...], dict[tuple[Any, ...], CellTrials]] = defaultdict(dict)
         # Trials to which some factor does not apply come last. They join every context that differs in no other factor.
         lacking = [sum(not applies(name, trial) for name in apart) for trial in self._trials]
         for _, trial in sorted(zip(lacking, self._trials, strict=True), key=lambda pair: (pair[0], pair[1].trial)):
             key = tuple(getattr(trial, name) if applies(name, trial) else None for name in apart)
-            cell_key = (trial.control, *(getattr(trial, name) for name in compared))
+            cell_key = (trial.control, *(getattr(trial, name) for name in telling))
             joined = [one for one in sorted_trials if _joins(key, one)] if None in key else []
             for context_key in joined or [key]:
                 cells = sorted_trials[context_key]
                 if cell_key not in cells:
-                    design = dict(zip(compared, cell_key[1:], strict=True))
+                    design = dict(zip(compared, cell_key[1:], strict=False))
                     cells[cell_key] = CellTrials(design, self._is_floor(trial, compared), self._slices)
                 cell = cells[cell_key]
                 (cell.trials if trial.status == "ok" else cell.bad).append(trial)
@@ -213,13 +217,15 @@ class StudyTrials:
 
     def _is_floor(self, trial: Trial, compared: Sequence[str]) -> bool:
         """Whether it shows what the harness itself costs: `direct`, or a floor among transports that are compared."""
+        if {*compared} == _VERSIONS:
+            return False
         rivals = {name for name in CHANNELS if name in compared and name in self.varying}
         return not {"source", *rivals}.isdisjoint(trial.floor.split())
 
 
 def applies(name: str, trial: Trial) -> bool:
     """Whether a column means anything in a trial. One that did not run may lack the facts of its machine."""
-    if name in PROVENANCE:
+    if name in PROVENANCE or name == "version":
         return trial.status == "ok"
     if name == "origin":
         return trial.source == "curl" and (trial.status == "ok" or trial.origin != "")

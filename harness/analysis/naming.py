@@ -19,9 +19,8 @@ def label(levels: Mapping[str, Any], separator: str = ", ") -> str:
     """Factors with their values in a line: `1 KiB files, 8 clients, chunk 64 KiB`."""
     parts = []
     for column, given in levels.items():
-        if given in ("", None) or (column, given) == ("source", "cache"):
+        if given is None or (column, given) == ("source", "cache") or not (text := value(column, given)):
             continue
-        text = value(column, given)
         kind = FACTORS[column].label if column in FACTORS else "bare" if column in _BARE else "named"
         if kind == "counted":
             text = f"{text} {column.removesuffix('s') if text == '1' else column}"

@@ -1,8 +1,9 @@
 """The sentences that stand beside the values of a study: what was left out, what was pooled, how to read intervals."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from harness.analysis import precision
+from harness.analysis import naming, precision
 from harness.analysis.cells import PROVENANCE
 from harness.analysis.intervals import LEAST, corrected
 from harness.analysis.slices import TRIM
@@ -12,9 +13,15 @@ if TYPE_CHECKING:  # the study imports this module
 
 
 def notes(
-    contexts: "list[Context]", counts: "Counts", comparisons: int, machines: int, origins: list[str]
+    contexts: "list[Context]",
+    counts: "Counts",
+    comparisons: int,
+    machines: int,
+    origins: list[str],
+    versions: Mapping[str, str],
 ) -> list[str]:
-    """The notes of a study. machines: how many machines and versions its trials are from. origins: its HTTP origins."""
+    """The notes of a study. machines: how many machines and versions its trials are from. origins: its HTTP origins.
+    versions: interpreter -> what it ran, where there are several."""
     cells = [cell for context in contexts for cell in context.cells]
     said = []
     if comparisons:
@@ -52,6 +59,9 @@ def notes(
         )
     if origins:
         said.append(f"HTTP origin: {', '.join(origins)} (column `origin`).")
+    if versions:
+        each = (f"{naming.value('interpreter', name)}: {text}" for name, text in sorted(versions.items()))
+        said.append(f"Versions: {'; '.join(each)}.")
     if machines > 1:
         said.append(
             f"The trials are from {machines} machines or versions ({', '.join(PROVENANCE)}). These are not pooled."

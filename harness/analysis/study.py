@@ -203,7 +203,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
         ),
         counts=counts,
         missing=_missing(context_trials),
-        notes=notes(contexts, counts, comparisons, len(machines), origins),
+        notes=notes(contexts, counts, comparisons, len(machines), origins, _versions(trials)),
     )
 
 
@@ -291,6 +291,17 @@ def _counts(trials: list[Trial]) -> Counts:
         probes=len(trials) - len(timed),
         disturbed=sum(trial.status == "ok" and bool(trial.disturbed) for trial in timed),
     )
+
+
+def _versions(trials: list[Trial]) -> dict[str, str]:
+    """interpreter -> what it ran, where some trials had another one than the run itself."""
+    if not any(trial.version for trial in trials):
+        return {}
+    return {
+        trial.interpreter: trial.version or f"transport-harness {trial.harness} {trial.commit}, Python {trial.python}"
+        for trial in trials
+        if trial.status == "ok"
+    }
 
 
 def _missing(contexts: list[ContextTrials]) -> list[tuple[str, str]]:

@@ -15,11 +15,12 @@ from harness.experiment.live_blocks import LiveBlocks
 from harness.experiment.machine_lock import alone
 from harness.experiment.plan import Plan, Slot, cell_label, find_cell, load_plan
 from harness.experiment.progress import Progress, progress
-from harness.experiment.run_directory import RunDirectory
+from harness.experiment.run_directory import VERSIONS, RunDirectory
 from harness.factors import Spec
 from harness.measure import apart
 from harness.measure.feasible import refusals
 from harness.measure.probing import Seen
+from harness.measure.versions import versions
 
 _ATTEMPTS = 2  # a trial that fails is tried once more
 _QUIET = 0.25  # share of the CPUs that others may use when a trial begins
@@ -37,8 +38,15 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("experiment", metavar="FILE", nargs="?", help="such as experiments/quick.yaml; not needed with --resume")
-    add("-o", dest="output", metavar="DIR", help="where results go (default: results/<name>-<UTC time>)")
     add("--resume", metavar="DIR", help="go on with a run that ended early, where nothing has changed since")
+    add_options(parser)
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that runs an experiment file."""
+    add = parser.add_argument
+    add("-o", dest="output", metavar="DIR", help="where results go (default: results/<name>-<UTC time>)")
     add("--only", metavar="CELL", help="one cell: its number, or its levels, 'data=fifo files=1KiB'")
     add("--repeat", type=console.positive, metavar="N", help="blocks, instead of the file's")
     add("--budget", type=console.seconds, metavar="TIME", help="time for live blocks, such as 60s, instead of repeats")
@@ -57,7 +65,6 @@ def arguments() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long each trial waits, at most, for others to leave the CPUs alone; 0 does not wait (%(default)g)",
     )
-    return parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,24 +75,34 @@ def main(argv: Sequence[str]) -> int:
         parser.error("name an experiment FILE, or --resume DIR")
     if args.resume and (args.output or args.only or args.repeat or args.scale or args.budget):
         parser.error("--resume goes on with a run as it was begun: no -o, --only, --repeat, --scale or --budget")
+    check_options(parser, args)
+    return console.main("run", lambda: run(None if args.resume else chosen(args), args, list(argv)), stopped=130)
+
+
+def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a message about what add_options() has added, where it does not go together."""
     if args.repeat and args.budget:
         parser.error("--repeat and --budget both say when a run ends: keep one")
-    return console.main("run", lambda: _run(args, list(argv)), stopped=130)
 
 
-def _run(args: argparse.Namespace, argv: list[str]) -> int:
-    plan = None if args.resume else _plan(args)
+def run(plan: Plan | None, args: argparse.Namespace, argv: list[str], command: str = "run") -> int:
+    """Run a plan, or go on with a run where there is none, and print what came of it. Returns the exit code.
+
+    args: with what add_options() has added. command, argv: what the user wrote, for environment.json.
+    """
     with alone(args.patience):
         rendezvous.sweep()  # what killed runs left
         if plan is None:
             directory, plan = _reopen(args)
             refused = refusals(plan.cells)
+            directory.check_versions(versions(plan.cells))
         else:
             refused = refusals(plan.cells)
             if all(cell in refused for cell in plan.cells):
                 raise ValueError(f"no cell can run here: {next(iter(refused.values()))}")
             where = args.output or f"results/{plan.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-            directory = RunDirectory.create(where, plan, args.experiment, argv)
+            directory = RunDirectory.create(where, plan, args.experiment, argv, command)
+            directory.note(VERSIONS, versions(plan.cells))
         for reason, count in Counter(refused.values()).items():
             console.say(f"{count} of {len(plan.cells)} cells cannot run here: {reason}")
         interrupted = _Run(plan, directory, refused, args.quiet).all()
@@ -104,16 +121,17 @@ def _reopen(args: argparse.Namespace) -> tuple[RunDirectory, Plan]:
     """The run to resume. Raises ValueError where its experiment file, or the one named now, makes another plan."""
     directory, plan = RunDirectory.reopen(args.resume)
     begun = directory.environment()["experiment"]
-    if os.path.exists(begun["file"]):
+    if begun.get("program", "run") == "run" and os.path.exists(begun["file"]):
         before = arguments().parse_args(begun["command"])
         before.experiment = begun["file"]
-        directory.check_plan(plan, begun["file"], _plan(before))
+        directory.check_plan(plan, begun["file"], chosen(before))
     if args.experiment:
         directory.check_plan(plan, args.experiment, load_plan(args.experiment))
     return directory, plan
 
 
-def _plan(args: argparse.Namespace) -> Plan:
+def chosen(args: argparse.Namespace) -> Plan:
+    """The plan of args.experiment, as the options have it."""
     plan = load_plan(args.experiment)
     if args.scale:
         plan = plan.scaled(args.scale)

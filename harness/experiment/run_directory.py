@@ -28,6 +28,7 @@ _ALIKE = {
     "harness": ("software", "harness"),
     "commit": ("software", "commit"),
 }
+VERSIONS = "versions"  # in environment.json: interpreter -> what it runs
 # What of a plan decides what is measured, and how it is judged.
 _DECIDED = "question cells repeats seed least within baseline claims probes design slicing budget".split()
 
@@ -44,8 +45,11 @@ class RunDirectory:
         self.logs = f"{directory}/{LOGS}"
 
     @classmethod
-    def create(cls, directory: str, plan: Plan, source: str, arguments: list[str]) -> "RunDirectory":
-        """A new directory. Raises ValueError where it has results already, OSError."""
+    def create(
+        cls, directory: str, plan: Plan, source: str, arguments: list[str], program: str = "run"
+    ) -> "RunDirectory":
+        """A new directory. source: the experiment file. program, arguments: that and how it was run. Raises ValueError
+        where it has results already, OSError."""
         run = cls(directory)
         for name in (results.TRIALS, EXPERIMENT):
             if os.path.exists(f"{directory}/{name}"):
@@ -54,7 +58,7 @@ class RunDirectory:
                 )
         os.makedirs(directory, exist_ok=True)
         facts = machine.facts()
-        facts["experiment"] = {"name": plan.name, "file": source, "command": arguments}
+        facts["experiment"] = {"name": plan.name, "file": source, "program": program, "command": arguments}
         _write_json(f"{directory}/{ENVIRONMENT}", facts)
         run.write_datapackage()
         _write(f"{directory}/{EXPERIMENT}", plan.text())
@@ -92,6 +96,13 @@ class RunDirectory:
         for name in _DECIDED:
             if getattr(plan, name) != getattr(given, name):
                 raise ValueError(f"cannot resume {self.path}: {file} has other {name} than when the run began")
+
+    def check_versions(self, now: Mapping[str, Sequence[str]]) -> None:
+        """Raises ValueError where an interpreter runs something else than when the run began."""
+        for interpreter, before in self.environment().get(VERSIONS, {}).items():
+            if before != now.get(interpreter):
+                was, found = (" or ".join(some or ["nothing"]) for some in (before, now.get(interpreter)))
+                raise ValueError(f"cannot resume {self.path}: {interpreter} was {was} and is {found}: run it anew")
 
     def keep(self, table: str, rows: Sequence[results.Row]) -> None:
         """Add rows to a table; durable on return."""

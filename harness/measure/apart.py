@@ -98,7 +98,7 @@ def _measure(
     moves_content = pair is None or pair.data.moves_content
     files = _make_files(spec, directory, zeros=not moves_content)
     trial.file_size_bytes = files.mean_size
-    cell = _Programs(spec, pair, name, directory, files, undo)
+    cell = _Programs(spec, name, directory, files, undo)
     client = cell.start(trial, bool(live))
     processes = cell.pids()
     trial.placement_effective = effective(processes)
@@ -121,17 +121,15 @@ def _measure(
 class _Programs:
     """The programs of a trial: its servers, and what makes the requests."""
 
-    def __init__(
-        self, spec: Spec, pair: Channels | None, name: str, directory: str, files: FileSet, undo: ExitStack
-    ) -> None:
-        self._spec, self._pair, self._name, self._directory, self._files = spec, pair, name, directory, files
+    def __init__(self, spec: Spec, name: str, directory: str, files: FileSet, undo: ExitStack) -> None:
+        self._spec, self._name, self._directory, self._files = spec, name, directory, files
         self._undo = undo
 
     def start(self, trial: Trial, live: bool) -> Program:
         """Start them all. Returns the one that makes the requests, when it is warm. Fills in trial.origin."""
         spec, load = self._spec, self._load(live)
         where = self._name, self._directory, self._files.directory
-        self._servers = Servers(spec, self._pair, *where, self._undo, lane_load=load)
+        self._servers = Servers(spec, *where, self._undo, lane_load=load)
         self._servers.await_ready(spec.warmup)
         trial.origin = self._servers.origin
         if spec.scope == "lane":

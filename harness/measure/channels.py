@@ -23,5 +23,11 @@ def channels(spec: Spec) -> Channels | None:
     """
     if not applies("data", spec):
         return None
-    data = registry.data_transport(spec.data, chunk=spec.chunk, depth=spec.depth, wait=spec.wait)
-    return Channels(registry.command_transport(spec.command), data)
+    command, data = described(spec)
+    return Channels(registry.command_transport(command), registry.data_transport(data))
+
+
+def described(spec: Spec) -> tuple[str, str]:
+    """The command and the data transport of a cell, with the options that it sets: the others are the defaults of the
+    version that runs. Raises ValueError."""
+    return spec.command, registry.completed(spec.data, chunk=spec.chunk, depth=spec.depth, wait=spec.wait)

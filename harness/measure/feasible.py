@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from harness import plugins
 from harness.factors import DIRECTORY, Spec
-from harness.measure import file_sets
+from harness.measure import file_sets, versions
 from harness.measure.channels import Channels, channels
 from harness.measure.placement import unplaceable, unschedulable
 from harness.origin import nginx
@@ -41,13 +41,14 @@ def impossible(spec: Spec) -> str:
     if wrong := contradiction(spec):
         factors, text = wrong
         return f"{factors[0]}: {text}"
-    return unplaceable(spec.placement) or unschedulable(spec.scheduling) or _bad_origin(spec) or _bad_files(spec)
+    here = unplaceable(spec.placement) or unschedulable(spec.scheduling)
+    return here or versions.unfit(spec) or _bad_origin(spec) or _bad_files(spec)
 
 
 def _bad_origin(spec: Spec) -> str:
     if spec.source != "curl":
         return ""
-    if find_spec("pycurl") is None:
+    if not spec.interpreter and find_spec("pycurl") is None:
         return "source curl: needs pycurl: pip install 'transport-harness[curl]'"
     if spec.origin_server == "nginx":
         root = spec.files.removeprefix(DIRECTORY) if spec.files.startswith(DIRECTORY) else "/"
@@ -82,6 +83,7 @@ def refusals(cells: Iterable[Spec]) -> dict[Spec, str]:
     Whether transports and machine can hold a cell is tried, with as many lanes as the cell has: limits such as
     RLIMIT_MSGQUEUE are on the sum.
     """
+    versions.ask(cells := list(cells))
     found = {}
     tried: dict[tuple[Channels, int], str] = {}
     for cell in cells:

@@ -132,13 +132,15 @@ class _Block:
             homes[f"{self.name}-{number}"] = self._home(undo, f"{self.name}-{number}", group), group
         undo.push(partial(keep_logs, self.directories, logs, self.name))  # once the programs, started below, have ended
         self._starter = Starter(undo)
+        # Forks of one process are alike in more than their code, so where versions are compared none is a fork.
+        start = None if any(spec.interpreter for spec, _ in self._members) else self._starter.start
         starting = []
         for name, (directory, group) in homes.items():
             own = undo.enter_context(ExitStack())
             with self._or_leave(group, own, crowded=len(sharing) > 1):
                 spec = self._members[group[0]][0]
                 where = name, directory, self._root(spec), own, self._load_arguments(self._root(spec))
-                starting.append((group, own, Servers(spec, channels(spec), *where, start=self._starter.start)))
+                starting.append((group, own, Servers(spec, *where, start=start)))
         for group, own, servers in starting:
             with self._or_leave(group, own, crowded=len(sharing) > 1):
                 servers.await_ready()

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import harness
-from harness import machine, registry
+from harness import machine
 from harness.factors import FACTORS, Spec, applies
 from harness.load.tally import OUTCOMES
+from harness.measure import versions
 from harness.measure.channels import Channels
 from harness.measure.probing import disturbance
+from harness.measure.this_version import channel_columns
 from harness.pipeline.gfserver import SYSTEM
 from harness.results import Trial
 
@@ -30,7 +32,7 @@ def fill_known(spec: Spec, trial: Trial) -> None:
             trial.congestion = file.read().strip()
     trial.host, trial.kernel, trial.python = platform.node(), platform.release(), platform.python_version()
     trial.cpu, trial.cpus = machine.cpu_model(), len(os.sched_getaffinity(0))
-    trial.harness, trial.commit = harness.__version__, machine.commit()
+    trial.harness, trial.commit, trial.version = harness.__version__, machine.commit(), versions.version(spec)
     trial.floor = "source" if spec.source == "direct" else ""
 
 
@@ -38,12 +40,8 @@ def fill_channels(trial: Trial, pair: Channels | None) -> None:
     """Fill in what the transports are; nothing where the cell has none."""
     if pair:
         trial.floor = " ".join(name for name, transport in pair._asdict().items() if transport.floor)
-        trial.command_effective = registry.describe(pair.command)
-        trial.data_effective = registry.describe(pair.data)
-        trial.cache_end, trial.proxy_end = registry.shape(pair.data)
-        trial.chunk_effective_bytes = getattr(pair.data, "chunk", 0)
-        trial.depth_effective = getattr(pair.data, "depth", 0)
-        trial.wait_effective = getattr(pair.data, "wait", "")
+        for name, value in (versions.columns(trial) if trial.interpreter else channel_columns(*pair)).items():
+            setattr(trial, name, value)
 
 
 def fill_measured(trial: Trial, report: Mapping[str, Any]) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from harness import registry
 from harness.factors import Spec
-from harness.measure.channels import Channels
+from harness.measure.channels import described
 from harness.measure.placement import Placement
 from harness.measure.program import Program, children
 from harness.measure.starting import Command, Start
@@ -18,62 +17,68 @@ from harness.measure.starting import Command, Start
 START = 30.0  # seconds for programs to be ready
 
 
+def command_lines(
+    spec: Spec, rendezvous: str, root: str, lane_load: Sequence[str] = (), url: str = ""
+) -> dict[str, list[str]]:
+    """role -> the program that has it in a cell, and its arguments, in the order of their start. url: of the origin."""
+    meeting = ["--name", rendezvous, "--timeout", str(spec.timeout)]
+    started = ["--until-eof", "--json"]
+    cold = ["--cold"] if spec.page_cache == "cold" else []
+    lines = {}
+    if spec.source == "direct":
+        backend = ["--direct", root, *cold]
+    elif spec.source == "curl":
+        slow = ["--latency", str(round(spec.origin_latency * 1e6))]
+        slow += ["--bandwidth", str(spec.origin_bandwidth)] if spec.origin_bandwidth else []
+        serving = ["-c", root, "-p", "0", "--server", spec.origin_server, "--name", rendezvous]
+        lines["origin"] = ["origin", *serving, *slow, *started]
+        backend = ["-s", url, "--strategy", spec.strategy, "--reuse" if spec.reuse else "--no-reuse"]
+    else:
+        command, data = described(spec)
+        workers = ["-t", str(spec.cache_threads), "--processes", str(spec.cache_processes)]
+        serving = ["-c", root, *workers, "--command", command, *cold]
+        lines["cache"] = ["simplecached", *serving, *meeting, *started]
+        backend = ["-n", str(spec.lanes), "--data", data]
+    workers = ["-t", str(spec.proxy_threads), "--processes", str(spec.proxy_processes)]
+    if spec.scope == "lane":
+        lines["proxy"] = ["lane", *workers, "--sink", spec.sink, *backend, *meeting, *lane_load]
+    else:
+        congestion = ["--congestion", spec.congestion]
+        lines["proxy"] = ["webproxy", "-p", "0", *workers, *congestion, *backend, *meeting, *started]
+    return lines
+
+
 class Servers:
     """Programs that serve the files below `root`, at a rendezvous of their own.
 
     directory: gets what the programs write to standard error. lane_load: the arguments of the load, where the cell is
-    a lane. start: starts each program. `undo` ends the programs. They start side by side: await_ready() returns when
-    all serve.
+    a lane. start: starts each program; None: as commands of the cell's interpreter. `undo` ends the programs. They
+    start side by side: await_ready() returns when all serve.
     """
 
     def __init__(
         self,
         spec: Spec,
-        pair: Channels | None,
         rendezvous: str,
         directory: str,
         root: str,
         undo: ExitStack,
         lane_load: Sequence[str] = (),
-        start: Start = Command,
+        start: Start | None = None,
     ) -> None:
-        self._spec, self._pair, self._name, self._root = spec, pair, rendezvous, root
-        self._start = partial(Program, directory, undo, Placement(spec), start)
-        self._rendezvous = ["--name", rendezvous, "--timeout", str(spec.timeout)]
-        self._serving = [*self._rendezvous, "--until-eof", "--json"]
-        self._cold = ["--cold"] if spec.page_cache == "cold" else []
+        self._spec = spec
         self.programs: dict[str, Program] = {}
         self.port = 0
-        self.origin = ""  # which server the origin is
-        backend = self._start_backend()
-        workers = ["-t", str(spec.proxy_threads), "--processes", str(spec.proxy_processes)]
-        if spec.scope == "lane":
-            load = ["--sink", spec.sink, *backend, *self._rendezvous, *lane_load]
-            self.programs["proxy"] = self._start("proxy", "lane", *workers, *load)
-        else:
-            congestion = ["--congestion", spec.congestion]
-            proxy = ["-p", "0", *workers, *congestion, *backend, *self._serving]
-            self.programs["proxy"] = self._start("proxy", "webproxy", *proxy)
-
-    def _start_backend(self) -> list[str]:
-        """Start what the proxy gets content from. Returns the proxy's arguments for it."""
-        spec = self._spec
-        if spec.source == "direct":
-            return ["--direct", self._root, *self._cold]
-        if spec.source == "curl":
-            slow = ["--latency", str(round(spec.origin_latency * 1e6))]
-            slow += ["--bandwidth", str(spec.origin_bandwidth)] if spec.origin_bandwidth else []
-            serving = ["-c", self._root, "-p", "0", "--server", spec.origin_server, "--name", self._name]
-            origin = self._start("origin", "origin", *serving, *slow, "--until-eof", "--json")
-            self.programs["origin"] = origin
-            greeting = origin.expect("ready", seconds=START)
-            self.origin = greeting["server"]
-            return ["-s", greeting["url"], "--strategy", spec.strategy, "--reuse" if spec.reuse else "--no-reuse"]
-        assert self._pair is not None
-        workers = ["-t", str(spec.cache_threads), "--processes", str(spec.cache_processes)]
-        serving = ["-c", self._root, *workers, "--command", spec.command, *self._cold, *self._serving]
-        self.programs["cache"] = self._start("cache", "simplecached", *serving)
-        return ["-n", str(spec.lanes), "--data", registry.describe(self._pair.data)]
+        self.origin = url = ""  # which server the origin is, and where
+        begin = partial(
+            Program, directory, undo, Placement(spec), start or partial(Command, interpreter=spec.interpreter)
+        )
+        for role in command_lines(spec, rendezvous, root):
+            line = command_lines(spec, rendezvous, root, lane_load, url)[role]
+            program = self.programs[role] = begin(role, *line)
+            if role == "origin":
+                greeting = program.expect("ready", seconds=START)
+                self.origin, url = greeting["server"], greeting["url"]
 
     def await_ready(self, warmup: float = 0.0) -> None:
         """Return when all serve; where the cell is a lane, when its load is ready, after `warmup` seconds of requests.

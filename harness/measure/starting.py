@@ -45,13 +45,23 @@ class Wanted(NamedTuple):
 Start = Callable[[Wanted], Process]
 
 
-class Command:
-    """A Process that is a command of its own."""
+def python(interpreter: str = "") -> list[str]:
+    """The beginning of a command that runs a module of the harness which `interpreter` has; "": of this one.
 
-    def __init__(self, wanted: Wanted) -> None:
+    -P: never of one that happens to lie in the working directory, unless that is what this process runs.
+    """
+    if interpreter:
+        return [interpreter, "-P"]
+    return [sys.executable] if os.getcwd() in sys.path else [sys.executable, "-P"]
+
+
+class Command:
+    """A Process that is a command of its own. interpreter: the Python that runs it; "": this one."""
+
+    def __init__(self, wanted: Wanted, interpreter: str = "") -> None:
         with open(wanted.log, "wb") as log, wanted.placement.inherited(wanted.role):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness", *wanted.arguments],
+                [*python(interpreter), "-m", "harness", *wanted.arguments],
                 stdin=wanted.stdin,
                 stdout=wanted.stdout,
                 stderr=log,
@@ -75,7 +85,7 @@ class Starter:
         self._asked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.starter", str(theirs.fileno())],
+                [*python(), "-m", "harness.starter", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 process_group=0,
