@@ -34,6 +34,7 @@ class LiveBlocks:
         self._failures = 0
         self._guilty: Counter[int] = Counter()  # cell -> blocks that it failed
         self._crowded: list[int] = []
+        self._in_turn = False  # whether cells start one after another
         self._beside = _baselines(plan)
 
     @property
@@ -56,7 +57,7 @@ class LiveBlocks:
         """
         if self.done >= self._plan.repeats:
             return None
-        chosen = self._choose()
+        chosen, first = self._choose(), self._next_trial
         self._block += 1
         rows = {cell: self._row(cell) for cell in chosen}
         members = [cell for cell in chosen if self._spec(cell) not in self._refused]
@@ -76,7 +77,12 @@ class LiveBlocks:
                 probes,
                 self._directory.logs,
                 progress,
+                self._in_turn,
             )
+        if outcome.crowded and not self._in_turn:
+            self._in_turn = True
+            self._block, self._next_trial = self._block - 1, first
+            return self.run_one(quiet, probes, progress, rounds)
         crowded = [members[place] for place in outcome.crowded]
         alone = len(crowded) == 1 and self._beside[crowded[0]] >= {*members} - {*crowded}
         if crowded and (alone or len(crowded) == len(members)):  # fewer cannot be tried beside it

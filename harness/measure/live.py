@@ -75,18 +75,22 @@ def run(
     probes: Callable[[], Sequence[Probe]] = tuple,
     logs: str = "",
     progress: Callable[[int, int], None] = lambda number, count: None,
+    in_turn: bool = False,
 ) -> Outcome:
     """Run one block and fill in its trials, whose identity the caller has set: block, attempt and seed are the same.
 
     pace: requests/s of the cells that earlier blocks have seen; those of this block are added, so that all slices of a
     cell are alike. probes: makes those asked for afresh, none costly. logs: the directory that gets the standard errors
     of the programs where the block failed. progress: called before each round, with its number and how many there are.
+
+    in_turn: whether cells start one after another, so that what is first is not crowded out by what comes later. Else
+    they start side by side, and nothing is measured where a cell is crowded out: each may hold a part of what is there.
     """
     begun, outcome = time.monotonic(), Outcome()
     block = _Block(members, slicing, pace, outcome)
     try:
         with ExitStack() as undo:
-            block.start(undo, logs)
+            block.start(undo, logs, in_turn)
             if block.cells:
                 try:
                     block.measure(probes, progress)
@@ -123,8 +127,8 @@ class _Block:
 
     # --- the start ---
 
-    def start(self, undo: ExitStack, logs: str) -> None:
-        """Start all programs side by side, warm each cell and compare its content. Cells that cannot live are left."""
+    def start(self, undo: ExitStack, logs: str, in_turn: bool) -> None:
+        """Start all programs, warm each cell and compare its content. Cells that cannot live are left out: see run()."""
         begun = time.monotonic()
         self._files = SharedFiles(self._home(undo, self.name, []))
         sharing: dict[tuple[Spec, str], list[int]] = {}
@@ -148,10 +152,20 @@ class _Block:
             with self._or_leave(group, own, crowded=len(sharing) > 1):
                 spec = self._members[group[0]][0]
                 where = name, directory, self._root(spec), own, self._load_arguments(self._root(spec))
-                starting.append((group, own, Servers(spec, channels(spec), *where, start=starter.start)))
+                servers = Servers(spec, channels(spec), *where, start=starter.start)
+                if in_turn:
+                    servers.await_ready()
+                starting.append((group, own, servers))
+        ready = []
         for group, own, servers in starting:
             with self._or_leave(group, own, crowded=len(sharing) > 1):
-                servers.await_ready()
+                if not in_turn:
+                    servers.await_ready()
+                ready.append((group, own, servers))
+        if self._outcome.crowded and not in_turn:
+            return
+        for group, own, servers in ready:
+            with self._or_leave(group, own):
                 live = LiveServers(servers, self._members[group[0]][0].placement)
                 for cell in [self._add(position, live, undo) for position in group]:
                     self._warm(cell)
