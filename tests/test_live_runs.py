@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 from support.programs import eventually
@@ -357,21 +358,168 @@ def test_26_cells_live_at_once_for_an_ordinary_user(tmp_path):
 
 
 MIXED = """\
-factors: {placement: [free, same-core], files: [1KiB, 64KiB]}
+factors: {placement: [free, same-core], files: [1KiB, 64KiB], sink: discard}
 include:
-  - {source: direct}
-  - {scope: lane, files: 1KiB}
-  - {rate: 500/s, files: 1KiB}
-  - {client_processes: 2, sink: checksum, files: 64KiB}
-CURL\
-baseline: {placement: free, source: cache, rate: 0, client_processes: 1}
+  - {source: direct, placement: free, files: 1KiB}
+  - {scope: lane, placement: free, files: 1KiB}
+  - {rate: 500/s, placement: free, files: 1KiB}
+  - {sink: checksum, placement: free, files: 64KiB}
+CURL"""
+CURL = "  - {source: curl, origin_server: own, placement: free, files: 1KiB}\n" if find_spec("pycurl") else ""
+COUNTING = """
+from harness.api import Probe, Reading, hookimpl
+
+class Counting(Probe):
+    name = "counting"
+
+    def begin(self, processes, directory):
+        self._count = sum(map(len, processes.values()))
+
+    def end(self):
+        return [Reading("", "processes", self._count, "1")]
+
+class Costly(Counting):
+    name = "costly"
+    costly = True
+
+@hookimpl
+def probes():
+    return [Counting, Costly]
 """
 
 
-def test_cells_of_all_kinds_live_in_one_block_and_their_rows_are_right(base, study, tmp_path):
-    curl = "  - {source: curl, origin_server: own, files: 1KiB}\n" if find_spec("pycurl") else ""
-    settings = SETTINGS.replace("client_processes: 1, ", "").replace("rounds: 5", "rounds: 8")
-    text = MIXED.replace("CURL\\\n", curl).replace("files: [1KiB, 64KiB]}", "files: [1KiB, 64KiB], client_processes: 1}")
-    code, _, errors = run(study(text + settings + "repeats: 2\nprobes: [syscalls]\n"), "-o", tmp_path / "out")
+@pytest.mark.timeout(240)
+def test_cells_of_all_kinds_live_in_one_block_and_their_rows_are_right(base, study, tmp_path, plugins):
+    plugins("counting", COUNTING)
+    settings = SETTINGS.replace("timeout: 2s", "timeout: 2s, seconds: 100ms")
+    text = MIXED.replace("CURL", CURL) + settings + "repeats: 2\nprobes: [counting, costly]\n"
+    code, _, errors = run(study(text), "-o", tmp_path / "out")
     assert code == 0, errors
-    rows = check_whole(tmp_path / "out")
+    live = [row for row in check_whole_of_live(tmp_path / "out") if not row.probe]
+    cells = 9 if CURL else 8
+    assert sorted((row.block, row.cell) for row in live) == [(b, c) for b in (1, 2) for c in range(1, cells + 1)]
+    for row in live:
+        check_row(row)
+    slices = slices_of(tmp_path / "out")
+    for block in (1, 2):
+        trials = {row.trial for row in live if row.block == block}
+        places = [(one["round"], one["place"]) for one in slices if int(one["trial"]) in trials]
+        assert sorted(places) == sorted((str(r), str(p)) for r in range(1, 6) for p in range(1, cells + 1))
+        orders = [
+            tuple(one["trial"] for one in slices if one["round"] == str(number) and int(one["trial"]) in trials)
+            for number in range(1, 6)
+        ]
+        assert {len(one) for one in orders} == {cells}
+    check_probes(tmp_path / "out", live, cells)
+
+
+def check_whole_of_live(directory):
+    """check_whole() of the rows that are no costly probe's; these have latencies, too."""
+    rows = rows_of(directory)
+    live = {row.trial for row in rows if not row.probe}
+    (directory / "live").mkdir()
+    for name in ("trials.csv", "slices.csv", "latency.csv"):
+        with open(directory / name, newline="") as file:
+            head, *lines = list(csv.reader(file))
+        with open(directory / "live" / name, "w", newline="") as file:
+            csv.writer(file).writerows([head, *(line for line in lines if int(line[head.index("trial")]) in live)])
+    check_whole(directory / "live")
+    return rows
+
+
+def check_row(row):
+    assert (row.status, row.reason, row.swept, row.design, row.rounds) == ("ok", "", 0, "live", 5)
+    assert row.ok == row.requests_ended > 0
+    assert row.content_bytes == row.requests_ended * row.file_size_bytes
+    assert row.requests_per_s == pytest.approx(row.requests_ended / row.measured_s, rel=1e-5)
+    assert 0 < row.latency_p50_us <= row.latency_p90_us <= row.latency_p99_us <= row.latency_max_us
+    assert 0 < row.cpu_us_per_request < 100_000
+    assert min(row.proxy_user_s + row.proxy_kernel_s, row.proxy_switches, row.proxy_peak_rss_bytes) > 0
+    assert (row.client_user_s + row.client_kernel_s > 0) == (row.scope == "pipeline")
+    assert (row.cache_user_s + row.cache_kernel_s > 0) == (row.source == "cache")
+    if len(os.sched_getaffinity(0)) > 1:
+        roles = dict(part.split("=") for part in row.placement_effective.split())
+        counts = {len(cpus.replace("-", ",").split(",")) for cpus in roles.values()}
+        assert counts == {1} if row.placement == "same-core" else counts == {2}, row.placement_effective
+
+
+def check_probes(directory, live, cells):
+    """A cheap probe looks at one slice of each trial; a costly one has trials apart, after the blocks."""
+    seen = list(results.read_observations(str(directory / "probes.csv")))
+    for row in live:
+        own = {(one.probe, one.metric): one.value for one in seen if one.trial == row.trial}
+        assert own["counting", "processes"] >= 3 - (row.source == "direct")
+        assert own["slice", "requests"] > 0
+    costly = [row for row in rows_of(directory) if row.probe]
+    assert [row.trial for row in costly] == list(range(2 * cells + 1, 3 * cells + 1))
+    assert {(row.design, row.block, row.probe, row.status) for row in costly} == {("apart", 0, "costly", "ok")}
+
+
+def test_a_part_of_a_plan_runs_live_as_well(base, study, tmp_path):
+    text = STUDY.replace("rounds: 5, ", "")
+    code, _, errors = run(study(text), "-o", tmp_path / "one", "--only", "data=fifo", "--scale", 0.1, "--repeat", 1)
+    assert code == 0, errors
+    (row,) = check_whole(tmp_path / "one")
+    assert (row.data, row.design, row.seconds) == ("fifo", "live", 0.1)
+    assert 5 <= row.rounds <= 20, "a load of 0.1 s"
+
+
+def test_a_live_run_stops_when_its_intervals_are_narrow_enough(base, study, tmp_path):
+    code, _, errors = run(
+        study(STUDY.replace("repeats: 3", "until: {within: 99%, at_least: 3, at_most: 20}")), "-o", tmp_path / "out"
+    )
+    assert code == 0, errors
+    assert 3 <= max(row.block for row in check_whole(tmp_path / "out")) < 20
+
+
+def check(path):
+    command = [sys.executable, "-m", "harness", "experiment", "check", path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+FOUR_FILES = "{clients: 1, page_cache: cold, copies: 8, client_processes: 1, warmup: 20ms, seconds: 50ms}"
+
+
+@pytest.mark.parametrize(
+    ("text", "design"),
+    [
+        ("settings: {seconds: 1}\n", "live, all cells of a block alive at once, in slices of load"),
+        ("settings: {seconds: 1}\ndesign: apart\n", "apart, as the file says"),
+        (f"settings: {FOUR_FILES}\n", "apart, `page_cache: cold` drops pages that other cells would share"),
+        ("settings: {seconds: 1}\nlive: true\n", "apart, `live: true` shows each second of a load"),
+        ("settings: {source: curl, origin_latency: 5ms}\n", "apart, an origin that is slow on purpose leaves no short"),
+    ],
+)
+@pytest.mark.processes
+def test_a_check_says_which_design_it_is_and_why(study, text, design):
+    assert f"design: {design}" in check(study(text))[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        (f"settings: {FOUR_FILES}\ndesign: live\n", "drops pages that other cells would share: write `apart`, or"),
+        ("design: apart\nslices: {rounds: 3}\n", "there are none, the design is apart; leave it out"),
+        ("live: true\nslices: {rounds: 3}\n", "there are none, `live: true` shows each second of a load"),
+        ("design: together\n", "live"),
+        ("slices: {rounds: 0}\n", "rounds"),
+        ("slices: {window: soon}\n", "window"),
+        ("slices: {windows: 3ms}\n", "window"),
+    ],
+)
+@pytest.mark.processes
+def test_a_mistake_about_the_design_has_one_line(study, text, mistake):
+    code, _, errors = check(study(text))
+    assert code == 2
+    assert errors.count("\n") == 1, errors
+    assert mistake in errors
+    assert "study.yaml:" in errors
+
+
+def test_cells_are_measured_apart_where_the_file_says_so(base, study, tmp_path):
+    text = "factors: {data: [posix_shm, fifo]}\nsettings: {warmup: 20ms, seconds: 50ms}\ndesign: apart\nrepeats: 1\n"
+    code, _, errors = run(study(text), "-o", tmp_path / "out")
+    assert code == 0, errors
+    assert [(row.design, row.rounds, row.status) for row in rows_of(tmp_path / "out")] == [("apart", 0, "ok")] * 2
+    assert not (tmp_path / "out/slices.csv").exists()

@@ -128,7 +128,7 @@ class _Block:
     # --- the start ---
 
     def start(self, undo: ExitStack, logs: str, in_turn: bool) -> None:
-        """Start all programs, warm each cell and compare its content. Cells that cannot live are left out: see run()."""
+        """Start all programs, warm each cell and compare its content. Cells that cannot live are left out."""
         begun = time.monotonic()
         self._files = SharedFiles(self._home(undo, self.name, []))
         sharing: dict[tuple[Spec, str], list[int]] = {}
