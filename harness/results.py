@@ -47,7 +47,8 @@ class Identity:
     )
     reason: str = _column("why the trial failed or was refused; with `ok`: which probe did not work")
     disturbed: str = _column(
-        "foreign load or steal that took over 5 % of the CPUs, how much; empty: neither, or a costly probe's trial"
+        "foreign load or steal that took over 5 % of the CPUs, how much; live: also programs of the block that used "
+        "over 2 % of a CPU while they had nothing to do; empty: none, or a costly probe's trial"
     )
 
 

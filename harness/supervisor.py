@@ -83,7 +83,7 @@ def _watch(ends: list[int], started: int, children: dict[int, int], ready: Calla
             if fd in ends and (fd or not os.read(0, 4096)):
                 return
             if fd in children:
-                raise Failure(_how_it_ended(children[fd]))
+                raise Failure(how_it_ended(children[fd]))
             if fd != started:
                 continue
             for line in os.read(started, 1 << 16).decode(errors="replace").splitlines():
@@ -95,7 +95,8 @@ def _watch(ends: list[int], started: int, children: dict[int, int], ready: Calla
                 ready()
 
 
-def _how_it_ended(pid: int) -> str:
+def how_it_ended(pid: int) -> str:
+    """How a child has ended, or will in a moment, in one line. It can be reaped after that."""
     status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert status is not None
     if status.si_code == os.CLD_EXITED:

@@ -42,6 +42,7 @@ def _check(path: str) -> int:
         f"{len(plan.cells)} cells, {blocks} blocks: {len(plan.cells) * plan.repeats} trials{probing}, "
         f"about {_time(plan.seconds())}"
     )
+    print(f"design: {plan.design}, {plan.design_reason}")
     if plan.baseline:
         print("baseline: " + " ".join(f"{name}={level}" for name, level in plan.baseline.items()))
     for claim in plan.claims:

@@ -7,23 +7,23 @@ from harness import console, results
 from harness.api import Probe
 from harness.experiment.plan import Plan, matches
 from harness.experiment.run_directory import RunDirectory
-from harness.factors import Spec
+from harness.factors import OFFERED, Spec
 from harness.measure import apart, live
 from harness.results import LIVE, Trial
 
 _TRIES = 2  # blocks that a cell may fail before it is left out
-_FAILURES = 4  # blocks without a good trial, one after another, that end the run
+_FAILURES = 4  # blocks without a good trial, one after another and due to no cell, that end the run
 
 
 class LiveBlocks:
     """Runs the blocks of a plan that have no rows yet. rows: those so far; new ones are added.
 
-    A block holds the cells that have been in the fewest blocks, and the baselines. Where the machine does not hold all
-    of them at once, those that were crowded out are in the next block, with the baselines again.
+    A block holds the cells that have been in the fewest blocks, and the baselines that they are compared with. Where
+    the machine does not hold all of them at once, those that were crowded out are in the next block, with theirs.
     """
 
     def __init__(self, plan: Plan, directory: RunDirectory, rows: list[Trial], refused: Mapping[Spec, str]) -> None:
-        self._plan, self._directory, self._rows, self._refused = plan, directory, rows, refused
+        self._plan, self._directory, self._rows, self._refused = plan, directory, rows, dict(refused)
         last = {row.trial: row for row in rows}
         self._done = Counter(row.cell for row in last.values() if row.status in {"ok", "refused"})
         # Numbers of trials that are to be tried again, with how often they have failed.
@@ -34,12 +34,13 @@ class LiveBlocks:
         self._failures = 0
         self._guilty: Counter[int] = Counter()  # cell -> blocks that it failed
         self._crowded: list[int] = []
-        self._baselines = {number for number, cell in enumerate(plan.cells, 1) if matches(cell, plan.baseline)}
+        self._in_turn = False  # whether cells start one after another
+        self._beside = _baselines(plan)
 
     @property
     def done(self) -> int:
-        """Blocks that all cells have been in."""
-        return min(self._done[cell] for cell in self._cells())
+        """Blocks that all cells have been in that are still measured."""
+        return min((self._done[cell] for cell in self._cells()), default=self._plan.repeats)
 
     def run_one(
         self,
@@ -56,7 +57,7 @@ class LiveBlocks:
         """
         if self.done >= self._plan.repeats:
             return None
-        chosen = self._choose()
+        chosen, first = self._choose(), self._next_trial
         self._block += 1
         rows = {cell: self._row(cell) for cell in chosen}
         members = [cell for cell in chosen if self._spec(cell) not in self._refused]
@@ -76,27 +77,35 @@ class LiveBlocks:
                 probes,
                 self._directory.logs,
                 progress,
+                self._in_turn,
             )
+        if outcome.crowded and not self._in_turn:
+            self._in_turn = True
+            self._block, self._next_trial = self._block - 1, first
+            return self.run_one(quiet, probes, progress, rounds)
         crowded = [members[place] for place in outcome.crowded]
-        if len(crowded) == 1 and self._baselines >= {*members} - {*crowded}:  # it does not even fit beside these
-            rows[crowded[0]].status, rows[crowded[0]].reason = "refused", *outcome.crowded.values()
-            crowded = []
+        alone = len(crowded) == 1 and self._beside[crowded[0]] >= {*members} - {*crowded}
+        if crowded and (alone or len(crowded) == len(members)):  # fewer cannot be tried beside it
+            reason = outcome.crowded[members.index(cell := crowded.pop(0))]
+            rows[cell].status, rows[cell].reason = "refused", f"no room for it on this machine: {reason}"
+            self._refused[self._spec(cell)] = rows[cell].reason
         self._keep([row for cell, row in rows.items() if cell not in crowded], outcome)
         self._judge(rows, {members[place] for place in outcome.guilty}, crowded)
         return outcome
 
     def _cells(self) -> list[int]:
         """The numbers of the cells that are still measured."""
-        kept = [number for number, _ in enumerate(self._plan.cells, 1) if self._guilty[number] < _TRIES]
-        return kept or [1]
+        return [number for number, _ in enumerate(self._plan.cells, 1) if self._guilty[number] < _TRIES]
 
     def _spec(self, cell: int) -> Spec:
         return self._plan.cells[cell - 1]
 
     def _choose(self) -> list[int]:
+        """The cells of the next block; baselines first, as what starts first is not crowded out."""
         cells = self._cells()
         chosen = self._crowded or [cell for cell in cells if self._done[cell] == self.done]
-        return sorted({*chosen, *self._baselines.intersection(cells)})
+        beside = set().union(*(self._beside[cell] for cell in chosen)).intersection(cells)
+        return [*sorted(beside), *sorted({*chosen} - beside)]
 
     def _row(self, cell: int) -> Trial:
         number, attempts = self._again.get(cell, (0, 0))
@@ -132,16 +141,30 @@ class LiveBlocks:
                 self._again.pop(cell, None)
             else:
                 self._again[cell] = row.trial, row.attempt if row.status else row.attempt - 1
-        good = any(row.status == "ok" for row in rows.values())
-        self._failures = 0 if good else self._failures + 1
+        failed = {cell for cell, row in rows.items() if row.status == "failed"}
+        guilty &= failed
+        lost = failed and not guilty and all(row.status != "ok" for row in rows.values())
+        self._failures = self._failures + 1 if lost else 0
         if self._failures == _FAILURES:
             reasons = "; ".join(dict.fromkeys(row.reason for row in rows.values() if row.reason))
             raise console.Failure(f"{_FAILURES} blocks without a good trial: {reasons}")
-        failed = {cell for cell, row in rows.items() if row.status == "failed"}
-        self._guilty.update(guilty & failed or failed)
+        self._guilty.update(guilty)
         for cell in guilty:
             if self._guilty[cell] == _TRIES:
                 console.say(f"cell {cell} failed in {_TRIES} blocks: going on without it")
-        # Where nothing but the baselines fitted, fewer are tried beside them.
-        fitted = rows.keys() - {*crowded} - self._baselines
+        # Where nothing but baselines fitted, fewer are tried beside theirs.
+        fitted = rows.keys() - {*crowded} - set().union(*self._beside.values())
         self._crowded = crowded if fitted else crowded[: max(1, len(crowded) // 2)]
+
+
+def _baselines(plan: Plan) -> dict[int, set[int]]:
+    """The number of each cell -> those of the baselines that it is compared with: they differ from it the least."""
+    cells = dict(enumerate(plan.cells, 1))
+    baselines = {number: cell for number, cell in cells.items() if matches(cell, plan.baseline)}
+    found = {}
+    for number, cell in cells.items():
+        unlike = {
+            one: sum(getattr(cell, name) != getattr(base, name) for name in OFFERED) for one, base in baselines.items()
+        }
+        found[number] = {one for one, count in unlike.items() if count == min(unlike.values())}
+    return found

@@ -85,6 +85,13 @@ class Plan:
         pairs = itertools.product(costly, range(1, len(self.cells) + 1))
         return [Slot(number, 0, cell, probe) for number, (probe, cell) in enumerate(pairs, first)]
 
+    @property
+    def design_reason(self) -> str:
+        """Why trials are measured as they are."""
+        if self.design == LIVE:
+            return "all cells of a block alive at once, in slices of load"
+        return _needs_apart(self.cells, self.live) or "as the file says"
+
     def seconds(self) -> float:
         """About how long all blocks take."""
         if self.budget:

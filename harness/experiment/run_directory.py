@@ -122,10 +122,10 @@ class RunDirectory:
         return list(results.read(self.trials)) if os.path.exists(self.trials) else []
 
     def mend(self) -> None:
-        """Cut off a torn last line, and drop the rows of trials that have none in trials.csv."""
+        """Cut off a torn last line, and drop what there is of trials without a good row in trials.csv."""
         for name in _tables(self.path):
             _cut_torn_line(f"{self.path}/{name}")
-        whole = {row.trial for row in self.rows()}
+        whole = {row.trial for row in self.rows() if row.status == "ok"}
         for name in _tables(self.path):
             if name != results.TRIALS:
                 _keep_lines(f"{self.path}/{name}", whole)

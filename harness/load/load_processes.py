@@ -140,7 +140,8 @@ class _Processes:
             for report in reported:
                 self._poll.unregister(report)
                 if not os.read(report, 1):
-                    raise console.Failure(f"a process ended before it could {what}")
+                    pid = list(self._children.values())[self._reports.index(report)]
+                    raise console.Failure(f"{supervisor.how_it_ended(pid)} before it could {what}")
             waiting -= reported
 
     def start(self, order: Order) -> None:

@@ -8,11 +8,12 @@ of their ratios. Cells that differ only in the load share their servers, and all
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median_high
+from typing import Any
 
 from harness import machine, rendezvous
 from harness.api import Probe
@@ -22,19 +23,27 @@ from harness.measure.channels import channels
 from harness.measure.feasible import impossible
 from harness.measure.file_sets import SharedFiles
 from harness.measure.leftovers import keep_logs, sweep
-from harness.measure.live_cell import REQUEST, LiveCell, LiveServers, Load
+from harness.measure.live_cell import (
+    COMPARED_FIRST,
+    COMPARED_LAST,
+    REQUEST,
+    LiveCell,
+    LiveServers,
+    Load,
+    failed_program,
+)
 from harness.measure.placement import Placement, effective
 from harness.measure.probes.proc import Memory, cpu_clock
 from harness.measure.probing import ProbeFailed, Probing, Seen
 from harness.measure.program import CellRefused, Program, TrialError
 from harness.measure.servers import START, Servers
-from harness.measure.slicing import Slicing, lengths, rounds
+from harness.measure.slicing import FITTING, MOST_ROUNDS, Slicing, lengths, rounds
 from harness.measure.starting import Starter
 from harness.results import LIVE, Observation, Slice, Trial
 
 _PACING = 0.02  # seconds of load that show a cell's pace
+_IDLE = 0.02  # of a CPU: more than this in programs that have nothing to do disturbs a block
 _COMPARED = 0.01  # seconds of load after the rounds whose content is compared
-_DYING = 1.0  # seconds for the program to end that a failed slice is due to
 
 Member = tuple[Spec, Trial]
 
@@ -66,31 +75,34 @@ def run(
     probes: Callable[[], Sequence[Probe]] = tuple,
     logs: str = "",
     progress: Callable[[int, int], None] = lambda number, count: None,
+    in_turn: bool = False,
 ) -> Outcome:
     """Run one block and fill in its trials, whose identity the caller has set: block, attempt and seed are the same.
 
     pace: requests/s of the cells that earlier blocks have seen; those of this block are added, so that all slices of a
     cell are alike. probes: makes those asked for afresh, none costly. logs: the directory that gets the standard errors
     of the programs where the block failed. progress: called before each round, with its number and how many there are.
+
+    in_turn: whether cells start one after another, so that what is first is not crowded out by what comes later. Else
+    they start side by side, and nothing is measured where a cell is crowded out: each may hold a part of what is there.
     """
     begun, outcome = time.monotonic(), Outcome()
     block = _Block(members, slicing, pace, outcome)
     try:
         with ExitStack() as undo:
-            block.start(undo, logs)
+            block.start(undo, logs, in_turn)
             if block.cells:
                 try:
                     block.measure(probes, progress)
                 except (TrialError, ProbeFailed, OSError, ValueError) as error:
                     raise TrialError(block.cause(error)) from error
-                block.ask_to_end()
+                block.end()
         for cell in block.cells.values():
             cell.trial.status = "ok"
     except (TrialError, OSError, ValueError) as error:
         outcome.slices.clear()
         outcome.seen.clear()
-        for cell in block.cells.values():
-            cell.trial.status, cell.trial.reason = "failed", " ".join(str(error).split())
+        block.fail(_line(error))
     finally:
         block.sweep()
     outcome.seconds = time.monotonic() - begun
@@ -108,13 +120,15 @@ class _Block:
         self.cells: dict[int, LiveCell] = {}
         self.directories: list[str] = []
         self._rendezvous: dict[str, list[int]] = {}  # name -> places of the members that meet there
+        self._starter: Starter | None = None
+        self._clients: list[Program] = []
         self._loads: dict[tuple[object, ...], Load] = {}
         self._under_way: LiveCell | None = None
 
     # --- the start ---
 
-    def start(self, undo: ExitStack, logs: str) -> None:
-        """Start all programs side by side, warm each cell and compare its content. Cells that cannot live are left."""
+    def start(self, undo: ExitStack, logs: str, in_turn: bool) -> None:
+        """Start all programs, warm each cell and compare its content. Cells that cannot live are left out."""
         begun = time.monotonic()
         self._files = SharedFiles(self._home(undo, self.name, []))
         sharing: dict[tuple[Spec, str], list[int]] = {}
@@ -140,10 +154,20 @@ class _Block:
             with self._or_leave(group, own, crowded=len(sharing) > 1):
                 spec = self._members[group[0]][0]
                 where = name, directory, self._root(spec), own, self._load_arguments(self._root(spec))
-                starting.append((group, own, Servers(spec, *where, start=start)))
+                servers = Servers(spec, *where, start=start)
+                if in_turn:
+                    servers.await_ready()
+                starting.append((group, own, servers))
+        ready = []
         for group, own, servers in starting:
             with self._or_leave(group, own, crowded=len(sharing) > 1):
-                servers.await_ready()
+                if not in_turn:
+                    servers.await_ready()
+                ready.append((group, own, servers))
+        if self._outcome.crowded and not in_turn:
+            return
+        for group, own, servers in ready:
+            with self._or_leave(group, own):
                 live = LiveServers(servers, self._members[group[0]][0].placement)
                 for cell in [self._add(position, live, undo) for position in group]:
                     self._warm(cell)
@@ -165,24 +189,32 @@ class _Block:
     def _or_leave(self, group: Sequence[int], own: ExitStack | None = None, crowded: bool = False) -> Iterator[None]:
         """Leave these members out where the body fails: end their programs, and note why.
 
-        crowded: a refusal can be due to the other members, since each cell was tried by itself before.
+        crowded: a refusal can be due to the other members, since each cell was tried by itself before. Raises
+        TrialError where the failure is that of a program which all cells need.
         """
         try:
             yield
         except (TrialError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            if own:
-                with suppress(TrialError):
-                    own.close()
+            if trouble := self._common_trouble():
+                raise TrialError(self._blame(self._under_way, trouble)) from error
             refused = isinstance(error, CellRefused)
+            cells = [self.cells.pop(position) for position in group if position in self.cells]
+            reason = _line(error) if refused else _with_cause(_line(error), failed_program(cells)[1])
+            if own:
+                with suppress(TrialError, OSError):
+                    own.close()
             for position in group:
-                self.cells.pop(position, None)
                 if refused and crowded:
                     self._outcome.crowded[position] = reason
                 else:
                     self._outcome.guilty.add(position)
                     trial = self._members[position][1]
                     trial.status, trial.reason = "refused" if refused else "failed", reason
+
+    def _common_trouble(self) -> str:
+        """What has become of a program that all cells need, the starter or a client; empty where all run."""
+        found = [self._starter.trouble] if self._starter else []
+        return next(filter(None, [*found, *(client.failure() for client in self._clients)]), "")
 
     def _load_arguments(self, root: str) -> list[str]:
         workloads = [argument for path in self._files.workloads(root) for argument in ("-w", path)]
@@ -204,25 +236,31 @@ class _Block:
         root = self._root(spec)
         key = spec.client_processes, spec.sink, root
         if key not in self._loads:
-            name = f"client-{len(self._loads)}"
+            name = f"client-{len(self._clients)}"
             directory = f"{self.directories[0]}/{name}"
             os.mkdir(directory)
             self.directories.append(directory)
             command = ["gfclient", "--processes", str(spec.client_processes), "--timeout", str(REQUEST)]
             command += [f"--{spec.sink}", *self._load_arguments(root)]
+            assert self._starter
             program = Program(directory, undo, Placement(spec), self._starter.start, "client", *command)
+            self._clients.append(program)
             program.expect("ready", seconds=START)
             self._loads[key] = Load(program, spec.placement, separate=True)
         return self._loads[key]
 
     def _warm(self, cell: LiveCell) -> None:
         """Have a cell serve a while, compared, and choose the lengths of its slices by its pace."""
-        spec = cell.spec
-        cell.ask(0.0, spec.warmup, verify=True, seed=self._seed)
+        spec, self._under_way = cell.spec, cell
+        seen = cell.ask(0.0, spec.warmup, self._seed, COMPARED_FIRST)
         equal = replace(spec, control=False)  # slices of the A/A control are like those of its twin
         if equal not in self._pace:
-            seen = cell.ask(_PACING / 2, _PACING, seed=self._seed)
-            self._pace[equal] = max(1, seen["requests"]) / seen["seconds"] if seen["seconds"] else 1.0
+            # A slice of many turns, by the pace of the warm-up: one of a few would count the requests of a single turn,
+            # which end together.
+            fitting = lengths(FITTING, spec, cell.files, _pace(seen))
+            seen = cell.ask(fitting.lead_in, max(_PACING, fitting.window), self._seed)
+            self._pace[equal] = _pace(seen)
+        self._under_way = None
         cell.lengths = lengths(self._slicing, spec, cell.files, self._pace[equal])
 
     # --- the rounds ---
@@ -245,12 +283,14 @@ class _Block:
         passed = machine.cpu_times(os.sched_getaffinity(0)).since(begun).passed
         self._outcome.rounds = count
         self._outcome.round_s = passed / count / len(os.sched_getaffinity(0))
+        idle = sum(servers.idle_ns for servers in memory) / 1e9
+        busy = f"idle programs {idle:.2f} s" if idle > _IDLE * self._outcome.round_s * count else ""
         growth = {servers: probe.end() for servers, probe in memory.items()}
         for number, cell in enumerate(cells):
             self._under_way = cell
             self._look(number, cell, probes())
-            cell.ask(0.0, _COMPARED, verify=True, seed=self._seed)
-            latencies = cell.fill(growth[cell.servers], others / passed, steal / passed)
+            cell.ask(0.0, _COMPARED, self._seed, COMPARED_LAST)
+            latencies = cell.fill(growth[cell.servers], others / passed, steal / passed, busy)
             self._outcome.seen.setdefault("latency", []).extend(latencies)
             self._outcome.slices += cell.slices
         self._under_way = None
@@ -265,7 +305,7 @@ class _Block:
         own, before = self._own_cpu(), machine.cpu_times(cpus)
         for position, cell in enumerate(order, 1):
             self._under_way = cell
-            cell.slice(number, position, begun_ns, self._seed)
+            cell.slice(number, position, begun_ns, self._seed * MOST_ROUNDS + number)
         seen = machine.cpu_times(cpus).since(before)
         foreign = seen.passed - seen.idle - seen.steal - (self._own_cpu() - own)
         if machine.kernel_option("CONFIG_IRQ_TIME_ACCOUNTING") is not False:
@@ -285,7 +325,7 @@ class _Block:
         os.mkdir(directory)
         probing = Probing(cell.trial, probes, self._outcome.seen)
         with probing.looking(cell.pids, directory):
-            answer = cell.ask(*cell.lengths, seed=self._seed)
+            answer = cell.ask(*cell.lengths, self._seed)
         cell.looked_at = answer["all_requests"]
         cell.trial.placement_effective = effective(cell.pids)
         if probes:
@@ -296,27 +336,35 @@ class _Block:
 
     def cause(self, error: Exception) -> str:
         """Why the block failed: which program of which cell has ended, if one has, and what was seen of it."""
-        text = " ".join(str(error).split())
-        deadline = time.monotonic() + _DYING
-        while True:
-            for cell in self.cells.values():
-                for role, program in cell.programs():
-                    if how := program.failure():
-                        return self._blame(cell, f"{role}: {how}; so {text}")
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.02)
-        return self._blame(self._under_way, text) if self._under_way else text
+        if self._starter and self._starter.trouble:
+            return self._starter.trouble
+        first = [self._under_way] if self._under_way else []  # a client is that of many cells
+        guilty, how = failed_program([*first, *self.cells.values()])
+        return self._blame(guilty or self._under_way, _with_cause(_line(error), how))
 
-    def _blame(self, guilty: LiveCell, text: str) -> str:
+    def _blame(self, guilty: LiveCell | None, text: str) -> str:
+        if not guilty:
+            return text
         self._outcome.guilty |= {position for position, cell in self.cells.items() if cell.servers is guilty.servers}
         return f"cell {guilty.trial.cell}: {text}"
 
-    def ask_to_end(self) -> None:
-        """Ask all programs to end, the clients first: they then end side by side."""
-        programs = dict.fromkeys(program for cell in self.cells.values() for _, program in cell.programs())
+    def end(self) -> None:
+        """End all programs side by side, the clients first. Raises TrialError where one does not end well."""
+        servers = {program: cell for cell in self.cells.values() for program in cell.servers.servers.programs.values()}
+        programs = [*self._clients, *reversed(servers)]
         for program in programs:
             program.ask_to_end()
+        for program in programs:
+            try:
+                program.check_end()
+            except TrialError as error:
+                raise TrialError(self._blame(servers.get(program), str(error))) from error
+
+    def fail(self, reason: str) -> None:
+        """Note in the rows of all members that live that the block has failed."""
+        for position, (_, trial) in enumerate(self._members):
+            if not trial.status and position not in self._outcome.crowded:
+                trial.status, trial.reason = "failed", reason
 
     def sweep(self) -> None:
         """Sweep what the programs left, and note how much in the rows."""
@@ -324,6 +372,20 @@ class _Block:
             found = sweep(name)
             for position in group:
                 self._members[position][1].swept = found
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _with_cause(text: str, cause: str) -> str:
+    """What was seen, after its cause where there is one."""
+    return f"{cause}; so {text}" if cause and cause not in text else text
+
+
+def _pace(seen: Mapping[str, Any]) -> float:
+    """Requests/s of a slice; at least one request a slice."""
+    return seen["requests"] / seen["seconds"] if seen["seconds"] else 1.0
 
 
 def _servers_of(spec: Spec) -> Spec:

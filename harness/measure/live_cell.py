@@ -1,6 +1,7 @@
 """One cell of a live block: its servers, the program that makes its load, and what its slices add up to."""
 
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -11,14 +12,18 @@ from harness.factors import Spec
 from harness.load.tally import OUTCOMES
 from harness.load.totals import PERCENTILES, percentile
 from harness.measure import record
-from harness.measure.probes.proc import cpu_used
+from harness.measure.probes.proc import cpu_used, state
 from harness.measure.program import Program, TrialError
 from harness.measure.servers import Servers, place
 from harness.measure.slicing import Lengths
 from harness.results import Bucket, Slice, Trial
 
+# When content is compared with the files.
+COMPARED_FIRST, COMPARED_LAST = "in the warm-up, compared with the files", "after the rounds, compared with the files"
 REQUEST = 30.0  # seconds for a request of the load
 SERVING = ("proxy", "cache")
+_DYING = 1.0  # seconds for a program to end that a failed slice is due to
+_ENDING = 6.0  # the same where a worker of it has ended: the others get some seconds for their requests
 
 Pids = Mapping[str, Sequence[int]]
 
@@ -84,28 +89,30 @@ class LiveCell:
         self._busy = 0.0
         self._cpu: Counter[tuple[str, str]] = Counter()  # (role, what) -> ns or ticks
 
-    def programs(self) -> list[tuple[str, Program]]:
-        """Its programs by role, the client first, which are to be ended in that order."""
-        client = [("client", self._load.program)] if self._load.pids else []
-        return client + [*self.servers.servers.programs.items()][::-1]
+    def programs(self) -> list[Program]:
+        """Its servers, and its client where it has one."""
+        return [*self.servers.servers.programs.values(), *([self._load.program] if self._load.pids else [])]
 
-    def ask(self, lead_in: float, window: float, verify: bool = False, seed: int = 0) -> Mapping[str, Any]:
-        """Have its load make one slice, times in seconds. Returns the answer; raises TrialError if a reply was bad."""
+    def ask(self, lead_in: float, window: float, seed: int, compared: str = "") -> Mapping[str, Any]:
+        """Have its load make one slice, times in seconds. Returns the answer; raises TrialError if a reply was bad.
+
+        compared: when, in words, if content is compared with the files.
+        """
         self.servers.begin(self.spec)
         self._load.begin(self.spec)
-        times = {"lead_in": lead_in, "window": window, "verify": verify}
+        times = {"lead_in": lead_in, "window": window, "verify": bool(compared)}
         asked = self._request | times | ({"seed": seed} if "port" in self._request else {})
         self._load.program.say(json.dumps(asked))
         bound = lead_in + window + 2 * REQUEST + 5
         answer: Mapping[str, Any] = self._load.program.expect("slice", seconds=bound)["slice"]
         if bad := [f"{answer[kind]} {kind}" for kind in OUTCOMES[1:] if answer[kind]]:
-            raise TrialError(f"not every reply was OK: {', '.join(bad)}")
+            raise TrialError(f"{compared or 'in a slice'}, not every reply was OK: {', '.join(bad)}")
         return answer
 
     def slice(self, number: int, position: int, begun_ns: int, seed: int) -> None:
         """One slice of round `number`, at this position. begun_ns: when the block's rounds began, CLOCK_MONOTONIC."""
         before = self._read_cpu()
-        answer = self.ask(*self.lengths, seed=seed)
+        answer = self.ask(*self.lengths, seed)
         used = self._read_cpu()
         self.servers.count_idle(_serving(before), _serving(used))
         used.subtract(before)
@@ -140,11 +147,11 @@ class LiveCell:
                     found[role, what] += count
         return found
 
-    def fill(self, growth: Sequence[Reading], others: float, stolen: float) -> list[Bucket]:
+    def fill(self, growth: Sequence[Reading], others: float, stolen: float, idle: str) -> list[Bucket]:
         """Fill in the row from the slices. Returns the trial's histogram of latencies.
 
         growth: what the probe of memory has seen of its servers over all rounds. others, stolen: shares of the CPUs
-        that other programs had in the block, and the hypervisor.
+        that other programs had in the block, and the hypervisor. idle: what disturbed the block from within, in words.
         """
         trial, totals = self.trial, self._totals
         trial.rounds = len(self.slices)
@@ -179,7 +186,26 @@ class LiveCell:
             **{f"latency_p{p:g}_us": percentile(bounds, up_to, p) / 1e3 for p in PERCENTILES},
         }
         record.fill_measured(trial, report)
+        trial.disturbed = ", ".join(filter(None, (trial.disturbed, idle)))
         return [Bucket(trial.trial, bound / 1e3, self._latencies[bound]) for bound in bounds]
+
+
+def failed_program(cells: Sequence[LiveCell]) -> tuple[LiveCell | None, str]:
+    """The first of these cells of which a program has ended or is stopped, and how; (None, "") where all run.
+
+    Waits a while for one that ends.
+    """
+    begun = time.monotonic()
+    pids = {pid for cell in cells for some in cell.pids.values() for pid in some}
+    while True:
+        for cell in cells:
+            for program in cell.programs():
+                if how := program.failure():
+                    return cell, how
+        ending = any(state(pid) in {"", "Z"} for pid in pids)
+        if time.monotonic() - begun > (_ENDING if ending else _DYING) * bool(cells):
+            return None, ""
+        time.sleep(0.02)
 
 
 def _serving(cpu: Mapping[tuple[str, str], int]) -> int:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from harness.measure.placement import Placement
+from harness.measure.probes.proc import state
 from harness.measure.starting import Start, Wanted
 
 _END = 4.0  # seconds for a program to end after SIGTERM
@@ -41,7 +42,7 @@ class Program:
         name: str,
         *arguments: str,
     ) -> None:
-        self._name = name
+        self._name, self._role = name, role
         self._log = f"{directory}/{name}.log"
         stdin, self._in = os.pipe2(os.O_CLOEXEC)
         self._out, stdout = os.pipe2(os.O_CLOEXEC)
@@ -59,21 +60,26 @@ class Program:
         return [self.pid, *children(self.pid)]
 
     def say(self, line: str) -> None:
-        """Write a line to its standard input."""
-        os.write(self._in, f"{line}\n".encode())
+        """Write a line to its standard input. Raises TrialError where it has ended."""
+        try:
+            os.write(self._in, f"{line}\n".encode())
+        except BrokenPipeError:
+            self.wait()
+            raise TrialError(self.failure()) from None
 
     def expect(self, *keys: str, seconds: float) -> Mapping[str, Any]:
         """The object on the next line of its output, which has one of these keys. Raises TrialError after `seconds`."""
         deadline = time.monotonic() + seconds
         wanted = " or ".join(keys)
+        late = f"did not say {wanted!r} within {seconds:g} s"
         while b"\n" not in self._unread:
             if not select.select([self._out], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TrialError(f"{self._name} did not say {wanted!r} within {seconds:g} s; {self._last_words()}")
+                raise TrialError(self.failure() or f"{self._role}: {self._name} {late}; {self._last_words()}")
             piece = os.read(self._out, 1 << 16)
             if not piece:
                 self.wait()
                 kind = CellRefused if self._process.wait(0) in _REFUSED else TrialError
-                raise kind(f"{self._name} ended too early; {self._last_words()}")
+                raise kind(self.failure())
             self._unread += piece
         line, _, self._unread = self._unread.partition(b"\n")
         try:
@@ -81,7 +87,7 @@ class Program:
         except ValueError:
             said = None
         if not isinstance(said, dict) or said.keys().isdisjoint(keys):
-            raise TrialError(f"{self._name} said {line.decode(errors='replace')!r} instead of {wanted!r}")
+            raise TrialError(f"{self._role}: {self._name} said {line.decode(errors='replace')!r} instead of {wanted!r}")
         return said
 
     def _last_words(self) -> str:
@@ -90,11 +96,13 @@ class Program:
         return f"its last words: {' / '.join(lines[-2:])}" if lines else "it said nothing"
 
     def failure(self) -> str:
-        """How it has ended by itself, in one line; empty where it runs."""
+        """How it has ended by itself, or which process of it is stopped, in one line; empty where all run."""
         if (code := self._process.wait(0)) is None:
-            return ""
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"{self._name} {how}; {self._last_words()}"
+            stopped = [pid for pid in self.pids() if state(pid) == "T"]
+            how = f"process {stopped[0]} is stopped, as by SIGSTOP" if stopped else ""
+        else:
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"{self._role}: {self._name} {how}; {self._last_words()}" if how else ""
 
     def ask_to_end(self) -> None:
         """End its standard input, which ends it, without waiting: several that are asked to end do so side by side."""
@@ -105,7 +113,13 @@ class Program:
     def wait(self) -> None:
         """Wait until it has ended by itself. Raises TrialError where it does not."""
         if self._process.wait(_END) is None:
-            raise TrialError(f"{self._name} did not end; {self._last_words()}")
+            raise TrialError(self.failure() or f"{self._role}: {self._name} did not end; {self._last_words()}")
+
+    def check_end(self) -> None:
+        """Wait until it has ended, as it was asked to. Raises TrialError where it does not, or ends badly."""
+        self.wait()
+        if self._process.wait(0):
+            raise TrialError(self.failure())
 
     def _end(self) -> None:
         """End it, with its workers. Raises TrialError where it does not end by itself, or badly."""
@@ -118,8 +132,8 @@ class Program:
         finally:
             self.ask_to_end()
             os.close(self._out)
-        if (failed := self.failure()) and self._process.wait(0) and sys.exc_info()[0] is None:
-            raise TrialError(failed)
+        if self._process.wait(0) and sys.exc_info()[0] is None:
+            raise TrialError(self.failure())
 
 
 def children(pid: int) -> list[int]:

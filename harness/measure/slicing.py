@@ -8,7 +8,7 @@ from harness.factors import Spec
 # Where the experiment does not set them. docs/decisions/0017-live-blocks.md has the study behind these numbers.
 _LEAD_IN_S, _WINDOW_S = 0.002, 0.006
 _LEAD_IN_TURNS, _WINDOW_TURNS = 2, 8  # requests of each client
-_LEAST_ROUNDS, _MOST_ROUNDS = 5, 2000
+_LEAST_ROUNDS, MOST_ROUNDS = 5, 2000
 
 
 class Slicing(NamedTuple):
@@ -51,4 +51,4 @@ def rounds(slicing: Slicing, spec: Spec, window: float, pace: float) -> int:
     if slicing.rounds:
         return slicing.rounds
     wanted = spec.requests / (pace * window) if spec.requests else spec.seconds / window
-    return min(_MOST_ROUNDS, max(_LEAST_ROUNDS, math.ceil(wanted)))
+    return min(MOST_ROUNDS, max(_LEAST_ROUNDS, math.ceil(wanted)))

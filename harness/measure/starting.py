@@ -12,8 +12,10 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, Protocol
 
 from harness.measure.placement import Placement
+from harness.measure.probes.proc import state
 
-_PATIENCE = 30.0  # seconds for the starter to answer: it imports first
+_IMPORTS = 30.0  # seconds for the starter to answer its first request: it imports before
+_ANSWER = 10.0  # seconds for it to answer each later one
 _MOST = 1 << 12  # bytes of an answer
 
 
@@ -79,9 +81,13 @@ class Command:
 
 
 class Starter:
-    """A process that forks programs, see harness/starter.py: from construction until `undo` ends it."""
+    """A process that forks programs, see harness/starter.py: from construction until `undo` ends it.
+
+    trouble: why it does not answer; empty while it does.
+    """
 
     def __init__(self, undo: ExitStack) -> None:
+        self.trouble = ""
         self._asked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -90,7 +96,7 @@ class Starter:
                 pass_fds=[theirs.fileno()],
                 process_group=0,
             )
-        self._asked.settimeout(_PATIENCE)
+        self._asked.settimeout(_IMPORTS)
         undo.callback(self._end)
 
     def start(self, wanted: Wanted) -> Process:
@@ -104,19 +110,32 @@ class Starter:
         return Forked(self, self.ask(request, [wanted.stdin, wanted.stdout])["pid"])
 
     def ask(self, request: Any, descriptors: Sequence[int] = ()) -> Any:
-        """The answer to a request. Raises OSError where there is none."""
-        socket.send_fds(self._asked, [json.dumps(request).encode()], descriptors)
-        if not (answer := self._asked.recv(_MOST)):
-            raise OSError("the process that starts programs has ended")
-        return json.loads(answer)
+        """The answer to a request. Raises OSError where there is none, and from then on."""
+        with suppress(ConnectionError, TimeoutError):
+            socket.send_fds(self._asked, [json.dumps(request).encode()], descriptors)
+            if answer := self._asked.recv(_MOST):
+                self._asked.settimeout(_ANSWER)
+                return json.loads(answer)
+        if not self.trouble:
+            self.trouble = f"the starter of the programs {_trouble(self._process)}"
+            self._process.kill()  # a late answer would be taken for that to the next request
+        raise OSError(self.trouble)
 
     def _end(self) -> None:
         self._asked.close()
         try:
-            self._process.wait(_PATIENCE)
+            self._process.wait(_ANSWER)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _trouble(process: subprocess.Popen[bytes]) -> str:
+    """Why a process does not answer."""
+    with suppress(subprocess.TimeoutExpired):
+        code = process.wait(1)
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return "is stopped, as by SIGSTOP" if state(process.pid) == "T" else "does not answer"
 
 
 class Forked:
@@ -129,8 +148,9 @@ class Forked:
 
     def wait(self, seconds: float) -> int | None:
         if self._code is None and select.select([self._pidfd], [], [], seconds)[0]:
-            self._code = os.waitstatus_to_exitcode(self._starter.ask({"reap": self.pid})["status"])
             os.close(self._pidfd)
+            self._code = 1  # also where the starter cannot say
+            self._code = os.waitstatus_to_exitcode(self._starter.ask({"reap": self.pid})["status"])
         return self._code
 
     def signal(self, number: int) -> None:

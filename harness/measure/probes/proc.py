@@ -65,6 +65,13 @@ class Cpu(Counting):
         return [("user_s", user, "s"), ("kernel_s", total - user, "s")]
 
 
+def state(pid: int) -> str:
+    """The state of a process as one letter, proc_pid_stat(5): `T` stopped by a signal, `Z` ended; empty: it is gone."""
+    with suppress(OSError), open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0]
+    return ""
+
+
 def resident(pid: int) -> int:
     """Resident memory of a process in bytes, /proc/<pid>/statm."""
     with open(f"/proc/{pid}/statm") as pages:

@@ -1,0 +1,210 @@
+"""Live blocks: what becomes of a block whose programs are killed or stopped, and what its rows are made of."""
+
+import os
+import random
+import signal
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+from support.programs import eventually
+
+from harness import rendezvous
+from harness.factors import Spec
+from harness.measure import live, live_cell, program, servers, starting
+from harness.measure.probes.proc import state
+from harness.measure.slicing import Slicing
+from harness.results import Trial
+
+ROUNDS = 5
+SLICING = Slicing(lead_in=0.002, window=0.005, rounds=ROUNDS)
+SMALL = {
+    "clients": 2,
+    "client_processes": 1,
+    "proxy_processes": 1,
+    "cache_processes": 1,
+    "lanes": 2,
+    "warmup": 0.02,
+    "timeout": 1.0,
+}
+CELLS = [Spec(**SMALL), Spec(data="fifo", **SMALL), Spec(scope="lane", data="unix", **SMALL)]
+
+
+def members(cells=CELLS, attempt=1):
+    return [(cell, Trial(trial=number, cell=number, block=1, attempt=attempt)) for number, cell in enumerate(cells, 1)]
+
+
+@pytest.fixture
+def programs(base, monkeypatch):
+    """The programs that a block has started, as (role, program); waits are short."""
+    found = []
+    begin = program.Program.__init__
+
+    def noting(self, directory, undo, placement, start, role, *arguments):
+        begin(self, directory, undo, placement, start, role, *arguments)
+        found.append((role, self))
+
+    monkeypatch.setattr(program.Program, "__init__", noting)
+    for module, name in ((live, "REQUEST"), (live_cell, "REQUEST"), (starting, "_ANSWER")):
+        monkeypatch.setattr(module, name, 1.0)
+    for module in (live, servers):
+        monkeypatch.setattr(module, "START", 10.0)
+    return found
+
+
+class Blow:
+    """Sends a signal to a process of a program in the third round: `progress` of a block."""
+
+    def __init__(self, programs, role, number, index, signal_number):
+        self._programs, self._of = programs, (role, number, index)
+        self._signal = signal_number
+
+    def __call__(self, number, count):
+        role, which, index = self._of
+        if number == 3:
+            os.kill([one for name, one in self._programs if name == role][which].pids()[index], self._signal)
+
+
+def check_that_it_failed(outcome, rows, *words, cell):
+    assert (outcome.slices, outcome.seen) == ([], {})
+    assert [row.status for _, row in rows] == ["failed"] * len(rows)
+    (reason,) = {row.reason for _, row in rows}
+    assert outcome.guilty == ({cell - 1} if cell else set())
+    named, _, reason = reason.partition(": ") if cell else ("", "", reason)
+    assert named == (f"cell {cell}" if cell else "")
+    found = [reason.find(word) for word in words]
+    assert found[0] == 0, reason
+    assert found == sorted(found), reason
+
+
+KILLED = [
+    ("cache", 1, 0, "cache: simplecached was ended by SIGKILL"),
+    ("cache", 1, 1, "cache: simplecached", "was ended by SIGKILL"),
+    ("proxy", 1, 0, "proxy: webproxy was ended by SIGKILL"),
+    ("proxy", 1, 1, "proxy: webproxy", "was ended by SIGKILL"),
+    ("proxy", 2, 0, "proxy: lane was ended by SIGKILL"),
+    ("proxy", 2, 1, "proxy: lane", "was ended by SIGKILL"),
+]
+
+
+@pytest.mark.parametrize("case", KILLED, ids=lambda case: f"{case[0]}-{case[2]}-{case[1]}")
+def test_a_server_that_is_killed_in_the_rounds_fails_the_block_and_is_named(programs, case):
+    role, number, index, *words = case
+    rows = members()
+    outcome = live.run(rows, SLICING, {}, progress=Blow(programs, role, number, index, signal.SIGKILL))
+    check_that_it_failed(outcome, rows, *words, cell=number + 1)
+
+
+STOPPED = [case for case in KILLED if case[2] or case[0] == "cache"]
+
+
+@pytest.mark.parametrize("case", STOPPED, ids=lambda case: f"{case[0]}-{case[2]}-{case[1]}")
+def test_a_server_that_is_stopped_in_the_rounds_fails_the_block_and_is_named(programs, case):
+    role, number, index, words, *_ = case
+    rows = members()
+    outcome = live.run(rows, SLICING, {}, progress=Blow(programs, role, number, index, signal.SIGSTOP))
+    words = " ".join(words.split()[:2])
+    check_that_it_failed(outcome, rows, words, "is stopped, as by SIGSTOP", cell=number + 1)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_client_that_dies_in_the_rounds_is_due_to_the_cell_that_it_loads(programs, index, how):
+    rows = members()
+    outcome = live.run(rows, SLICING, {}, progress=Blow(programs, "client", 0, index, how))
+    (guilty,) = outcome.guilty
+    assert guilty in {0, 1}, "the lane has no part in it"
+    words = "was ended by SIGKILL" if how == signal.SIGKILL else "is stopped, as by SIGSTOP"
+    check_that_it_failed(outcome, rows, "client: gfclient", words, cell=guilty + 1)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_starter_that_dies_fails_the_block_and_no_cell_is_to_blame(programs, monkeypatch, how):
+    started = []
+    begin = starting.Starter.__init__
+
+    def noting(self, undo):
+        begin(self, undo)
+        started.append(self._process.pid)
+
+    monkeypatch.setattr(starting.Starter, "__init__", noting)
+    rows = members()
+    outcome = live.run(rows, SLICING, {}, progress=lambda number, _: number == 3 and os.kill(started[0], how))
+    words = "was ended by SIGKILL" if how == signal.SIGKILL else "is stopped, as by SIGSTOP"
+    check_that_it_failed(outcome, rows, "the starter of the programs", words, cell=0)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_program_that_dies_when_the_block_ends_fails_it_all_the_same(programs, monkeypatch, how):
+    end = live._Block.end
+
+    def end_badly(self):
+        os.kill([one for role, one in programs if role == "cache"][1].pid, how)
+        end(self)
+
+    monkeypatch.setattr(live._Block, "end", end_badly)
+    rows = members()
+    outcome = live.run(rows, SLICING, {})
+    words = "was ended by SIGKILL" if how == signal.SIGKILL else "is stopped, as by SIGSTOP"
+    check_that_it_failed(outcome, rows, "cache: simplecached", words, cell=2)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_block_ends_and_leaves_nothing_whenever_a_program_dies(programs, how):
+    chance = random.Random(13)
+    for _ in range(12 if how == signal.SIGKILL else 4):
+        programs.clear()
+        rows = members(CELLS[:2])
+        patience = chance.uniform(0.0, 1.0)
+        striker = threading.Thread(target=strike, args=(programs, patience, chance, how))
+        striker.start()
+        outcome = live.run(rows, SLICING, {})
+        striker.join()
+        statuses = [row.status for _, row in rows]
+        assert set(statuses) <= {"ok", "failed"}
+        assert all(row.reason for _, row in rows if row.status == "failed")
+        assert {one.trial for one in outcome.slices} == {row.trial for _, row in rows if row.status == "ok"}
+        assert len(outcome.slices) == ROUNDS * statuses.count("ok")
+        assert all(state(one.pid) in {"", "Z"} for _, one in programs), "a program runs still"
+        assert rendezvous.sweep() == []
+
+
+def strike(programs, patience, chance, how):
+    """Send a signal to a process of some program, `patience` seconds after the first one was started."""
+    eventually(lambda: programs, 20)
+    time.sleep(patience)
+    with suppress(OSError):  # it may have ended
+        os.kill(chance.choice(chance.choice(programs)[1].pids()), how)
+
+
+def test_a_server_that_dies_at_the_start_is_left_out_and_the_others_go_on(programs, monkeypatch):
+    await_ready = servers.Servers.await_ready
+
+    def kill_and_await(self, warmup=0.0):
+        if self._spec.data == "fifo":
+            os.kill(self.programs["cache"].pid, signal.SIGKILL)
+        await_ready(self, warmup)
+
+    monkeypatch.setattr(servers.Servers, "await_ready", kill_and_await)
+    rows = members()
+    outcome = live.run(rows, SLICING, {})
+    assert [row.status for _, row in rows] == ["ok", "failed", "ok"]
+    assert rows[1][1].reason.startswith("cache: simplecached was ended by SIGKILL")
+    assert outcome.guilty == {1}
+    assert {one.trial for one in outcome.slices} == {1, 3}
+
+
+def test_a_client_that_dies_in_the_warm_up_fails_the_block_and_does_not_take_each_cell_along(programs, monkeypatch):
+    ask = live_cell.LiveCell.ask
+
+    def kill_and_ask(self, *arguments):
+        if self.spec.data == "fifo":
+            os.kill(self._load.program.pid, signal.SIGKILL)
+        return ask(self, *arguments)
+
+    monkeypatch.setattr(live_cell.LiveCell, "ask", kill_and_ask)
+    rows = members()
+    outcome = live.run(rows, SLICING, {})
+    check_that_it_failed(outcome, rows, "client: gfclient", "was ended by SIGKILL", cell=2)
