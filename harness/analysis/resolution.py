@@ -8,6 +8,7 @@ from statistics import median
 from harness.analysis.intervals import LEAST, Estimate, reach
 
 MOST_NAMED = 4  # contexts in a sentence
+FINE = 3.0  # percent below which the third decimal place of a ratio says something
 COARSE = 5.0  # percent from which on a reader has to know it before all else
 
 
@@ -29,6 +30,11 @@ class Resolution:
     def coarse(self) -> bool:
         """Whether a reader has to know it before all else."""
         return self.largest > COARSE
+
+    @property
+    def places(self) -> int:
+        """How many decimal places of a ratio say something."""
+        return 3 if self.median < FINE else 2
 
     @property
     def text(self) -> str:

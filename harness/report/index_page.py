@@ -34,9 +34,9 @@ def write(root: str, output: str | None = None) -> str:
 
 def _card(place: str, name: str, path: str) -> Markup:
     """Write the report of a run, and return its entry in the index at `path`."""
-    trials, experiment, slices = run_files.load_begun(place)
-    found = study.analyse(trials, experiment, slices)
-    written = run_page.write_analysed(place, trials, experiment, found)
+    run = run_files.load_begun(place)
+    found = study.analyse(*run)
+    written = run_page.write_analysed(place, run, found)
     link = os.path.relpath(written, os.path.dirname(os.path.abspath(path)))
     outcomes = [answer.outcome for answer in found.answers]
     badges = [
@@ -50,8 +50,8 @@ def _card(place: str, name: str, path: str) -> Markup:
     ]
     return el(
         "article",
-        el("p", f"{name} \u00b7 ", " \u00b7 ".join(run_page.facts(found, trials)), class_="kicker"),
-        el("h3", el("a", str(experiment.get("question") or found.name or name), href=f"./{link}")),
+        el("p", f"{name} \u00b7 ", " \u00b7 ".join(run_page.facts(found, run.trials)), class_="kicker"),
+        el("h3", el("a", str(run.experiment.get("question") or found.name or name), href=f"./{link}")),
         el("p", badges) if badges else None,
         [el("p", f"Unbeaten: {line}.", class_="soft") for line in lines],
         class_="claim",

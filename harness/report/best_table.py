@@ -1,0 +1,147 @@
+"""The table of the answer: in each context the designs to use, and by how much they differ from the baseline."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.analysis import naming
+from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
+from harness.analysis.intervals import Estimate, more
+from harness.analysis.resolution import Resolution
+from harness.analysis.study import Cell, Context, Study
+from harness.report.markup import Markup, el
+from harness.report.page import badge
+from harness.report.plot import micros, number
+
+_MOST_CONTEXTS = 60  # that are shown
+_MANY = 6  # contexts from which on each shows its best design only
+_MOST_NAMED = 3  # designs of a context that have a row
+
+
+def table(study: Study, fixed: Mapping[str, Any]) -> Markup:
+    """The table. Contexts that differ in their files only stand together, and each size has its own answer. fixed:
+    column -> level, of the factors that do not vary."""
+    contexts = study.contexts[:_MOST_CONTEXTS]
+    groups: dict[str, list[Context]] = defaultdict(list)
+    for context in contexts:
+        groups[naming.label(_but_files(context))].append(context)
+    # Where no two contexts differ in their files only, a heading for each would say all twice.
+    grouped = len(groups) > 1 and len(groups) < len(contexts)
+    latency = contexts[0].metric == MEDIAN_LATENCY
+    heads = ["files" if grouped else "where", "use"]
+    heads += ["median latency" if latency else "requests/s", "ratio", "p50 \u00b5s" if latency else "wall \u00b5s"]
+    heads += ["CPU \u00b5s", "resolves"]
+    most = _MOST_NAMED if len(contexts) < _MANY else 1
+    bodies = []
+    for label, members in groups.items():
+        meaning = _meaning({**fixed, **members[0].levels})
+        if grouped:
+            text = [el("strong", label), el("span", f" \u2014 {meaning}", class_="soft") if meaning else None]
+            bodies.append(el("tbody", el("tr", el("th", text, colspan=len(heads), scope="rowgroup"), class_="group")))
+        for context in members:
+            name = naming.label({"files": context.levels["files"]} if grouped else context.levels) or "all trials"
+            bodies.append(el("tbody", _rows(context, name, heads, most)))
+    base = next((context.baseline.label for context in contexts if context.baseline), "")
+    caption = [
+        f"Against the baseline, {base}: " if base else "",
+        "the ratio of " + ("median latencies" if latency else "requests/s"),
+        ", and how many microseconds a request takes more or less: ",
+        "median latency" if latency else "wall time of the whole system",
+        ", CPU time of proxy and cache. All intervals of a column hold at once, with 95 % probability.",
+    ]
+    meanings = {_meaning({**fixed, **context.levels}) for context in contexts} - {""}
+    if not grouped and len(meanings) == 1:
+        caption.append(f" Measured: {meanings.pop()}.")
+    head = [el("th", one, scope="col", class_="n" if 2 <= place <= 5 else None) for place, one in enumerate(heads)]
+    drawn = el("table", el("caption", caption), el("thead", el("tr", head)), bodies, class_="best")
+    return el("div", drawn, class_="scroll", tabindex="0", role="region", aria_label="The best designs in each context")
+
+
+def _but_files(context: Context) -> dict[str, Any]:
+    return {name: level for name, level in context.levels.items() if name != "files"}
+
+
+def _meaning(levels: Mapping[str, Any]) -> str:
+    """What a load on this placement measures; empty where it is neither of the two plain cases."""
+    if levels.get("rate") or levels.get("scope", "pipeline") != "pipeline":
+        return ""
+    if levels.get("placement") == "same-core" and levels.get("clients") == 1:
+        return "what a request costs in all: one core, one request at a time"
+    if levels.get("placement") == "free" and levels.get("clients", 1) > 1:
+        return "what the machine serves: free placement, several requests at a time"
+    return ""
+
+
+def _rows(context: Context, name: str, heads: Sequence[str], most: int) -> list[Markup]:
+    """The rows of a context: its unbeaten designs, or the best one where these are too many to be an answer."""
+    rivals = [cell for cell in context.cells if not cell.floor] or context.cells
+    leaders = context.leaders
+    open_question = len(leaders) > _MOST_NAMED and 2 * len(leaders) > len(rivals)
+    shown = leaders[:most] or rivals[:1]
+    rows = [(cell, _name(cell, "or " if place else "")) for place, cell in enumerate(shown)]
+    rest = leaders[len(shown) :]
+    if open_question:
+        rows, rest = [(shown[0], _open(shown[0], len(leaders), len(rivals)))], leaders[1:]
+    elif not leaders:
+        rows = [(shown[0], [badge("withheld", "bad"), " first in these trials: ", shown[0].label])]
+    elif len(leaders) == 1 and len(rivals) > 1 and most > 1:
+        after = rivals[1] if rivals[0] is leaders[0] else rivals[0]
+        rows.append((after, [el("span", f"next: {after.label}", class_="soft")]))
+    drawn = []
+    span = len(rows) + bool(rest)
+    for place, (cell, text) in enumerate(rows):
+        cells = [el("td", text, data_head="use")]
+        cells += [
+            el("td", value, class_="n", data_head=head)
+            for head, value in zip(heads[2:6], _values(context, cell), strict=True)
+        ]
+        if not place:
+            cells.insert(0, el("th", name, scope="row", rowspan=span))
+            cells.append(el("td", _resolves(context.resolution), rowspan=span, data_head="resolves"))
+        drawn.append(el("tr", cells))
+    if rest:
+        names = ", ".join(cell.label for cell in rest)
+        text = [el("summary", f"{len(rest)} more {'are' if len(rest) > 1 else 'is'} unbeaten"), names]
+        drawn.append(el("tr", el("td", el("details", text), colspan=5)))
+    return drawn
+
+
+def _name(cell: Cell, before: str = "") -> list[Any]:
+    return [before, el("strong", cell.label), " (baseline)" if cell.baseline else ""]
+
+
+def _open(best: Cell, leaders: int, rivals: int) -> list[Any]:
+    return [badge("cannot tell", "unsure"), f" {leaders} of {rivals} are unbeaten; first in these trials: {best.label}"]
+
+
+def _values(context: Context, cell: Cell) -> list[str]:
+    """The columns between the name and the resolution."""
+    measured, cpu = cell.measurements.get(context.metric), cell.measurements.get(CPU_TIME)
+    value = "-"
+    if measured:
+        value = micros(measured.value.value) if context.metric == MEDIAN_LATENCY else number(measured.value.value)
+    if cell.baseline:
+        return [value, "baseline", "-", "-"]
+    places = context.resolution.places if context.resolution else 2
+    return [
+        value,
+        _ratio(measured.ratio if measured else None, places),
+        *(more(one.difference) if one and one.difference else "-" for one in (measured, cpu)),
+    ]
+
+
+def _ratio(one: Estimate | None, places: int) -> str:
+    if not one:
+        return "-"
+    return f"{one.value:.{places}f}" + (f" ({one.low:.{places}f} to {one.high:.{places}f})" if one.bounded else "")
+
+
+def _resolves(one: Resolution | None) -> str | Markup:
+    """What differences of a context can be seen: the median and the largest of its intervals."""
+    if not one:
+        return "nothing to compare it with"
+    if math.isinf(one.median):
+        return badge("no interval", "unsure")
+    text = f"{one.median:.2g} %" if math.isinf(one.largest) else f"{one.median:.2g} to {one.largest:.2g} %"
+    return badge(text, "unsure" if one.coarse else "good")
