@@ -175,7 +175,8 @@ def more(one: Estimate) -> str:
         return f"{one.value:+,.1f}"
     half = max(one.high - one.value, one.value - one.low)
     places = 0 if half >= 10 else 1 if half >= 1 else 2
-    return f"{one.value:+,.{places}f} \u00b1 {half:,.{places}f}"
+    value = round(one.value, places) + 0.0  # no `-0`
+    return f"{value:+,.{places}f} \u00b1 {half:,.{places}f}"
 
 
 def bca(logs: _Array, level: float) -> _Array:

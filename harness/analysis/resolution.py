@@ -42,8 +42,8 @@ class Resolution:
         if math.isinf(self.median):
             shown = f"none, an interval needs {LEAST} blocks"
         else:
-            largest = f"{_percent(self.largest)}" if math.isfinite(self.largest) else "no interval"
-            shown = f"{_percent(self.median)}, largest {largest}"
+            largest = f"{percent(self.largest)}" if math.isfinite(self.largest) else "no interval"
+            shown = f"{percent(self.median)}, largest {largest}"
         return f"{shown} ({' and '.join(self.designs)}, {self.blocks} block{'s' if self.blocks != 1 else ''})"
 
 
@@ -70,5 +70,6 @@ def line(of: Sequence[tuple[str, Resolution]]) -> str:
     return f"Resolution, how far intervals of ratios reach to each side, median of the cells: {parts}{more}.{warning}"
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share in percent as text: `1.7 %`, `23 %`."""
     return f"{value:.1f} %" if value < 10 else f"{value:.0f} %"

@@ -8,7 +8,7 @@ from typing import Any
 from harness.analysis import naming
 from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
 from harness.analysis.intervals import Estimate, more
-from harness.analysis.resolution import Resolution
+from harness.analysis.resolution import Resolution, percent
 from harness.analysis.study import Cell, Context, Study
 from harness.report.markup import Markup, el
 from harness.report.page import badge
@@ -40,13 +40,13 @@ def table(study: Study, fixed: Mapping[str, Any]) -> Markup:
             text = [el("strong", label), el("span", f" \u2014 {meaning}", class_="soft") if meaning else None]
             bodies.append(el("tbody", el("tr", el("th", text, colspan=len(heads), scope="rowgroup"), class_="group")))
         for context in members:
-            name = naming.label({"files": context.levels["files"]} if grouped else context.levels) or "all trials"
+            name = naming.value("files", context.levels["files"]) if grouped else context.label or "all trials"
             bodies.append(el("tbody", _rows(context, name, heads, most)))
     base = next((context.baseline.label for context in contexts if context.baseline), "")
     caption = [
         f"Against the baseline, {base}: " if base else "",
         "the ratio of " + ("median latencies" if latency else "requests/s"),
-        ", and how many microseconds a request takes more or less: ",
+        ", and how many microseconds a request takes more (+) or less (-): ",
         "median latency" if latency else "wall time of the whole system",
         ", CPU time of proxy and cache. All intervals of a column hold at once, with 95 % probability.",
     ]
@@ -54,8 +54,14 @@ def table(study: Study, fixed: Mapping[str, Any]) -> Markup:
     if not grouped and len(meanings) == 1:
         caption.append(f" Measured: {meanings.pop()}.")
     head = [el("th", one, scope="col", class_="n" if 2 <= place <= 5 else None) for place, one in enumerate(heads)]
-    drawn = el("table", el("caption", caption), el("thead", el("tr", head)), bodies, class_="best")
-    return el("div", drawn, class_="scroll", tabindex="0", role="region", aria_label="The best designs in each context")
+    drawn = el("table", el("thead", el("tr", head)), bodies, class_="best")
+    # No caption: in a wide table it would be as wide.
+    name = "The best designs in each context"
+    return el(
+        "div",
+        el("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=name),
+        el("p", caption, class_="soft"),
+    )
 
 
 def _but_files(context: Context) -> dict[str, Any]:
@@ -82,9 +88,9 @@ def _rows(context: Context, name: str, heads: Sequence[str], most: int) -> list[
     rows = [(cell, _name(cell, "or " if place else "")) for place, cell in enumerate(shown)]
     rest = leaders[len(shown) :]
     if open_question:
-        rows, rest = [(shown[0], _open(shown[0], len(leaders), len(rivals)))], leaders[1:]
+        rows, rest = [(shown[0], _open(leaders, len(rivals)))], []
     elif not leaders:
-        rows = [(shown[0], [badge("withheld", "bad"), " first in these trials: ", shown[0].label])]
+        rows = [(shown[0], [badge("withheld", "bad"), " first here: ", shown[0].label])]
     elif len(leaders) == 1 and len(rivals) > 1 and most > 1:
         after = rivals[1] if rivals[0] is leaders[0] else rivals[0]
         rows.append((after, [el("span", f"next: {after.label}", class_="soft")]))
@@ -111,11 +117,16 @@ def _name(cell: Cell, before: str = "") -> list[Any]:
     return [before, el("strong", cell.label), " (baseline)" if cell.baseline else ""]
 
 
-def _open(best: Cell, leaders: int, rivals: int) -> list[Any]:
-    return [badge("cannot tell", "unsure"), f" {leaders} of {rivals} are unbeaten; first in these trials: {best.label}"]
+def _open(leaders: Sequence[Cell], rivals: int) -> list[Any]:
+    names = ", ".join(cell.label for cell in leaders)
+    return [
+        badge("cannot tell", "unsure"),
+        f" first here: {leaders[0].label}",
+        el("details", el("summary", f"{len(leaders)} of {rivals} are unbeaten"), names),
+    ]
 
 
-def _values(context: Context, cell: Cell) -> list[str]:
+def _values(context: Context, cell: Cell) -> list[Any]:
     """The columns between the name and the resolution."""
     measured, cpu = cell.measurements.get(context.metric), cell.measurements.get(CPU_TIME)
     value = "-"
@@ -131,10 +142,11 @@ def _values(context: Context, cell: Cell) -> list[str]:
     ]
 
 
-def _ratio(one: Estimate | None, places: int) -> str:
+def _ratio(one: Estimate | None, places: int) -> Any:
     if not one:
         return "-"
-    return f"{one.value:.{places}f}" + (f" ({one.low:.{places}f} to {one.high:.{places}f})" if one.bounded else "")
+    ends = f"{one.low:.{places}f} to {one.high:.{places}f}" if one.bounded else ""
+    return [f"{one.value:.{places}f} ", el("span", ends, class_="soft")]
 
 
 def _resolves(one: Resolution | None) -> str | Markup:
@@ -143,5 +155,5 @@ def _resolves(one: Resolution | None) -> str | Markup:
         return "nothing to compare it with"
     if math.isinf(one.median):
         return badge("no interval", "unsure")
-    text = f"{one.median:.2g} %" if math.isinf(one.largest) else f"{one.median:.2g} to {one.largest:.2g} %"
-    return badge(text, "unsure" if one.coarse else "good")
+    ends = dict.fromkeys(percent(end) for end in (one.median, one.largest) if math.isfinite(end))
+    return badge(" to ".join(ends), "unsure" if one.coarse else "good")

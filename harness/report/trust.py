@@ -7,7 +7,9 @@ from typing import Any
 from harness.analysis import notes, precision
 from harness.analysis.chart_data import FloorShare, floor_shares
 from harness.analysis.crossovers import UNBEATEN
+from harness.analysis.intervals import LEAST
 from harness.analysis.precision import Outlook
+from harness.analysis.resolution import percent
 from harness.analysis.study import Study
 from harness.report.markup import Markup, el
 from harness.report.page import badge
@@ -16,19 +18,19 @@ from harness.results import LIVE, Trial
 
 def warning(study: Study) -> Markup | None:
     """What a reader has to know first where the study could not resolve much; else None."""
-    found = [(context.label, one.largest) for context in study.contexts if (one := context.resolution)]
-    coarse = [one for context in study.contexts if (one := context.resolution) and one.coarse]
+    found = [one for context in study.contexts if (one := context.resolution)]
+    coarse = sorted(one.largest for one in found if one.coarse)
     if not coarse:
         return None
-    label, worst = max(found, key=lambda one: one[1])
-    where = f" ({label})" if label and len(found) > 1 else ""
-    if math.isinf(worst):
-        text = f"Some ratios have no interval{where}, so differences cannot be told from noise there."
-    else:
-        text = f"Differences smaller than {worst:.2g} % cannot be told from noise{where}."
-    if len(found) > 1:
-        text += f" So in {len(coarse)} of {len(found)} contexts; the column `resolves` has all."
-    text += " More blocks make it finer."
+    where = f" in {len(coarse)} of {len(found)} contexts" if len(found) > 1 else ""
+    known = [one for one in coarse if math.isfinite(one)]
+    text = ""
+    if known:
+        ends = " to ".join(dict.fromkeys(percent(one) for one in (known[0], known[-1])))
+        text = f"Differences of less than {ends} drown in noise{where}. "
+    if len(known) < len(coarse):
+        text += f"Some ratios have no interval{where if not known else ''}: that takes {LEAST} blocks. "
+    text += "The column `resolves` has how far intervals reach; more blocks make it finer."
     return el("p", badge("coarse", "unsure"), " ", _with_code(text))
 
 
@@ -40,7 +42,7 @@ def badges(study: Study) -> Markup:
     shown = [badge(f"A/A control: {state}", kind)]
     reaches = [one.largest for context in study.contexts if (one := context.resolution)]
     if reaches and not study.coarse:
-        shown.append(badge(f"resolves {max(reaches):.2g} %", "good"))
+        shown.append(badge(f"resolves {percent(max(reaches))}", "good"))
     shown += [
         badge(f"{count} {what}", "bad")
         for count, what in ((counts.failed, "failed"), (counts.refused, "refused"))
@@ -122,7 +124,7 @@ def _scatter(outlooks: Sequence[tuple[str, Outlook]], comparisons: int) -> Marku
             )
         ]
         values = [f"{one.blocks} \u00d7 {one.rounds:.0f}"]
-        values += [_percent(value) for value in (one.round_sd, one.centre_sd, one.between_sd, *reaches)]
+        values += [_share(value) for value in (one.round_sd, one.centre_sd, one.between_sd, *reaches)]
         rows.append(el("tr", el("th", label, scope="row"), [el("td", value, class_="n") for value in values]))
     caption = (
         "How ratios scatter within and between restarts, and how far intervals would reach with more. More rounds "
@@ -136,8 +138,8 @@ def _scatter(outlooks: Sequence[tuple[str, Outlook]], comparisons: int) -> Marku
     return el("div", table, class_="scroll", tabindex="0", role="region", aria_label="How ratios scatter")
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if math.isfinite(share) else "no interval"
+def _share(value: float) -> str:
+    return percent(100 * value) if math.isfinite(value) else "no interval"
 
 
 def _with_code(text: str) -> list[Any]:

@@ -33,8 +33,8 @@ def chart(study: Study, styles: DesignStyles) -> Chart | None:
         "differences",
         "Microseconds a request",
         f"What a request takes more, or less, than with {base}: {what}, and below it the CPU time of proxy and cache. "
-        "This sheds what the harness itself costs, which ratios are drowned in where files are small. All intervals "
-        "of each kind hold at once. Left is better.",
+        "Where files are small, most of a request is what the harness itself costs; ratios hide differences in it, "
+        "microseconds do not. All intervals of a kind hold at once. Left is better.",
         [Panel(context.label, _panel(context, styles, f"\u00b5s a request more than {base}")) for context in contexts][
             :MOST_PANELS
         ],

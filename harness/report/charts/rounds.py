@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from harness.analysis import drift
-from harness.analysis.cells import MEDIAN_LATENCY
 from harness.analysis.drift import BlockDrift, Drift, Spread
 from harness.analysis.slices import Slices
 from harness.analysis.study import Study
@@ -15,6 +14,7 @@ from harness.report.plot import Chart, Draw, Drawn, Panel, Scale
 from harness.results import Trial
 
 _BINS, _WIDE_BINS = 120, 30  # of the rounds of a panel
+_TOP = 18.0  # pixels above a plot
 _MOST_BLOCKS = 60  # whose beginnings are drawn
 
 
@@ -30,44 +30,37 @@ def chart(study: Study, styles: DesignStyles, trials: Sequence[Trial], slices: S
         return None
     panels = []
     for context, one in found[: MOST_PANELS // 2]:
-        latency = context.metric == MEDIAN_LATENCY
-        ends = [end for _, spread in (*one.pace, *one.ratio) for end in (spread.low, spread.high)]
-        span = plot.around([min([*ends, 0.95]), max([*ends, 1.05])], log=True)
-        what = "median latency" if latency else "requests/s"
-        panels += [
-            Panel(_title(f"{what} of a slice", context.label), _panel(one, span, styles, ratios=False)),
-            Panel(_title("ratio within its round", context.label), _panel(one, span, styles, ratios=True)),
-        ]
+        ends = sorted(end for _, spread in (*one.pace, *one.ratio) for end in (spread.low, spread.high))
+        edge = len(ends) // 40  # the others stay visible
+        span = plot.around([min(ends[edge], 0.95), max(ends[-1 - edge], 1.05)], log=True)
+        panels += [Panel(context.label or "all trials", _panel(one, span, styles, ratios)) for ratios in (False, True)]
     left_out = len(found) - len(panels) // 2
     return Chart(
         "rounds",
         "Round by round",
-        "What the machine gave, and what is left of its noise within rounds. Left: slices of all cells, each against "
-        "the median of its cell. Right: their ratios to the baseline's slice of the same round, each against the "
-        "median of its cell. The band holds 80 % of the slices, the line is their median, and on the right each dot "
-        "is the median of a design in some rounds. A hump on the left alone is noise that fell out. Vertical lines "
-        "mark restarts of all programs.",
+        "What the machine gave, and what is left of its noise within rounds. First panel: the slices of all cells, "
+        "each against the median of its cell. Second panel: their ratios to the baseline's slice of the same round, "
+        "each against the median of its cell. The band holds 80 % of them, the line is the median, a dot the median "
+        "of a design in some rounds. What is in the first panel alone fell out; where all dots are off at once, the "
+        "baseline's slice was hit. The outermost are drawn at the edge. Vertical lines mark restarts.",
         panels,
         2,
         f"{left_out} more contexts are left out here." if left_out else "",
     )
 
 
-def _title(what: str, label: str) -> str:
-    return ", ".join(filter(None, (what, label)))
-
-
 def _panel(one: Drift, span: tuple[float, float], styles: DesignStyles, ratios: bool) -> Draw:
     bins = one.ratio if ratios else one.pace
+    unit = "ratio to the baseline in its round" if ratios else "slice, to its cell's median"
 
     def draw(width: float) -> Drawn:
         height = 150.0
-        x, y = Scale(0, one.rounds, 48, width - 8), Scale(*span, height, 10, log=True)
+        x, y = Scale(0, one.rounds, 48, width - 8), Scale(*span, height, _TOP, log=True)
         upper = [(x(at), y(spread.high)) for at, spread in bins]
         lower = [(x(at), y(spread.low)) for at, spread in reversed(bins)]
         drawn = [plot.curve([*upper, *lower], "band")] if len(bins) > 1 else []
-        drawn += [plot.rule(x(block.first), 10, x(block.first), height, "block") for block in _shown(one.blocks)]
-        drawn += plot.upright(y, 42, width, "{:.3g}".format, "", one=1.0)
+        drawn += [plot.rule(x(block.first), _TOP, x(block.first), height, "block") for block in _shown(one.blocks)]
+        drawn += plot.upright(y, 42, width, "{:.3g}".format, unit, one=1.0)
         drawn += [_block(block, x, height) for block in _shown(one.blocks)]
         drawn += plot.across(x, height, height, lambda tick: f"{tick:.0f}", "rounds, blocks one after the other")
         drawn.append(plot.curve([(x(at), y(spread.middle)) for at, spread in bins], "line pace"))
@@ -93,7 +86,7 @@ def _block(block: BlockDrift, x: Scale, height: float) -> Markup:
         )
     )
     end = x(block.first + block.rounds)
-    size = {"x": x(block.first), "y": 10.0, "width": end - x(block.first), "height": height - 10}
+    size = {"x": x(block.first), "y": _TOP, "width": end - x(block.first), "height": height - _TOP}
     return el("rect", **size, class_="unseen-mark", data_tip=tooltip)
 
 
