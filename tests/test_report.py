@@ -71,7 +71,7 @@ def whole(tmp_path_factory):
 def test_the_page_answers_first(whole):
     page = written(whole)
     text = page.text
-    assert text.index("from 3 MiB on: use sendfile") < text.index("Charts") < text.index("How it was measured")
+    assert text.index("3 MiB files sendfile") < text.index("Charts") < text.index("How it was measured")
     assert "supported sendfile beats shared memory for large files" in text
     assert "refuted A FIFO is as fast as shared memory" in text
     assert "A/A control: on" in text
@@ -81,7 +81,7 @@ def test_the_page_answers_first(whole):
 
 
 def test_a_page_has_every_chart_that_it_has_data_for(whole, tmp_path):
-    names = ["ratios", "sizes", "latency", "cpu", "symbols", "order"]
+    names = ["ratios", "differences", "sizes", "latency", "cpu", "symbols", "order"]
     assert written(whole).figures() == [f"figure-{name}" for name in names]
     assert "figure-pairs" in written(studies.pairs(tmp_path / "pairs")).figures()
     assert "figure-symbols" not in written(tmp_path / "pairs").figures()
@@ -117,6 +117,7 @@ def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
 
 def test_a_chart_is_in_the_file_of_its_name(whole, tmp_path):
     drawn = [*run_page.charts_of(str(whole)), *run_page.charts_of(str(studies.pairs(tmp_path / "pairs")))]
+    drawn += run_page.charts_of(str(studies.live(tmp_path / "live")))
     files = {path.stem for path in Path(charts.__file__).parent.glob("*.py")} - {"__init__", "forest", "changes"}
     assert {chart.name for chart in drawn} == files
 
@@ -165,7 +166,7 @@ def test_a_run_that_was_killed_has_a_page(tmp_path, whole):
     (tmp_path / "environment.json").write_text('{"host": "cut o')
     (tmp_path / "latency.csv").write_text("trial,latency_us,count\n1,100,1000\n1,200,10\n2,1")
     page = written(tmp_path)
-    assert "from 3 MiB on" in page.text
+    assert "3 MiB files sendfile" in page.text
     assert "figure-latency" in page.figures()
     assert "latency.csv is read up to this only" in page.text
 

@@ -70,6 +70,12 @@ def line(of: Sequence[tuple[str, Resolution]]) -> str:
     return f"Resolution, how far intervals of ratios reach to each side, median of the cells: {parts}{more}.{warning}"
 
 
+def percents(least: float, most: float) -> str:
+    """A range of shares in percent as text: `1.7 to 23 %`."""
+    ends = dict.fromkeys((percent(least), percent(most)))
+    return " to ".join(ends).replace(" % to", " to")
+
+
 def percent(value: float) -> str:
     """A share in percent as text: `1.7 %`, `23 %`."""
     return f"{value:.1f} %" if value < 10 else f"{value:.0f} %"

@@ -8,7 +8,7 @@ from typing import Any
 from harness.analysis import naming
 from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
 from harness.analysis.intervals import Estimate, more
-from harness.analysis.resolution import Resolution, percent
+from harness.analysis.resolution import Resolution, percents
 from harness.analysis.study import Cell, Context, Study
 from harness.report.markup import Markup, el
 from harness.report.page import badge
@@ -80,50 +80,49 @@ def _meaning(levels: Mapping[str, Any]) -> str:
 
 
 def _rows(context: Context, name: str, heads: Sequence[str], most: int) -> list[Markup]:
-    """The rows of a context: its unbeaten designs, or the best one where these are too many to be an answer."""
-    rivals = [cell for cell in context.cells if not cell.floor] or context.cells
-    leaders = context.leaders
-    open_question = len(leaders) > _MOST_NAMED and 2 * len(leaders) > len(rivals)
-    shown = leaders[:most] or rivals[:1]
-    rows = [(cell, _name(cell, "or " if place else "")) for place, cell in enumerate(shown)]
-    rest = leaders[len(shown) :]
-    if open_question:
-        rows, rest = [(shown[0], _open(leaders, len(rivals)))], []
-    elif not leaders:
-        rows = [(shown[0], [badge("withheld", "bad"), " first here: ", shown[0].label])]
-    elif len(leaders) == 1 and len(rivals) > 1 and most > 1:
-        after = rivals[1] if rivals[0] is leaders[0] else rivals[0]
-        rows.append((after, [el("span", f"next: {after.label}", class_="soft")]))
+    """The rows of a context."""
+    rows = _designs(context, most)
     drawn = []
-    span = len(rows) + bool(rest)
     for place, (cell, text) in enumerate(rows):
-        cells = [el("td", text, data_head="use")]
-        cells += [
-            el("td", value, class_="n", data_head=head)
-            for head, value in zip(heads[2:6], _values(context, cell), strict=True)
+        cells = [
+            el("td", text, data_head="use"),
+            *(
+                el("td", value, class_="n", data_head=head)
+                for head, value in zip(heads[2:6], _values(context, cell), strict=True)
+            ),
         ]
         if not place:
-            cells.insert(0, el("th", name, scope="row", rowspan=span))
-            cells.append(el("td", _resolves(context.resolution), rowspan=span, data_head="resolves"))
+            cells.insert(0, el("th", name, scope="row", rowspan=len(rows)))
+            cells.append(el("td", _resolves(context.resolution), rowspan=len(rows), data_head="resolves"))
         drawn.append(el("tr", cells))
-    if rest:
-        names = ", ".join(cell.label for cell in rest)
-        text = [el("summary", f"{len(rest)} more {'are' if len(rest) > 1 else 'is'} unbeaten"), names]
-        drawn.append(el("tr", el("td", el("details", text), colspan=5)))
     return drawn
 
 
-def _name(cell: Cell, before: str = "") -> list[Any]:
-    return [before, el("strong", cell.label), " (baseline)" if cell.baseline else ""]
-
-
-def _open(leaders: Sequence[Cell], rivals: int) -> list[Any]:
-    names = ", ".join(cell.label for cell in leaders)
-    return [
-        badge("cannot tell", "unsure"),
-        f" first here: {leaders[0].label}",
-        el("details", el("summary", f"{len(leaders)} of {rivals} are unbeaten"), names),
+def _designs(context: Context, most: int) -> list[tuple[Cell, list[Any]]]:
+    """The designs of a context that have a row, and what the row calls them: the unbeaten ones, or the best one where
+    these are too many to be an answer, or verdicts are withheld. Behind a single unbeaten one comes the next."""
+    rivals = [cell for cell in context.cells if not cell.floor] or context.cells
+    leaders = context.leaders
+    if not leaders:
+        return [(rivals[0], [badge("withheld", "bad"), f" first here: {rivals[0].label}"])]
+    if len(leaders) > _MOST_NAMED and 2 * len(leaders) > len(rivals):
+        folded = _folded(f"{len(leaders)} of {len(rivals)} are unbeaten", leaders)
+        return [(leaders[0], [badge("cannot tell", "unsure"), f" first here: {leaders[0].label}", folded])]
+    rows = [
+        (cell, ["or " if place else "", el("strong", cell.label), " (baseline)" if cell.baseline else ""])
+        for place, cell in enumerate(leaders[:most])
     ]
+    if rest := leaders[most:]:
+        named = f" or {', '.join(cell.label for cell in rest)}" if most + len(rest) <= _MOST_NAMED else None
+        rows[-1][1].append(named or _folded(f"{len(rest)} more {'are' if len(rest) > 1 else 'is'} unbeaten", rest))
+    elif len(leaders) == 1 and len(rivals) > 1 and most > 1:
+        after = rivals[1] if rivals[0] is leaders[0] else rivals[0]
+        rows.append((after, [el("span", f"next: {after.label}", class_="soft")]))
+    return rows
+
+
+def _folded(summary: str, cells: Sequence[Cell]) -> Markup:
+    return el("details", el("summary", summary), ", ".join(cell.label for cell in cells))
 
 
 def _values(context: Context, cell: Cell) -> list[Any]:
@@ -155,5 +154,5 @@ def _resolves(one: Resolution | None) -> str | Markup:
         return "nothing to compare it with"
     if math.isinf(one.median):
         return badge("no interval", "unsure")
-    ends = dict.fromkeys(percent(end) for end in (one.median, one.largest) if math.isfinite(end))
-    return badge(" to ".join(ends), "unsure" if one.coarse else "good")
+    largest = one.largest if math.isfinite(one.largest) else one.median
+    return badge(percents(one.median, largest), "unsure" if one.coarse else "good")

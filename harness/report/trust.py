@@ -9,7 +9,7 @@ from harness.analysis.chart_data import FloorShare, floor_shares
 from harness.analysis.crossovers import UNBEATEN
 from harness.analysis.intervals import LEAST
 from harness.analysis.precision import Outlook
-from harness.analysis.resolution import percent
+from harness.analysis.resolution import percent, percents
 from harness.analysis.study import Study
 from harness.report.markup import Markup, el
 from harness.report.page import badge
@@ -26,8 +26,7 @@ def warning(study: Study) -> Markup | None:
     known = [one for one in coarse if math.isfinite(one)]
     text = ""
     if known:
-        ends = " to ".join(dict.fromkeys(percent(one) for one in (known[0], known[-1])))
-        text = f"Differences of less than {ends} drown in noise{where}. "
+        text = f"Differences of less than {percents(known[0], known[-1])} drown in noise{where}. "
     if len(known) < len(coarse):
         text += f"Some ratios have no interval{where if not known else ''}: that takes {LEAST} blocks. "
     text += "The column `resolves` has how far intervals reach; more blocks make it finer."
