@@ -48,13 +48,14 @@ def table(study: Study, fixed: Mapping[str, Any]) -> Markup:
         "the ratio of " + ("median latencies" if latency else "requests/s"),
         ", and how many microseconds a request takes more (+) or less (-): ",
         "median latency" if latency else "wall time of the whole system",
-        ", CPU time of proxy and cache. All intervals of a column hold at once, with 95 % probability.",
+        ", CPU time of proxy and cache. All intervals of a column hold at once, with 95 % probability. Resolves: how "
+        "far the intervals of ratios reach to each side, from the median of the cells to the largest.",
     ]
     meanings = {_meaning({**fixed, **context.levels}) for context in contexts} - {""}
     if not grouped and len(meanings) == 1:
         caption.append(f" Measured: {meanings.pop()}.")
     head = [el("th", one, scope="col", class_="n" if 2 <= place <= 5 else None) for place, one in enumerate(heads)]
-    drawn = el("table", el("thead", el("tr", head)), bodies, class_="best")
+    drawn = el("table", el("thead", el("tr", head)), bodies, class_="best fitting")
     # No caption: in a wide table it would be as wide.
     name = "The best designs in each context"
     return el(
@@ -62,6 +63,24 @@ def table(study: Study, fixed: Mapping[str, Any]) -> Markup:
         el("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=name),
         el("p", caption, class_="soft"),
     )
+
+
+def headline(context: Context) -> str:
+    """What a context answers, in a line: `sendfile or handoff`."""
+    leaders = [cell.label for cell in context.leaders]
+    rivals = sum(not cell.floor for cell in context.cells)
+    if not leaders:
+        return "verdicts are withheld"
+    if _too_many(context):
+        return f"cannot tell, {len(leaders)} of {rivals} are unbeaten"
+    more = f" or {len(leaders) - _MOST_NAMED} more" if len(leaders) > _MOST_NAMED else ""
+    return f"{' or '.join(leaders[:_MOST_NAMED])}{more}"
+
+
+def _too_many(context: Context) -> bool:
+    """Whether so many designs are unbeaten that they are no answer."""
+    rivals = sum(not cell.floor for cell in context.cells)
+    return len(context.leaders) > _MOST_NAMED and 2 * len(context.leaders) > rivals
 
 
 def _but_files(context: Context) -> dict[str, Any]:
@@ -105,7 +124,7 @@ def _designs(context: Context, most: int) -> list[tuple[Cell, list[Any]]]:
     leaders = context.leaders
     if not leaders:
         return [(rivals[0], [badge("withheld", "bad"), f" first here: {rivals[0].label}"])]
-    if len(leaders) > _MOST_NAMED and 2 * len(leaders) > len(rivals):
+    if _too_many(context):
         folded = _folded(f"{len(leaders)} of {len(rivals)} are unbeaten", leaders)
         return [(leaders[0], [badge("cannot tell", "unsure"), f" first here: {leaders[0].label}", folded])]
     rows = [

@@ -65,10 +65,11 @@ def designs(trials: Iterable[Trial]) -> list[str]:
     if live:
         fewest, most = min(trial.rounds for trial in live), max(trial.rounds for trial in live)
         rounds = f"{fewest} to {most} rounds" if fewest < most else f"{most} round{'s' if most != 1 else ''}"
+        slices = sum(trial.rounds for trial in live)
         lines.append(
-            f"Live blocks: {_blocks(live)} of {rounds}. In a round each cell got a slice of load in turn, while all "
-            "were alive, so noise that lasts longer than a round falls out of ratios. Intervals rest on blocks, each "
-            "with fresh programs."
+            f"Live blocks: {_blocks(live)} of {rounds}, {slices:,} slices. In a round each cell got one in turn, while "
+            "all were alive, so noise that lasts longer than a round falls out of ratios. Intervals rest on blocks, "
+            "each with fresh programs."
         )
     if apart:
         lines.append(
@@ -86,7 +87,7 @@ def _blocks(trials: Sequence[Trial]) -> str:
 def section(study: Study) -> Markup:
     """What the reader needs to know to judge how far the numbers can be trusted."""
     in_table = set(notes.scatter(study.contexts, study.comparisons))
-    lines = [study.control.line, study.resolution_line, *(one for one in study.notes if one not in in_table)]
+    lines = [study.control.line, *(one for one in study.notes if one not in in_table)]
     lines += [UNBEATEN] if study.crossovers else []
     items = [el("li", _with_code(line)) for line in lines if line]
     if shares := floor_shares(study.contexts):
@@ -126,14 +127,14 @@ def _scatter(outlooks: Sequence[tuple[str, Outlook]], comparisons: int) -> Marku
         values += [_share(value) for value in (one.round_sd, one.centre_sd, one.between_sd, *reaches)]
         rows.append(el("tr", el("th", label, scope="row"), [el("td", value, class_="n") for value in values]))
     caption = (
-        "How ratios scatter within and between restarts, and how far intervals would reach with more. More rounds "
-        "average out the first only."
+        "How far the ratio of a round scatters, the centre of a block by that alone, and what restarts add. Then how "
+        "far intervals are expected to reach to each side: as it ran, with twice the rounds, and with twice the blocks."
     )
     heads = [
         el("th", name, scope="col", title=text, class_="n" if place else None)
         for place, (name, text) in enumerate(_SCATTER)
     ]
-    table = el("table", el("caption", caption), el("thead", el("tr", heads)), el("tbody", rows))
+    table = el("table", el("caption", caption), el("thead", el("tr", heads)), el("tbody", rows), class_="fitting")
     return el("div", table, class_="scroll", tabindex="0", role="region", aria_label="How ratios scatter")
 
 
