@@ -12,11 +12,13 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import studies
 
 from harness import report
-from harness.analysis import chart_data, run_files, study
+from harness.analysis import chart_data, drift, run_files, study
+from harness.analysis.slices import of_rows
 from harness.report import charts, export, markup, plot, report_command, run_page
 from harness.report.design_styles import DesignStyles
 
@@ -71,7 +73,7 @@ def whole(tmp_path_factory):
 def test_the_page_answers_first(whole):
     page = written(whole)
     text = page.text
-    assert text.index("from 3 MiB on: use sendfile") < text.index("Charts") < text.index("How it was measured")
+    assert text.index("3 MiB files sendfile") < text.index("Charts") < text.index("How it was measured")
     assert "supported sendfile beats shared memory for large files" in text
     assert "refuted A FIFO is as fast as shared memory" in text
     assert "A/A control: on" in text
@@ -81,7 +83,7 @@ def test_the_page_answers_first(whole):
 
 
 def test_a_page_has_every_chart_that_it_has_data_for(whole, tmp_path):
-    names = ["ratios", "sizes", "latency", "cpu", "symbols", "order"]
+    names = ["ratios", "differences", "sizes", "latency", "cpu", "symbols", "order"]
     assert written(whole).figures() == [f"figure-{name}" for name in names]
     assert "figure-pairs" in written(studies.pairs(tmp_path / "pairs")).figures()
     assert "figure-symbols" not in written(tmp_path / "pairs").figures()
@@ -108,6 +110,9 @@ def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
             assert row[names.index("requests_per_s")] == pytest.approx(figure.value.value, rel=1e-4)
             if figure.ratio:
                 assert row[names.index("low")] == pytest.approx(figure.ratio.low, rel=1e-4)
+                assert row[names.index("difference_high_us")] == pytest.approx(figure.difference.high, rel=1e-4)
+                cpu = cell.measurements["cpu_us_per_request"].difference
+                assert row[names.index("cpu_difference_us")] == pytest.approx(cpu.value, rel=1e-4)
             assert row[names.index("trials")] == list(cell.rows)
             assert len(cell.rows) == cell.trials
             assert all(trials[number][3] == "ok" for number in cell.rows)
@@ -115,8 +120,84 @@ def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
     assert count == 18
 
 
+def by_placement(loads, data=("posix_shm", "fifo", "sendfile"), speed=1000):
+    """Cells of data transports at two sizes, under loads given as (placement, clients)."""
+    return [
+        ({"data": name, "files": size, "placement": placement, "clients": clients}, speed * (1 + place / 5))
+        for placement, clients in loads
+        for size in ("1024", "1048576")
+        for place, name in enumerate(data)
+    ]
+
+
+def test_each_size_has_an_answer_of_its_own_under_each_load(tmp_path):
+    rows = studies.trials(by_placement([("same-core", 1), ("free", 4)]), 6)
+    page = written(studies.write(tmp_path, rows, {"baseline": {"data": "posix_shm"}}))
+    answer = page.text.partition("How far to trust this")[0]
+    one_core = answer.index("1 client, placement same-core \u2014 what a request costs in all")
+    free = answer.index("4 clients, placement free \u2014 what the machine serves")
+    for begin, end in ((one_core, free), (free, len(answer))):
+        assert re.search(r"1 KiB sendfile [\d,]+ 1\.\d+ 1\.\d+ to 1\.\d+ -\d+ \u00b1", answer[begin:end])
+        assert re.search(r"1 MiB sendfile .* next: fifo", answer[begin:end])
+    assert "up to" not in answer, "no advice is merged over sizes"
+    assert "trials apart: 6 blocks" in answer.lower()
+
+
+def test_what_cannot_be_seen_is_said_first(tmp_path):
+    equal = [({"data": f"t{number}", "files": "1024"}, 1000) for number in range(6)]
+    page = written(studies.write(tmp_path / "coarse", studies.trials(equal, 3), {"baseline": {"data": "t0"}}))
+    assert "The answer coarse Differences of less than" in page.text
+    assert "cannot tell first here: t" in page.text
+    assert "6 of 6 are unbeaten" in page.text
+    fine = written(studies.live(tmp_path / "fine", blocks=6, rounds=200))
+    assert "coarse" not in fine.text
+    assert re.search(r"resolves [1-4]\.\d % .* where use", fine.text)
+
+
+def test_live_blocks_have_their_slices_and_their_scatter(tmp_path):
+    page = written(studies.live(tmp_path, blocks=4, rounds=60))
+    assert "Live blocks: 4 blocks of 60 rounds, 3,360 slices." in page.text
+    assert re.search(r"1 KiB files 4 \u00d7 60 \d+ % \d\.\d %", page.text)
+    assert "Scatter, " not in page.text, "the table has it"
+    assert page.figures() == ["figure-ratios", "figure-differences", "figure-sizes", "figure-latency", "figure-cpu",
+                              "figure-rounds"]  # fmt: skip
+
+
+def test_many_slices_make_no_larger_page(tmp_path):
+    few, many = (
+        len(written(studies.live(tmp_path / str(rounds), blocks=3, rounds=rounds)).source) for rounds in (130, 1500)
+    )
+    assert many < 1.1 * few
+
+
+def test_a_run_without_slices_has_its_charts_and_differences(whole):
+    page = written(whole)
+    assert {"figure-ratios", "figure-order"} < set(page.figures())
+    assert "figure-rounds" not in page.figures()
+    assert "Trials apart: " in page.text
+    titles = [column["title"] for column in page.data["tables"]["cells"]["columns"]]
+    assert {"\u00b5s more", "CPU \u00b5s more"} < set(titles)
+
+
+def test_a_burst_that_hits_all_cells_is_in_the_pace_and_not_in_the_ratio():
+    cells = [({"data": data, "files": "1024"}, speed) for data, speed in (("a", 1000), ("b", 1500), ("c", 800))]
+    rows = studies.trials(cells, 2)
+    slices = studies.slices_of(rows, 50, np.random.default_rng(1), spread=0.01, spikes=0)
+    slow = [dataclasses.replace(one, seconds=2 * one.seconds) if 11 <= one.round <= 20 else one for one in slices]
+    given = of_rows(slow)
+    found = study.analyse(rows, {"baseline": {"data": "a"}}, given)
+    one = drift.of_context(found.contexts[0], {row.trial: row for row in rows}, given, bins=10, wide_bins=5)
+    assert (one.rounds, [block.first for block in one.blocks]) == (100, [0, 50])
+    assert [at for at, _ in one.pace] == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
+    assert [round(spread.middle, 1) for _, spread in one.pace] == [1, 0.5, 1, 1, 1, 1, 0.5, 1, 1, 1]
+    assert all(0.95 < spread.low < spread.high < 1.05 for _, spread in one.ratio)
+    assert {cell.label: len(points) for cell, points in one.cells} == {"b": 5, "c": 5}
+    assert drift.of_context(found.contexts[0], {row.trial: row for row in rows}, of_rows([]), 10, 5) is None
+
+
 def test_a_chart_is_in_the_file_of_its_name(whole, tmp_path):
     drawn = [*run_page.charts_of(str(whole)), *run_page.charts_of(str(studies.pairs(tmp_path / "pairs")))]
+    drawn += run_page.charts_of(str(studies.live(tmp_path / "live")))
     files = {path.stem for path in Path(charts.__file__).parent.glob("*.py")} - {"__init__", "forest", "changes"}
     assert {chart.name for chart in drawn} == files
 
@@ -165,7 +246,7 @@ def test_a_run_that_was_killed_has_a_page(tmp_path, whole):
     (tmp_path / "environment.json").write_text('{"host": "cut o')
     (tmp_path / "latency.csv").write_text("trial,latency_us,count\n1,100,1000\n1,200,10\n2,1")
     page = written(tmp_path)
-    assert "from 3 MiB on" in page.text
+    assert "3 MiB files sendfile" in page.text
     assert "figure-latency" in page.figures()
     assert "latency.csv is read up to this only" in page.text
 
@@ -270,6 +351,7 @@ def test_an_index_links_the_reports_and_names_what_cannot_be_read(whole, tmp_pat
     assert all((tmp_path / link).exists() for link in links)
     assert "old cannot be read" in page.text
     assert "1 supported 2 refuted" in page.text
+    assert "3 MiB files: sendfile" in page.text
 
 
 def test_a_directory_without_results_is_refused_in_a_line(tmp_path, capsys):

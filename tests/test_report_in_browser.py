@@ -66,6 +66,7 @@ def pages(tmp_path_factory, whole):
     """A page of each kind."""
     root = tmp_path_factory.mktemp("pages")
     made = {"whole": whole, "pairs": report.write(str(studies.pairs(root / "pairs", blocks=3)))}
+    made["live"] = report.write(str(studies.live(root / "live", blocks=3, rounds=20)))
     rows = studies.trials(studies.by_size(), 4)
     made["empty"] = report.write(str(studies.write(root / "empty", [], {"question": "Nothing?"})))
     made["single"] = report.write(str(studies.write(root / "single", rows[:1])))
@@ -78,7 +79,7 @@ def pages(tmp_path_factory, whole):
     return made
 
 
-KINDS = ("whole", "pairs", "empty", "single", "failed", "two", "index")
+KINDS = ("whole", "pairs", "live", "empty", "single", "failed", "two", "index")
 
 
 @pytest.mark.parametrize("kind", KINDS)

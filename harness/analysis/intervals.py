@@ -169,6 +169,16 @@ def interval(one: Estimate) -> str:
     return f"{one.low:.3f} to {one.high:.3f}" if one.bounded else "none"
 
 
+def more(one: Estimate) -> str:
+    """A difference in microseconds and how far its interval reaches, as text: `+1.3 \u00b1 0.2`."""
+    if not one.bounded:
+        return f"{one.value:+,.1f}"
+    half = max(one.high - one.value, one.value - one.low)
+    places = 0 if half >= 10 else 1 if half >= 1 else 2
+    value = round(one.value, places) + 0.0  # no `-0`
+    return f"{value:+,.{places}f} \u00b1 {half:,.{places}f}"
+
+
 def bca(logs: _Array, level: float) -> _Array:
     """BCa intervals for the mean of each row of logs (rows x blocks). Returns the ends: 2 x rows. Source: Efron 1987,
     "Better Bootstrap Confidence Intervals". The acceleration is the jackknife's, which for a mean depends on the second

@@ -12,6 +12,15 @@ if TYPE_CHECKING:  # the study imports this module
     from harness.analysis.study import Context, Counts
 
 
+def scatter(contexts: "list[Context]", comparisons: int) -> list[str]:
+    """A sentence for each context with slices: how its ratios scatter, and what more rounds and blocks would buy."""
+    return [
+        f"Scatter, {context.label or 'all trials'}: {precision.line(context.outlook, comparisons)}"
+        for context in contexts
+        if context.outlook
+    ]
+
+
 def notes(
     contexts: "list[Context]",
     counts: "Counts",
@@ -31,11 +40,7 @@ def notes(
             f"Ratios to the baseline {middle if live else 'within blocks, '}geometric means; each of {comparisons} "
             f"intervals at {100 * corrected(comparisons):.4g} %, so that all hold at once with 95 % probability."
         )
-    said += [
-        f"Scatter, {context.label or 'all trials'}: {precision.line(context.outlook, comparisons)}"
-        for context in contexts
-        if context.outlook
-    ]
+    said += scatter(contexts, comparisons)
     if any(cell.trials < LEAST for cell in cells):
         said.append(f"Cells with fewer than {LEAST} blocks have no interval and no verdict but `cannot tell`.")
     lost = [f"{count} {kind}" for kind, count in (("failed", counts.failed), ("refused", counts.refused)) if count]

@@ -8,6 +8,7 @@ from statistics import median
 from harness.analysis.intervals import LEAST, Estimate, reach
 
 MOST_NAMED = 4  # contexts in a sentence
+FINE = 3.0  # percent below which the third decimal place of a ratio says something
 COARSE = 5.0  # percent from which on a reader has to know it before all else
 
 
@@ -31,13 +32,18 @@ class Resolution:
         return self.largest > COARSE
 
     @property
+    def places(self) -> int:
+        """How many decimal places of a ratio say something."""
+        return 3 if self.median < FINE else 2
+
+    @property
     def text(self) -> str:
         """Such as `1.1 %, largest 2.3 % (live, 6 blocks)`."""
         if math.isinf(self.median):
             shown = f"none, an interval needs {LEAST} blocks"
         else:
-            largest = f"{_percent(self.largest)}" if math.isfinite(self.largest) else "no interval"
-            shown = f"{_percent(self.median)}, largest {largest}"
+            largest = f"{percent(self.largest)}" if math.isfinite(self.largest) else "no interval"
+            shown = f"{percent(self.median)}, largest {largest}"
         return f"{shown} ({' and '.join(self.designs)}, {self.blocks} block{'s' if self.blocks != 1 else ''})"
 
 
@@ -64,5 +70,12 @@ def line(of: Sequence[tuple[str, Resolution]]) -> str:
     return f"Resolution, how far intervals of ratios reach to each side, median of the cells: {parts}{more}.{warning}"
 
 
-def _percent(value: float) -> str:
+def percents(least: float, most: float) -> str:
+    """A range of shares in percent as text: `1.7 to 23 %`."""
+    ends = dict.fromkeys((percent(least), percent(most)))
+    return " to ".join(ends).replace(" % to", " to")
+
+
+def percent(value: float) -> str:
+    """A share in percent as text: `1.7 %`, `23 %`."""
     return f"{value:.1f} %" if value < 10 else f"{value:.0f} %"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # importing it loads numpy and scipy, which only an analysis 
     from harness.analysis.study import Cell, Context, Study
 
 WIDTH = 120  # columns, where the output is not a terminal
-_FINE = 3.0  # percent of resolution below which ratios have a third decimal place
 _WIDE = 150  # columns from which on a terminal has room for plots
 _PLOT = 25  # columns of a plot
 
@@ -174,13 +173,10 @@ def _plots(context: "Context") -> list[str]:
 
 def _difference(context: "Context", cell: "Cell") -> str:
     """How many microseconds more than the baseline a request takes, such as `+1.3 \u00b1 0.2`."""
+    from harness.analysis.intervals import more  # noqa: PLC0415
+
     judged = cell.measurements.get(context.metric)
-    more = judged.difference if judged else None
-    if not more:
-        return "-"
-    half = max(more.high - more.value, more.value - more.low)
-    places = 0 if half >= 10 else 1 if half >= 1 else 2
-    return f"{more.value:+,.{places}f} \u00b1 {half:,.{places}f}" if more.bounded else f"{more.value:+,.1f}"
+    return more(judged.difference) if judged and judged.difference else "-"
 
 
 def _values(context: "Context", cell: "Cell", ranges: bool, besides: Iterable[str]) -> Iterable[str | Text]:
@@ -190,7 +186,7 @@ def _values(context: "Context", cell: "Cell", ranges: bool, besides: Iterable[st
         yield f"{throughput.least:,.0f} to {throughput.most:,.0f}" if throughput else "-"
     judged = cell.measurements.get(context.metric)
     ratio = judged.ratio if judged else None
-    places = 3 if context.resolution and context.resolution.median < _FINE else 2
+    places = context.resolution.places if context.resolution else 2
     yield f"{ratio.value:.{places}f}" if ratio else f"{1:.{places}f}" if cell.baseline else "-"
     yield f"{ratio.low:.{places}f} to {ratio.high:.{places}f}" if ratio and ratio.bounded else "-"
     yield from besides

@@ -65,11 +65,11 @@ class Slices:
 
     def paired(self, trial: int, base: int, metric: str) -> tuple[_Array, _Array]:
         """The values of a metric in the slices of two trials, for the rounds in which both have a value above 0."""
-        (own_rounds, own), (base_rounds, of_base) = self._known(trial, metric), self._known(base, metric)
+        (own_rounds, own), (base_rounds, of_base) = self.of_trial(trial, metric), self.of_trial(base, metric)
         _, left, right = np.intersect1d(own_rounds, base_rounds, assume_unique=True, return_indices=True)
         return own[left], of_base[right]
 
-    def _known(self, trial: int, metric: str) -> tuple[_Array, _Array]:
+    def of_trial(self, trial: int, metric: str) -> tuple[_Array, _Array]:
         """The rounds of a trial in which a metric is above 0, and its values there."""
         if (trial, metric) not in self._values:
             rows = self._rows[trial]

@@ -4,10 +4,11 @@ import os
 
 from harness import results
 from harness.analysis import run_files, study
-from harness.report import page, run_page
+from harness.report import best_table, page, run_page
 from harness.report.markup import Markup, el
 
 NAME = "index.html"
+_MOST_CONTEXTS = 8  # of a run that are shown
 
 
 def write(root: str, output: str | None = None) -> str:
@@ -34,9 +35,9 @@ def write(root: str, output: str | None = None) -> str:
 
 def _card(place: str, name: str, path: str) -> Markup:
     """Write the report of a run, and return its entry in the index at `path`."""
-    trials, experiment, slices = run_files.load_begun(place)
-    found = study.analyse(trials, experiment, slices)
-    written = run_page.write_analysed(place, trials, experiment, found)
+    run = run_files.load_begun(place)
+    found = study.analyse(*run)
+    written = run_page.write_analysed(place, run, found)
     link = os.path.relpath(written, os.path.dirname(os.path.abspath(path)))
     outcomes = [answer.outcome for answer in found.answers]
     badges = [
@@ -44,15 +45,16 @@ def _card(place: str, name: str, path: str) -> Markup:
         for one, kind in (("supported", "good"), ("refuted", "bad"), ("undecided", "unsure"))
         if one in outcomes
     ]
-    lines = [
-        line if len(line) < 240 else f"{line[:240]}\u2026"
-        for line in (one.line if not one.label else f"{one.label}: {one.line}" for one in found.crossovers[:3])
-    ]
+    if found.coarse:
+        badges.append([page.badge("coarse", "unsure"), " "])
+    shown = found.contexts[:_MOST_CONTEXTS]
+    lines = [f"{one.label or 'all trials'}: {best_table.headline(one)}" for one in shown if len(one.cells) > 1]
+    lines += [f"{len(found.contexts) - len(shown)} more contexts"] if len(found.contexts) > len(shown) else []
     return el(
         "article",
-        el("p", f"{name} \u00b7 ", " \u00b7 ".join(run_page.facts(found, trials)), class_="kicker"),
-        el("h3", el("a", str(experiment.get("question") or found.name or name), href=f"./{link}")),
+        el("p", f"{name} \u00b7 ", " \u00b7 ".join(run_page.facts(found, run.trials)), class_="kicker"),
+        el("h3", el("a", str(run.experiment.get("question") or found.name or name), href=f"./{link}")),
         el("p", badges) if badges else None,
-        [el("p", f"Unbeaten: {line}.", class_="soft") for line in lines],
+        el("ul", [el("li", line) for line in lines], class_="soft") if lines else None,
         class_="claim",
     )

@@ -114,6 +114,7 @@ def _files(directory: str) -> list[str]:
     """The files of the run that are there."""
     names = (
         results.TRIALS,
+        results.SLICES,
         results.LATENCY,
         run_files.PROBES,
         run_files.SYMBOLS,

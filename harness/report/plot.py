@@ -82,6 +82,11 @@ def number(value: float) -> str:
     return f"{value:,.{places}f}"
 
 
+def signed(value: float) -> str:
+    """A difference: a number with its sign."""
+    return f"{'-' if value < 0 else '+'}{number(abs(value))}"
+
+
 def short(value: float) -> str:
     """A number for an axis: 20k, 1.5M."""
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

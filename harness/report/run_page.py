@@ -1,11 +1,12 @@
 """The page of a run: the answer, the charts, the tables, and how it was measured."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness import results
 from harness.analysis import chart_data, run_files, study
+from harness.analysis.run_files import Run
 from harness.analysis.study import Study
 from harness.factors import FACTORS
 from harness.report import answer, charts, measured, page
@@ -21,20 +22,18 @@ NAME = "report.html"
 def write(directory: str, output: str | None = None) -> str:
     """Write the page of a run, and return its path. Raises OSError, ValueError."""
     run = run_files.load_begun(directory)
-    return write_analysed(directory, run.trials, run.experiment, study.analyse(*run), output)
+    return write_analysed(directory, run, study.analyse(*run), output)
 
 
-def write_analysed(
-    directory: str, trials: list[Trial], experiment: Mapping[str, Any], found: Study, output: str | None = None
-) -> str:
+def write_analysed(directory: str, run: Run, found: Study, output: str | None = None) -> str:
     """Write the page of a run whose analysis is `found`, and return its path. Raises OSError."""
-    return page.save(output or f"{directory}/{NAME}", _page(directory, trials, experiment, found))
+    return page.save(output or f"{directory}/{NAME}", _page(directory, run, found))
 
 
 def charts_of(directory: str) -> list[Chart]:
     """The charts of a run. Raises OSError, ValueError."""
     run = run_files.load_begun(directory)
-    return charts.of_study(study.analyse(*run), chart_data.read(directory, run.trials), run.trials)
+    return charts.of_study(study.analyse(*run), chart_data.read(directory, run.trials), run.trials, run.slices)
 
 
 def facts(found: Study, trials: Sequence[Trial]) -> Iterable[str]:
@@ -48,15 +47,19 @@ def facts(found: Study, trials: Sequence[Trial]) -> Iterable[str]:
         yield from (f"{one.cpus} CPUs of {one.cpu}", f"Linux {one.kernel}", one.started_utc[:10])
 
 
-def _page(directory: str, trials: list[Trial], experiment: Mapping[str, Any], found: Study) -> str:
+def _page(directory: str, run: Run, found: Study) -> str:
+    trials, experiment, slices = run
     styles = DesignStyles(found)
     extra = chart_data.read(directory, trials)
     name = found.name or os.path.basename(os.path.abspath(directory))
     question = str(experiment.get("question") or name)
     varying, fixed = _levels(trials) if trials else ([], {})
-    figures = [page.figure(chart) for chart in charts.of_study(found, extra, trials)]
+    figures = [page.figure(chart) for chart in charts.of_study(found, extra, trials, slices)]
     tables = {}
-    parts: list[Any] = [page.head(f"Study {name}", question, facts(found, trials)), answer.section(found)]
+    parts: list[Any] = [
+        page.head(f"Study {name}", question, facts(found, trials)),
+        answer.section(found, trials, fixed),
+    ]
     if figures:
         parts += [el("h2", "Charts", id="charts"), page.chips(styles), figures]
     if trials:

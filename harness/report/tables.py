@@ -6,7 +6,9 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from harness.analysis import naming
+from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
 from harness.analysis.compare import Comparison
+from harness.analysis.intervals import Estimate
 from harness.analysis.study import Study
 from harness.report.design_styles import DesignStyles
 from harness.results import Trial
@@ -39,6 +41,7 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
         column("low", "from", "number", 3, "lower end of the ratio's interval"),
         column("high", "to", "number", 3, "upper end of the ratio's interval"),
         column("verdict", "verdict"),
+        *_difference_columns(study),
         column("mb_per_s", "MB/s", "number", 1, "content, 10^6 bytes a second"),
         column("cpu_us_per_request", "CPU \u00b5s", "number", 1),
         column("latency_p50_us", "p50 \u00b5s", "number", 0),
@@ -54,7 +57,7 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
             direct = cell.design.get("source") == "direct"
             verdict = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
             design = ["direct" if direct else naming.value(name, cell.design[name]) or "-" for name in compared]
-            ends = [ratio.low, ratio.high] if ratio and ratio.bounded else [None, None]
+            cpu = cell.measurements.get(CPU_TIME)
             rows.append(
                 [
                     *(naming.value(name, context.levels[name]) if name in context.levels else "-" for name in apart),
@@ -64,9 +67,10 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
                         if throughput
                         else (None, None, None)
                     ),
-                    ratio.value if ratio else None,
-                    *ends,
+                    *_ends(ratio),
                     verdict,
+                    *_ends(judged.difference if judged else None),
+                    *_ends(cpu.difference if cpu else None),
                     *(
                         measured.value.value / scale if (measured := cell.measurements.get(name)) else None
                         for name, scale in (
@@ -82,6 +86,29 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
                 ]
             )
     return {"columns": columns, "rows": _rounded(rows)}
+
+
+def _difference_columns(study: Study) -> list[dict[str, Any]]:
+    """The microseconds that a request takes more than with the baseline, and the ends of the interval."""
+    latency = bool(study.contexts) and study.contexts[0].metric == MEDIAN_LATENCY
+    columns = []
+    for name, title, what in (
+        ("difference", "p50 \u00b5s more" if latency else "\u00b5s more", "median latency" if latency else "wall time"),
+        ("cpu_difference", "CPU \u00b5s more", "CPU time of proxy and cache"),
+    ):
+        columns += [
+            column(f"{name}_us", title, "number", 1, f"{what} of a request beyond the baseline's, within blocks"),
+            column(f"{name}_low_us", "from", "number", 1, f"lower end of the interval of the difference in {what}"),
+            column(f"{name}_high_us", "to", "number", 1, f"upper end of the interval of the difference in {what}"),
+        ]
+    return columns
+
+
+def _ends(one: Estimate | None) -> list[float | None]:
+    """A value and the ends of its interval."""
+    if not one:
+        return [None] * 3
+    return [one.value, one.low, one.high] if one.bounded else [one.value, None, None]
 
 
 _MEASURED = (
@@ -160,9 +187,7 @@ def of_pairs(comparison: Comparison) -> dict[str, Any]:
             *("-" if given in ("", None) else naming.value(name, given) for name, given in pair.levels.items()),
             pair.first.value,
             pair.second.value,
-            pair.ratio.value,
-            pair.ratio.low if pair.ratio.bounded else None,
-            pair.ratio.high if pair.ratio.bounded else None,
+            *_ends(pair.ratio),
             pair.verdict,
             pair.ratio.n,
             place,

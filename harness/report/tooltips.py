@@ -1,11 +1,12 @@
 """The text that the page shows for a mark under the pointer, or under the keyboard's focus."""
 
-from harness.analysis.cells import MEDIAN_LATENCY
-from harness.analysis.intervals import Estimate
+from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY, THROUGHPUT
+from harness.analysis.intervals import Estimate, more
 from harness.analysis.study import Cell, Context
 from harness.report.plot import micros, number
 
 _TO_BASELINE = "to the baseline"
+_TIMES = {THROUGHPUT: "wall time", MEDIAN_LATENCY: "median latency", CPU_TIME: "CPU time of proxy and cache"}
 
 
 def tooltip(context: Context, cell: Cell, *lines: str) -> str:
@@ -32,6 +33,16 @@ def ratio_text(ratio: Estimate) -> str:
     if not ratio.bounded:
         return f"{ratio.value:.3f}, no interval ({ratio.n} blocks)"
     return f"{ratio.value:.3f}, {ratio.low:.3f} to {ratio.high:.3f} at {100 * ratio.level:.4g} %, n = {ratio.n} blocks"
+
+
+def difference(context: Context, cell: Cell) -> list[str]:
+    """The lines of a tooltip for the microseconds that a request takes more than with the baseline."""
+    shown = []
+    for metric, what in ((context.metric, _TIMES[context.metric]), (CPU_TIME, _TIMES[CPU_TIME])):
+        measured = cell.measurements.get(metric)
+        if measured and measured.difference:
+            shown.append(f"{what}: {more(measured.difference)} \u00b5s a request")
+    return shown
 
 
 def _rows(cell: Cell) -> str:

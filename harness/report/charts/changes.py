@@ -24,6 +24,6 @@ def chart(comparison: Comparison) -> Chart:
         "What changed",
         "The ratio of B to A for each cell that both runs have. All intervals hold at once. Blue is better, orange is "
         "worse.",
-        [Panel(comparison.metric, forest(f"{comparison.metric}, ratio of B to A", rows))],
+        [Panel(comparison.metric, forest(f"{comparison.metric}, ratio of B to A", rows, "{:.2f}".format))],
         note=f"The table has {left_out} more." if left_out else "",
     )

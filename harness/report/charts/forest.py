@@ -1,5 +1,7 @@
-"""A forest plot: a row for each ratio, with its interval."""
+"""A forest plot: a row for each ratio or difference, with its interval."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from harness.analysis.intervals import Estimate
@@ -9,50 +11,64 @@ from harness.report.plot import Draw, Drawn, Scale
 
 
 class Row(NamedTuple):
-    """A row of a forest plot. key: number of the design. colour, shape: its style. ratio: None for the baseline."""
+    """A row of a forest plot. key: number of the design. colour, shape: its style. estimate: None for the baseline.
+    second: another one, which is drawn hollow below it."""
 
     name: str
     key: int
     colour: str
     shape: int
-    ratio: Estimate | None
+    estimate: Estimate | None
     tooltip: str
+    second: Estimate | None = None
 
 
-def forest(unit: str, rows: list[Row]) -> Draw:
-    """A forest plot of these rows. unit: the text below its axis."""
-    ratios = [row.ratio for row in rows if row.ratio]
-    values = [1.0, *(ratio.value for ratio in ratios)]
+def forest(unit: str, rows: list[Row], text: Callable[[float], str], neutral: float = 1.0) -> Draw:
+    """A forest plot of these rows. unit: the text below its axis. text: a value as text. neutral: the value of the
+    baseline, 1 for ratios and 0 for differences."""
+    estimates = [one for row in rows for one in (row.estimate, row.second) if one]
+    values = [neutral, *(one.value for one in estimates)]
+    ends = [end for one in estimates if one.bounded for end in (one.low, one.high)]
+    least, most = min(values), max(values)
     # Few blocks give very wide intervals. Those that are wider than the plot are cut off.
-    ends = [end for ratio in ratios if ratio.bounded for end in (ratio.low, ratio.high)]
-    least, most = max(min([*values, *ends]), min(values) / 2), min(max([*values, *ends]), max(values) * 2)
-    span = plot.around([least, most], log=True)
+    room = most - least or max(map(abs, ends), default=1.0)
+    outer = (least / 2, most * 2) if neutral else (least - room, most + room)
+    inner = max(min([least, *ends]), outer[0]), min(max([most, *ends]), outer[1])
+    span = plot.around(inner, log=neutral > 0)
 
     def draw(width: float) -> Drawn:
         left = plot.margin([row.name for row in rows], width)
-        x = Scale(*span, left, width - 44, log=True)
+        x = Scale(*span, left, width - 44, log=neutral > 0)
         bottom = len(rows) * plot.ROW + 4
-        drawn = plot.across(x, 0, bottom, "{:.3g}".format, plot.clip(unit, width), one=1.0)
+        drawn = plot.across(x, 0, bottom, "{:.3g}".format, plot.clip(unit, width), one=neutral)
         for place, row in enumerate(rows):
             y = place * plot.ROW + 13.0
             drawn.append(plot.named(row.name, left, y + 4, row.key, row.colour == "floor"))
-            if row.ratio and row.ratio.bounded:
-                drawn.append(_interval(x, y, row.ratio, f"m bar {row.colour}", row.key))
-            path = plot.marker(row.shape, x(row.ratio.value if row.ratio else 1.0), y)
-            drawn.append(el("path", d=path, class_=f"m dot {row.colour}", data_k=row.key, data_tip=row.tooltip))
-            value = f"{row.ratio.value:.2f}" if row.ratio else "base"
+            apart = 4.0 if row.second else 0.0
+            if row.second:
+                drawn += _mark(x, y + apart, row, row.second, "thin", " hollow", 3.2)
+            drawn += _mark(x, y - apart, row, row.estimate or Estimate(neutral, 0, math.inf, 0, 0), "bar")
+            value = text(row.estimate.value) if row.estimate else "base"
             drawn.append(el("text", value, x=width, y=y + 4, text_anchor="end", class_="m value", data_k=row.key))
         return drawn, bottom + 38.0
 
     return draw
 
 
-def _interval(x: Scale, y: float, ratio: Estimate, kind: str, key: int) -> Markup:
+def _mark(x: Scale, y: float, row: Row, one: Estimate, bar: str, hollow: str = "", size: float = 4.5) -> list[Markup]:
+    """A marker at a value, and its interval, if it has one. bar, hollow: CSS classes of the interval and the marker."""
+    path = plot.marker(row.shape, x(one.value), y, size)
+    drawn = [_interval(x, y, one, f"m {bar} {row.colour}", row.key)] if one.bounded else []
+    kind = f"m dot{hollow} {row.colour}"
+    return [*drawn, el("path", d=path, class_=kind, data_k=row.key, data_tip=row.tooltip)]
+
+
+def _interval(x: Scale, y: float, one: Estimate, kind: str, key: int) -> Markup:
     """A bar from end to end of an interval, with an arrow at an end that is beyond the plot."""
-    low, high = x(ratio.low), x(ratio.high)
+    low, high = x(one.low), x(one.high)
     path = f"M{low:.1f} {y:.1f}H{high:.1f}"
-    if ratio.low < x.low:
+    if one.low < x.low:
         path += f"M{low + 4:.1f} {y - 4:.1f}l-4 4l4 4"
-    if ratio.high > x.high:
+    if one.high > x.high:
         path += f"M{high - 4:.1f} {y - 4:.1f}l4 4l-4 4"
     return el("path", d=path, class_=kind, data_k=key)

@@ -10,7 +10,7 @@ from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_MARKS
 from harness.report.markup import Markup, el
 from harness.report.plot import Chart, Draw, Drawn, Panel, Scale
-from harness.results import Trial
+from harness.results import LIVE, Trial
 
 _MOST_BLOCKS = 200  # whose beginnings are drawn
 
@@ -18,8 +18,11 @@ _Point = tuple[Trial, float, Context, Cell]  # a good trial, its ratio to the me
 
 
 def chart(study: Study, styles: DesignStyles, trials: Sequence[Trial]) -> Chart | None:
-    """One panel with all trials. None where there are fewer than two good ones."""
+    """One panel with all trials. None where there are fewer than two good ones, or where all are of live blocks, whose
+    trials have no order: the chart `rounds` has them."""
     good = {trial.trial: trial for trial in trials if trial.status == "ok" and not trial.probe}
+    if all(trial.design == LIVE for trial in good.values()):
+        return None
     points: list[_Point] = []
     for context in study.contexts:
         for cell in context.cells:

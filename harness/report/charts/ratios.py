@@ -41,9 +41,10 @@ def _panel(context: Context, styles: DesignStyles, unit: str) -> Draw:
             key=styles.key(cell),
             colour=styles.colour(cell),
             shape=styles.shape(cell),
-            ratio=_ratio(context, cell),
+            estimate=_ratio(context, cell),
             tooltip=tooltip(context, cell),
         )
         for cell in cells
     ]
-    return forest(unit, rows)
+    places = context.resolution.places if context.resolution else 2
+    return forest(unit, rows, f"{{:.{places}f}}".format)
