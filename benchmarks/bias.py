@@ -3,8 +3,8 @@
     python benchmarks/bias.py DIR --minutes 10
 
 The same cells are measured in turn: live, with windows as the engine chooses them, of 100 ms, and of 300 ms; and apart,
-with programs of their own and 1 s of load. What differs between their ratios, beyond the intervals, is the bias of short
-slices. DIR keeps all runs; calling again adds to them.
+with programs of their own and 1 s of load. What differs between their ratios, beyond the intervals, is the bias of
+short slices. DIR keeps all runs; calling again adds to them.
 """
 
 import argparse
