@@ -1,8 +1,8 @@
 """Finds transports and probes by the entry points of group `transport_harness`, built-in ones like all others.
 
 Plugins are loaded one by one, as pluggy's own loading stops at the first that fails to import. The reason of a failure
-is kept: `harness plugins` shows it, and so does the message for a name that does not exist. What is asked for by name
-is first looked for in the plugin of that name alone: a program of a trial starts sooner without the others.
+is kept: `harness plugins` shows it, and so does the message for a name that does not exist. A transport that is asked
+for is first looked for in the plugin of its name alone: a program of a trial starts sooner without the others.
 """
 
 import dataclasses
@@ -236,9 +236,11 @@ def _shape_of(verb: Any, shapes: dict[type, str]) -> str:
 
 
 def _find(kind: Kind, name: str) -> Any:
-    """The class of the transport of that name. Plugins with other names are loaded only where it is not found."""
-    alone = getattr(_alone(name), kind)
-    known = alone if name in alone else getattr(installed(), kind)
+    """The class of the transport of that name. Unless all are loaded, the plugin of that name is first tried alone."""
+    all_loaded = installed.cache_info().currsize
+    known = {} if all_loaded else getattr(_alone(name), kind)
+    if name not in known:
+        known = getattr(installed(), kind)
     if name not in known:
         raise UnknownTransport(_unknown(f"{kind} transport", name, known))
     return known[name]

@@ -158,9 +158,9 @@ def probes():
 """
 
 
-def with_plugins():
+def with_plugins(script="r = registry.installed(); print(list(r.data)); print(r.failed)"):
     """What a fresh process says of its transports."""
-    script = "from harness import registry; r = registry.installed(); print(list(r.data)); print(r.failed)"
+    script = f"import sys; from harness import registry; {script}"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     return result.stdout + result.stderr
 
@@ -173,6 +173,22 @@ def plugin(name="mine", option="depth: int = 1", receiver="Receiver", hook="data
 def test_a_strangers_transport_is_found_beside_the_built_in_ones(plugins):
     plugins("stranger", plugin())
     assert str(sorted([*registry.installed().data, "mine"])) in with_plugins()
+
+
+@pytest.mark.processes
+def test_where_a_plugin_has_the_name_of_its_transport_no_other_is_loaded():
+    asked = "registry.command_transport('fifo'), registry.data_transport('unix', chunk=8192)"
+    loaded = with_plugins(f"print({asked}, *(name for name in sys.modules if name.startswith('transports.')))").split()
+    assert {"transports.fifo", "transports.unix"} <= set(loaded)
+    others = {f"transports.{name}" for name in {*COMMAND, *DATA} - {"fifo", "unix"}}
+    assert others.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("source", [plugin(name="other"), "1 / 0"])
+def test_where_the_plugin_of_its_name_does_not_offer_a_transport_it_is_found_all_the_same(plugins, source):
+    plugins("stranger", source, "mine")
+    plugins("another", plugin())
+    assert with_plugins("print(registry.data_transport('mine:depth=2'))") == "Mine(depth=2)\n"
 
 
 @pytest.mark.parametrize(
