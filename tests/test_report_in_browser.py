@@ -94,8 +94,9 @@ def test_pages_open_and_fit(opened, pages, kind, width):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_text_in_charts_is_seen_whole(opened, pages, width, scheme):
-    page = opened(pages["whole"], width, scheme)
+@pytest.mark.parametrize("kind", ["whole", "live"])
+def test_text_in_charts_is_seen_whole(opened, pages, kind, width, scheme):
+    page = opened(pages[kind], width, scheme)
     cut = page.evaluate("""() => [...document.querySelectorAll(".plot svg")].flatMap((svg) => {
         const box = svg.getBoundingClientRect();
         return !box.width ? [] : [...svg.querySelectorAll("text")].filter((text) => {
