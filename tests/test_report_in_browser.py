@@ -111,8 +111,9 @@ SCALES = """() => [...document.querySelectorAll(".plot svg")].filter((svg) => sv
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_text_in_charts_is_seen_whole(opened, whole, width):
-    page = opened(whole, width)
+@pytest.mark.parametrize("kind", ["whole", "live"])
+def test_text_in_charts_is_seen_whole(opened, pages, kind, width):
+    page = opened(pages[kind], width)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         assert page.evaluate(CUT) == []

@@ -106,7 +106,7 @@ def _rows(context: Context, name: str, heads: Sequence[str], most: int) -> list[
         cells = [
             el("td", text, data_head="use"),
             *(
-                el("td", value, class_="n", data_head=head)
+                el("td", value, class_="n none" if value == "-" else "n", data_head=head)
                 for head, value in zip(heads[2:6], _values(context, cell), strict=True)
             ),
         ]

@@ -36,8 +36,8 @@ def warning(study: Study) -> Markup | None:
 def badges(study: Study) -> Markup:
     """The state of the study at a glance."""
     counts, control = study.counts, study.control
-    unsure = not control.checks or not any(ratio.bounded for _, ratio in control.checks)
-    kind, state = ("bad", "off") if control.off else ("unsure", "not known") if unsure else ("good", "on")
+    unsure = "none" if not control.checks else "" if any(ratio.bounded for _, ratio in control.checks) else "not known"
+    kind, state = ("bad", "off") if control.off else ("unsure", unsure) if unsure else ("good", "on")
     shown = [badge(f"A/A control: {state}", kind)]
     reaches = [one.largest for context in study.contexts if (one := context.resolution)]
     if reaches and not study.coarse:

@@ -10,7 +10,7 @@ from harness.report import plot
 from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_PANELS
 from harness.report.markup import Markup, el
-from harness.report.plot import Chart, Draw, Drawn, Panel, Scale
+from harness.report.plot import Chart, Draw, Drawn, Panel, Scale, short
 from harness.results import Trial
 
 _BINS, _WIDE_BINS = 120, 30  # of the rounds of a panel
@@ -55,14 +55,14 @@ def _panel(one: Drift, span: tuple[float, float], styles: DesignStyles, ratios: 
 
     def draw(width: float) -> Drawn:
         height = 150.0
-        x, y = Scale(0, one.rounds, 48, width - 8), Scale(*span, height, _TOP, log=True)
+        x, y = Scale(0, one.rounds, 48, width - 16), Scale(*span, height, _TOP, log=True)
         upper = [(x(at), y(spread.high)) for at, spread in bins]
         lower = [(x(at), y(spread.low)) for at, spread in reversed(bins)]
         drawn = [plot.curve([*upper, *lower], "band")] if len(bins) > 1 else []
         drawn += [plot.rule(x(block.first), _TOP, x(block.first), height, "block") for block in _shown(one.blocks)]
         drawn += plot.upright(y, 42, width, "{:.3g}".format, unit, one=1.0)
         drawn += [_block(block, x, height) for block in _shown(one.blocks)]
-        drawn += plot.across(x, height, height, lambda tick: f"{tick:.0f}", "rounds, blocks one after the other")
+        drawn += plot.across(x, height, height, short, "rounds, blocks one after the other")
         drawn.append(plot.curve([(x(at), y(spread.middle)) for at, spread in bins], "line pace"))
         for cell, points in one.cells if ratios else ():
             dots = "".join(f"M{x(at):.0f} {y(value):.0f}h0" for at, value in points)
