@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from support.pages import links
 
 from harness import __version__, cli
-from harness.experiment import plan
+from harness.experiment import planner
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -84,7 +84,7 @@ def test_the_study_of_the_readme_has_eight_lines_and_can_be_run(tmp_path):
     assert len(block.splitlines()) == 8
     file = tmp_path / "study.yaml"
     file.write_text(block)
-    study = plan.load_plan(str(file))
+    study = planner.load_plan(str(file))
     assert len(study.cells) == 6  # two transports, two sizes, and the control at each
     assert len(study.claims) == 1
 

@@ -13,7 +13,7 @@ from support.programs import eventually
 from test_house import STUDIES
 
 from harness import rendezvous, results
-from harness.experiment import plan
+from harness.experiment import planner
 from harness.factors import FACTORS, Spec
 from harness.measure import apart, record
 
@@ -33,7 +33,7 @@ seed: 7
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_experiments_that_come_along_are_right_and_open_with_their_question(study):
-    experiment = plan.load_plan(str(EXPERIMENTS / f"{study}.yaml"))
+    experiment = planner.load_plan(str(EXPERIMENTS / f"{study}.yaml"))
     assert experiment.question.endswith("?")
     assert experiment.repeats >= 2 or experiment.live
 

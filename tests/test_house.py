@@ -142,10 +142,10 @@ def sections(page):
 
 
 def test_every_study_that_came_with_claims_has_kept_results():
-    from harness.experiment import plan
+    from harness.experiment import planner
 
     for study in STUDIES:
-        assert plan.load_plan(str(ROOT / f"experiments/{study}.yaml")).question
+        assert planner.load_plan(str(ROOT / f"experiments/{study}.yaml")).question
         assert (ROOT / f"results/{study}/trials.csv").exists(), study
     described = sections((ROOT / "results/README.md").read_text())
     assert set(STUDIES) <= described.keys()

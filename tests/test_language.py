@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.experiment import language, plan
+from harness.experiment import language, plan, planner
 from harness.factors import Spec
 
 CLAIM = "  - {text: t, test: {data: fifo}, baseline: {data: unix}, expect: higher}\n"
@@ -17,7 +17,7 @@ TWO = "factors: {data: [fifo, unix]}\n"
 def load(tmp_path, text):
     file = tmp_path / "study.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return plan.load_plan(str(file))
+    return planner.load_plan(str(file))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_plan_that_is_written_and_read_again_is_the_same(tmp_path):
         "until: {within: 2.5%, at_least: 4, at_most: 9}\ncontrol: true\nseed: 5\nlive: true\nclaims:\n" + CLAIM,
     )
     (tmp_path / "again.yaml").write_text(study.text())
-    assert plan.load_plan(str(tmp_path / "again.yaml"), "study") == study
+    assert planner.load_plan(str(tmp_path / "again.yaml"), "study") == study
 
 
 def test_one_cell_is_found_by_its_number_or_by_the_factors_that_tell_it_apart(tmp_path):
@@ -227,7 +227,7 @@ def test_any_file_makes_a_plan_or_has_its_mistakes_reported(tmp_path_factory, do
     file.write_text(json.dumps(document))
     found = ""
     try:
-        assert plan.load_plan(str(file)).cells
+        assert planner.load_plan(str(file)).cells
     except language.Mistakes as mistakes:
         found = str(mistakes)
     assert all(line.startswith(f"{file}:") for line in found.splitlines())

@@ -13,7 +13,7 @@ from support.programs import eventually
 
 from harness import rendezvous, results
 from harness.console import Failure
-from harness.experiment import machine_lock, plan
+from harness.experiment import machine_lock, planner
 
 SMALL = """\
 question: Does it run?
@@ -57,7 +57,7 @@ def rows_of(directory):
 
 @pytest.mark.timeout(300)
 def test_a_run_killed_twenty_times_at_random_and_resumed_has_every_trial_once(base, study, tmp_path):
-    planned = plan.load_plan(str(study))
+    planned = planner.load_plan(str(study))
     expected = {(slot.number, slot.block, slot.cell) for block in planned.blocks() for slot in block}
     kills, chance = 0, random.Random(3)
     process = start(study, "-o", tmp_path / "out")

@@ -17,7 +17,7 @@ from harness import results
 from harness.analysis import naming
 from harness.analysis.cells import StudyTrials
 from harness.analysis.study import analyse
-from harness.experiment import ab, plan
+from harness.experiment import ab, plan, planner
 from harness.factors import FACTORS, Spec
 from harness.measure import apart, versions
 from harness.measure.feasible import refusals
@@ -96,7 +96,7 @@ def test_an_interpreter_is_found_from_the_files_directory_and_its_link_is_kept(t
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv/python").symlink_to(sys.executable)
     (tmp_path / "study.yaml").write_text("factors: {interpreter: [this, venv/python]}\n")
-    cells = plan.load_plan(str(tmp_path / "study.yaml")).cells
+    cells = planner.load_plan(str(tmp_path / "study.yaml")).cells
     assert [cell.interpreter for cell in cells] == ["", f"{tmp_path}/venv/python"]
 
 
@@ -107,8 +107,8 @@ def test_an_interpreter_is_found_from_the_files_directory_and_its_link_is_kept(t
 def test_an_interpreter_that_is_none_is_a_mistake_with_a_place(tmp_path, name, message):
     (tmp_path / "plain").write_text("")
     (tmp_path / "study.yaml").write_text(f"factors:\n  interpreter: [this, {name}]\n")
-    with pytest.raises(plan.Mistakes) as mistakes:
-        plan.load_plan(str(tmp_path / "study.yaml"))
+    with pytest.raises(planner.Mistakes) as mistakes:
+        planner.load_plan(str(tmp_path / "study.yaml"))
     assert str(mistakes.value).startswith(f"{tmp_path}/study.yaml:2:23: factors.interpreter[1]: ")
     assert message in str(mistakes.value)
     assert "\n" not in str(mistakes.value)
@@ -260,8 +260,8 @@ def test_the_study_of_ab_is_a_file_that_can_be_run(other, tmp_path, capsys):
     file.write_text(STUDY.replace("1KiB", "[1KiB, 64KiB]") + "control: true\nprobes: [syscalls]\n")
     assert ab.main([other.path, str(file), "--yaml", "--repeat", "4"]) == 0
     (tmp_path / "ab.yaml").write_text(capsys.readouterr().out)
-    study = plan.load_plan(str(tmp_path / "ab.yaml"))
-    assert replace(study, name="study-ab") == ab.against(plan.load_plan(str(file)).repeated(4), other.path)
+    study = planner.load_plan(str(tmp_path / "ab.yaml"))
+    assert replace(study, name="study-ab") == ab.against(planner.load_plan(str(file)).repeated(4), other.path)
     assert [(cell.files, cell.interpreter, cell.control) for cell in study.cells] == [
         (files, *version) for files in ("1024", "65536") for version in (("", False), ("", True), (other.path, False))
     ]

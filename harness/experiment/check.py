@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from harness import console, registry
-from harness.experiment.plan import cell_label, load_plan
+from harness.experiment.plan import cell_label
+from harness.experiment.planner import load_plan
 from harness.measure.feasible import refusals
 
 
@@ -37,11 +38,9 @@ def _check(path: str) -> int:
         if reason := known[name]().unusable():
             print(f"probe {name} cannot work here: {reason}")
     blocks = f"{plan.least} to {plan.repeats}" if plan.within else f"{plan.repeats}"
+    amount = "as many blocks as fit" if plan.budget else f"{blocks} blocks: {len(plan.cells) * plan.repeats} trials"
     probing = f" and {len(plan.probing())} for probes" if plan.probes else ""
-    print(
-        f"{len(plan.cells)} cells, {blocks} blocks: {len(plan.cells) * plan.repeats} trials{probing}, "
-        f"about {_time(plan.seconds())}"
-    )
+    print(f"{len(plan.cells)} cells, {amount}{probing}, about {_time(plan.seconds())}")
     print(f"design: {plan.design}, {plan.design_reason}")
     if plan.baseline:
         print("baseline: " + " ".join(f"{name}={level}" for name, level in plan.baseline.items()))

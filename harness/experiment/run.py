@@ -13,7 +13,8 @@ from harness.analysis import run_files, show
 from harness.api import Probe
 from harness.experiment.live_blocks import LiveBlocks
 from harness.experiment.machine_lock import alone
-from harness.experiment.plan import Plan, Slot, cell_label, find_cell, load_plan
+from harness.experiment.plan import Plan, Slot, cell_label, find_cell
+from harness.experiment.planner import load_plan
 from harness.experiment.progress import Progress, progress
 from harness.experiment.run_directory import VERSIONS, RunDirectory
 from harness.factors import Spec

@@ -17,7 +17,8 @@ from typing import Any
 
 from harness import machine, results
 from harness.analysis.run_files import ENVIRONMENT, EXPERIMENT, LOGS
-from harness.experiment.plan import Plan, load_plan
+from harness.experiment.plan import Plan
+from harness.experiment.planner import load_plan
 
 # What must be the same for two halves of a run to be one.
 _ALIKE = {
