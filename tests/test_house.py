@@ -21,7 +21,7 @@ FLOORS = [
     ["harness.rendezvous", "harness.registry", "harness.analysis", "harness.__main__"],
     ["harness.machine", "harness.report", "transports"],
     ["harness.console"],
-    ["harness.supervisor", "harness.plugins", "harness.new_transport", "harness.clean"],
+    ["harness.supervisor", "harness.plugins", "harness.new_transport", "harness.clean", "harness.starter"],
     ["harness.pipeline"],
     ["harness.load", "harness.origin", "harness.testkit"],
     ["harness.course", "harness.measure"],
