@@ -431,7 +431,7 @@ def test_a_client_process_that_is_killed_ends_the_client(pipeline):
         with contextlib.suppress(ProcessLookupError):  # the program ends the others when it sees the first one gone
             os.kill(pid, signal.SIGKILL)
     assert client.wait() == 1
-    assert "a process ended before it could" in client.errors
+    assert "was ended by SIGKILL before it could" in client.errors
 
 
 def test_an_interrupted_client_leaves_no_half_written_file(pipeline):

@@ -520,7 +520,7 @@ def test_it_ends_where_one_of_its_processes_is_killed(program, asked):
     os.kill(processes[1], signal.SIGKILL)
     if not asked:
         program.send()
-    program.fails("a process ended before it could finish its slice")
+    program.fails("was ended by SIGKILL before it could finish its slice")
     assert eventually(lambda: all(map(gone, processes)), 4)
 
 
