@@ -23,20 +23,13 @@ from harness.measure.channels import channels
 from harness.measure.feasible import impossible
 from harness.measure.file_sets import SharedFiles
 from harness.measure.leftovers import keep_logs, sweep
-from harness.measure.live_cell import (
-    COMPARED_FIRST,
-    COMPARED_LAST,
-    REQUEST,
-    LiveCell,
-    LiveServers,
-    Load,
-    failed_program,
-)
-from harness.measure.placement import Placement, effective
+from harness.measure.live_cell import COMPARED_FIRST, COMPARED_LAST, LiveCell, failed_program
+from harness.measure.live_programs import Clients, LiveServers, Load, content, load_arguments, root_of
+from harness.measure.placement import effective
 from harness.measure.probes.proc import Memory, cpu_clock
 from harness.measure.probing import ProbeFailed, Probing, Seen
-from harness.measure.program import CellRefused, Program, TrialError
-from harness.measure.servers import START, Servers
+from harness.measure.program import CellRefused, TrialError
+from harness.measure.servers import Servers
 from harness.measure.slicing import FITTING, MOST_ROUNDS, Slicing, lengths, rounds
 from harness.measure.starting import Starter
 from harness.results import LIVE, Observation, Slice, Trial
@@ -121,8 +114,7 @@ class _Block:
         self.directories: list[str] = []
         self._rendezvous: dict[str, list[int]] = {}  # name -> places of the members that meet there
         self._starter: Starter | None = None
-        self._clients: list[Program] = []
-        self._loads: dict[tuple[object, ...], Load] = {}
+        self._clients: Clients | None = None
         self._under_way: LiveCell | None = None
 
     # --- the start ---
@@ -139,13 +131,14 @@ class _Block:
                 record.fill_channels(trial, channels(spec))
                 if reason := impossible(spec):
                     raise CellRefused(reason)
-                trial.file_size_bytes = self._files.add(*_content(spec))[1].mean_size
-                sharing.setdefault((_servers_of(spec), self._root(spec)), []).append(position)
+                trial.file_size_bytes = self._files.add(*content(spec))[1].mean_size
+                sharing.setdefault((_servers_of(spec), root_of(spec, self._files)), []).append(position)
         homes = {}
         for number, group in enumerate(sharing.values()):
             homes[f"{self.name}-{number}"] = self._home(undo, f"{self.name}-{number}", group), group
         undo.push(partial(keep_logs, self.directories, logs, self.name))  # once the programs, started below, have ended
         self._starter = Starter(undo)
+        self._clients = Clients(self._files, self.directories[0], self.directories, self._starter.start)
         # Forks of one process are alike in more than their code, so where versions are compared none is a fork.
         start = None if any(spec.interpreter for spec, _ in self._members) else self._starter.start
         starting = []
@@ -153,7 +146,8 @@ class _Block:
             own = undo.enter_context(ExitStack())
             with self._or_leave(group, own, crowded=len(sharing) > 1):
                 spec = self._members[group[0]][0]
-                where = name, directory, self._root(spec), own, self._load_arguments(self._root(spec))
+                root = root_of(spec, self._files)
+                where = name, directory, root, own, load_arguments(root, self._files)
                 servers = Servers(spec, *where, start=start)
                 if in_turn:
                     servers.await_ready()
@@ -180,10 +174,6 @@ class _Block:
         undo.callback(home.close)
         self.directories.append(home.directory)
         return home.directory
-
-    def _root(self, spec: Spec) -> str:
-        files, _, zeros = _content(spec)
-        return self._files.root(files, zeros)
 
     @contextmanager
     def _or_leave(self, group: Sequence[int], own: ExitStack | None = None, crowded: bool = False) -> Iterator[None]:
@@ -214,40 +204,20 @@ class _Block:
     def _common_trouble(self) -> str:
         """What has become of a program that all cells need, the starter or a client; empty where all run."""
         found = [self._starter.trouble] if self._starter else []
-        return next(filter(None, [*found, *(client.failure() for client in self._clients)]), "")
-
-    def _load_arguments(self, root: str) -> list[str]:
-        workloads = [argument for path in self._files.workloads(root) for argument in ("-w", path)]
-        return [*workloads, "--verify", root, "--slices", "--json"]
+        clients = self._clients.programs if self._clients else []
+        return next(filter(None, [*found, *(client.failure() for client in clients)]), "")
 
     def _add(self, position: int, servers: LiveServers, undo: ExitStack) -> LiveCell:
         spec, trial = self._members[position]
         trial.origin = servers.servers.origin
-        number, files = self._files.add(*_content(spec))
+        number, files = self._files.add(*content(spec))
         if spec.scope == "lane":
             load = Load(servers.servers.programs["proxy"], spec.placement, separate=False)
         else:
-            load = self._client(spec, undo)
+            assert self._clients
+            load = self._clients.of(spec, undo)
         cell = self.cells[position] = LiveCell(spec, trial, servers, load, number, len(files.paths))
         return cell
-
-    def _client(self, spec: Spec, undo: ExitStack) -> Load:
-        """The client that makes the load of this cell, and of those that need no other one."""
-        root = self._root(spec)
-        key = spec.client_processes, spec.sink, root
-        if key not in self._loads:
-            name = f"client-{len(self._clients)}"
-            directory = f"{self.directories[0]}/{name}"
-            os.mkdir(directory)
-            self.directories.append(directory)
-            command = ["gfclient", "--processes", str(spec.client_processes), "--timeout", str(REQUEST)]
-            command += [f"--{spec.sink}", *self._load_arguments(root)]
-            assert self._starter
-            program = Program(directory, undo, Placement(spec), self._starter.start, "client", *command)
-            self._clients.append(program)
-            program.expect("ready", seconds=START)
-            self._loads[key] = Load(program, spec.placement, separate=True)
-        return self._loads[key]
 
     def _warm(self, cell: LiveCell) -> None:
         """Have a cell serve a while, compared, and choose the lengths of its slices by its pace."""
@@ -351,7 +321,7 @@ class _Block:
     def end(self) -> None:
         """End all programs side by side, the clients first. Raises TrialError where one does not end well."""
         servers = {program: cell for cell in self.cells.values() for program in cell.servers.servers.programs.values()}
-        programs = [*self._clients, *reversed(servers)]
+        programs = [*(self._clients.programs if self._clients else ()), *reversed(servers)]
         for program in programs:
             program.ask_to_end()
         for program in programs:
@@ -394,9 +364,3 @@ def _servers_of(spec: Spec) -> Spec:
     if spec.scope == "lane":  # whose load is the program that has the lanes
         del own["sink"]
     return replace(spec, **own)
-
-
-def _content(spec: Spec) -> tuple[str, int, bool]:
-    """(files, copies, whether the content is zeros) of a cell."""
-    pair = channels(spec)
-    return spec.files, spec.copies, pair is not None and not pair.data.moves_content

@@ -12,58 +12,17 @@ from harness.factors import Spec
 from harness.load.tally import OUTCOMES
 from harness.load.totals import PERCENTILES, percentile
 from harness.measure import record
+from harness.measure.live_programs import REQUEST, LiveServers, Load, Pids
 from harness.measure.probes.proc import cpu_used, state
 from harness.measure.program import Program, TrialError
-from harness.measure.servers import Servers, place
 from harness.measure.slicing import Lengths
 from harness.results import Bucket, Slice, Trial
 
 # When content is compared with the files.
 COMPARED_FIRST, COMPARED_LAST = "in the warm-up, compared with the files", "after the rounds, compared with the files"
-REQUEST = 30.0  # seconds for a request of the load
 SERVING = ("proxy", "cache")
 _DYING = 1.0  # seconds for a program to end that a failed slice is due to
 _ENDING = 6.0  # the same where a worker of it has ended: the others get some seconds for their requests
-
-Pids = Mapping[str, Sequence[int]]
-
-
-class LiveServers:
-    """The servers of cells that differ in their load only. idle_ns: CPU time that they used between slices."""
-
-    def __init__(self, servers: Servers, placement: str) -> None:
-        self.servers = servers
-        self.pids: Pids = servers.pids()
-        self.idle_ns = 0
-        self._placement = placement
-        self._rest: int | None = None  # CPU time when the latest slice had ended
-
-    def begin(self, spec: Spec) -> None:
-        """A slice of this cell begins."""
-        if spec.placement != self._placement:
-            place(self.pids, spec)
-            self._placement = spec.placement
-
-    def count_idle(self, before: int, after: int) -> None:
-        """CPU time of all servers before and after a slice, ns."""
-        if self._rest is not None:
-            self.idle_ns += before - self._rest
-        self._rest = after
-
-
-class Load:
-    """A program that makes slices of load. pids: its processes; none where they are among the servers'."""
-
-    def __init__(self, program: Program, placement: str, separate: bool) -> None:
-        self.program = program
-        self.pids: Pids = {"client": program.pids()} if separate else {}
-        self._placement = placement
-
-    def begin(self, spec: Spec) -> None:
-        """A slice of this cell begins."""
-        if self.pids and spec.placement != self._placement:
-            place(self.pids, spec)
-            self._placement = spec.placement
 
 
 class LiveCell:
