@@ -358,7 +358,7 @@ def test_what_a_transport_has_yet_to_send_leaves_before_a_cache_that_is_asked_to
     with Connection(proxy.port) as connection:
         connection.send(f"GETFILE GET {path}\r\n\r\n".encode())
         (worker,) = cache.children()
-        assert eventually(lambda: any(file.endswith("/fifo") for file in open_files(worker)))
+        assert eventually(lambda: str(pipeline.files / "file") in open_files(worker))  # the request is not refused then
         assert cache.stop() == 0
         assert connection.rest() == b"GETFILE OK 7\r\n\r\ncontent"
 
