@@ -242,13 +242,12 @@ class _Block:
         memory = {cell.servers: Memory() for cell in cells}
         for servers, probe in memory.items():
             probe.begin(servers.pids, "")
-        order, draw = list(cells), random.Random(f"{self._seed}")
+        draw = random.Random(f"{self._seed}")
         begun, begun_ns = machine.cpu_times(os.sched_getaffinity(0)), time.monotonic_ns()
         others = steal = 0.0
         for number in range(1, count + 1):
             progress(number, count)
-            draw.shuffle(order)
-            foreign, stolen = self._round(number, order, begun_ns)
+            foreign, stolen = self._round(number, _drawn(cells, draw), begun_ns)
             others, steal = others + foreign, steal + stolen
         passed = machine.cpu_times(os.sched_getaffinity(0)).since(begun).passed
         self._outcome.rounds = count
@@ -356,6 +355,16 @@ def _with_cause(text: str, cause: str) -> str:
 def _pace(seen: Mapping[str, Any]) -> float:
     """Requests/s of a slice; at least one request a slice."""
     return seen["requests"] / seen["seconds"] if seen["seconds"] else 1.0
+
+
+def _drawn(cells: Sequence[LiveCell], draw: random.Random) -> list[LiveCell]:
+    """An order for a round. Cells under the same load follow each other, since they are compared with each other: the
+    closer their slices are, the more noise they share."""
+    loads: dict[tuple[Any, ...], list[LiveCell]] = {}
+    for cell in draw.sample(cells, len(cells)):
+        key = tuple(getattr(cell.spec, name) for name, factor in FACTORS.items() if factor.shared)
+        loads.setdefault(key, []).append(cell)
+    return [cell for group in loads.values() for cell in group]
 
 
 def _servers_of(spec: Spec) -> Spec:
