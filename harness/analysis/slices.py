@@ -8,6 +8,7 @@ centre is one value in harness.analysis.intervals, and its rounds are never coun
 import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from harness import results
 from harness.results import Slice
 
-TRIM = 0.2  # share of the rounds that `centre` leaves out at each end: docs/decisions/0016
+TRIM = 0.25  # share of the rounds that `centre` leaves out at each end: docs/decisions/0016
 
 _Array = NDArray[Any]
 COLUMNS = [column.name for column in fields(Slice)]
@@ -30,9 +31,10 @@ METRICS: Mapping[str, Callable[[Mapping[str, _Array]], _Array]] = {
 
 
 def centre(values: _Array) -> float:
-    """The centre of the rounds of a block: their trimmed mean."""
-    cut = int(TRIM * len(values))
-    return float(np.sort(values)[cut : len(values) - cut].mean())
+    """The centre of the rounds of a block: the mean of their middle half, in which the rounds at its ends count in
+    part."""
+    weights = _kept(len(values))
+    return float(np.sort(values) @ weights / weights.sum())
 
 
 def centre_variance(values: _Array) -> float:
@@ -42,8 +44,16 @@ def centre_variance(values: _Array) -> float:
     cut = int(TRIM * n)
     ordered = np.sort(values)
     drawn_in = np.clip(values, ordered[cut], ordered[n - 1 - cut])
-    kept = n - 2 * cut
-    return float(drawn_in.var(ddof=1)) * (n - 1) / (kept * (kept - 1))
+    kept = (1 - 2 * TRIM) * n
+    return float(drawn_in.var(ddof=1)) * (n - 1) / (kept * max(1.0, kept - 1))
+
+
+@lru_cache(maxsize=64)
+def _kept(n: int) -> _Array:
+    """How much each of n ordered values counts."""
+    places = np.arange(n)
+    weights: _Array = np.clip(np.minimum(places + 1, n - places) - TRIM * n, 0.0, 1.0)
+    return weights
 
 
 class Slices:

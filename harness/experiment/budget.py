@@ -15,6 +15,8 @@ from harness.results import Trial
 
 _FIRST = 5  # rounds of the first block: enough to see what a round costs
 _LEAST = 3  # rounds of a block that is worth a restart
+_SOUND = 8  # rounds of which the middle half is steady, where spikes are as frequent as on virtual machines
+_FEW = 5  # blocks that are to fit before a block has fewer rounds than that
 _SECOND = 1 / 8  # share of the time that the second block takes
 
 
@@ -53,7 +55,11 @@ class Budget:
         if not self._round_s:
             return _FIRST
         left = self._plan.budget - self.passed
-        wanted = self._use.rounds if self._use else (_SECOND * self._plan.budget - self._restart_s) / self._round_s
+        if self._use:
+            sound = (self._plan.budget / _FEW - self._restart_s) / self._round_s
+            wanted = max(self._use.rounds, min(_SOUND, sound))
+        else:
+            wanted = (_SECOND * self._plan.budget - self._restart_s) / self._round_s
         blocks = max(1, round(left / (self._restart_s + max(_LEAST, wanted) * self._round_s)))
         fitting = int((left / blocks - self._restart_s) / self._round_s)
         return fitting if fitting >= _LEAST else 0

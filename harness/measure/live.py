@@ -236,12 +236,12 @@ class _Block:
     # --- the rounds ---
 
     def measure(self, probes: Callable[[], Sequence[Probe]], progress: Callable[[int, int], None]) -> None:
-        """Run the rounds, then look at each cell once more: what probes see, and whether content is right."""
+        """Run the rounds, then look at each cell once more: whether content is right, and what probes see."""
         cells = list(self.cells.values())
         count = median_high(self._rounds(cell) for cell in cells)
-        memory = {cell.servers: Memory() for cell in cells}
-        for servers, probe in memory.items():
-            probe.begin(servers.pids, "")
+        memory = {cell.servers: (Memory(), cell.pids) for cell in cells}
+        for probe, pids in memory.values():
+            probe.begin(pids, "")
         draw = random.Random(f"{self._seed}")
         begun, begun_ns = machine.cpu_times(os.sched_getaffinity(0)), time.monotonic_ns()
         others = steal = 0.0
@@ -254,11 +254,13 @@ class _Block:
         self._outcome.round_s = passed / count / len(os.sched_getaffinity(0))
         idle = sum(servers.idle_ns for servers in memory) / 1e9
         busy = f"idle programs {idle:.2f} s" if idle > _IDLE * self._outcome.round_s * count else ""
-        growth = {servers: probe.end() for servers, probe in memory.items()}
+        growth = {servers: probe.end() for servers, (probe, _) in memory.items()}
         for number, cell in enumerate(cells):
             self._under_way = cell
-            self._look(number, cell, probes())
+            if asked := probes():
+                self._look(number, cell, asked)
             cell.ask(0.0, _COMPARED, self._seed, COMPARED_LAST)
+            cell.trial.placement_effective = effective(cell.pids)
             latencies = cell.fill(growth[cell.servers], others / passed, steal / passed, busy)
             self._outcome.seen.setdefault("latency", []).extend(latencies)
             self._outcome.slices += cell.slices
@@ -289,17 +291,14 @@ class _Block:
         return (time.process_time_ns() + sum(map(cpu_clock, pids))) / 1e9
 
     def _look(self, number: int, cell: LiveCell, probes: Sequence[Probe]) -> None:
-        """One more slice, for the probes: what they read in /proc would take as long as a slice, before and after."""
+        """One more slice, for the probes that the experiment asks for: they may take longer than a slice."""
         directory = f"{self.directories[0]}/probing-{number}"
         os.mkdir(directory)
         probing = Probing(cell.trial, probes, self._outcome.seen)
         with probing.looking(cell.pids, directory):
             answer = cell.ask(*cell.lengths, self._seed)
-        cell.looked_at = answer["all_requests"]
-        cell.trial.placement_effective = effective(cell.pids)
-        if probes:
-            requests = Observation(cell.trial.trial, "slice", "client", "requests", cell.looked_at, "1")
-            self._outcome.seen.setdefault("probes", []).append(requests)
+        requests = Observation(cell.trial.trial, "slice", "client", "requests", answer["all_requests"], "1")
+        self._outcome.seen.setdefault("probes", []).append(requests)
 
     # --- the end ---
 

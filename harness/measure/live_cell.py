@@ -13,7 +13,7 @@ from harness.load.tally import OUTCOMES
 from harness.load.totals import PERCENTILES, percentile
 from harness.measure import record
 from harness.measure.live_programs import REQUEST, LiveServers, Load, Pids
-from harness.measure.probes.proc import cpu_used, state
+from harness.measure.probes.proc import Used, state, used
 from harness.measure.program import Program, TrialError
 from harness.measure.slicing import Lengths
 from harness.results import Bucket, Slice, Trial
@@ -28,7 +28,7 @@ _ENDING = 6.0  # the same where a worker of it has ended: the others get some se
 class LiveCell:
     """A cell of a block. trial: its row. workload: number of the workload among those of its load.
 
-    lengths: of its slices. looked_at: requests of the slice that probes looked at.
+    lengths: of its slices.
     """
 
     def __init__(self, spec: Spec, trial: Trial, servers: LiveServers, load: Load, workload: int, files: int) -> None:
@@ -36,7 +36,6 @@ class LiveCell:
         self._load = load
         self.pids: Pids = {**load.pids, **servers.pids}
         self.lengths = Lengths(0.0, 0.0)
-        self.looked_at = 0
         self.slices: list[Slice] = []
         self._request: dict[str, Any] = {"workload": workload}
         if spec.scope == "pipeline":
@@ -46,7 +45,7 @@ class LiveCell:
         self._totals: dict[str, float] = defaultdict(float)  # of the answers
         self._firsts: list[float] = []
         self._busy = 0.0
-        self._cpu: Counter[tuple[str, str]] = Counter()  # (role, what) -> ns or ticks
+        self._used: Counter[tuple[str, str]] = Counter()  # (role, field of Used) -> how much
 
     def programs(self) -> list[Program]:
         """Its servers, and its client where it has one."""
@@ -70,12 +69,12 @@ class LiveCell:
 
     def slice(self, number: int, position: int, begun_ns: int, seed: int) -> None:
         """One slice of round `number`, at this position. begun_ns: when the block's rounds began, CLOCK_MONOTONIC."""
-        before = self._read_cpu()
+        before = self._read_used()
         answer = self.ask(*self.lengths, seed)
-        used = self._read_cpu()
-        self.servers.count_idle(_serving(before), _serving(used))
-        used.subtract(before)
-        self._cpu.update(used)
+        seen = self._read_used()
+        self.servers.count_idle(_serving(before), _serving(seen))
+        seen.subtract(before)
+        self._used.update(seen)
         self._latencies.update(dict(map(tuple, answer["histogram"])))
         for name in ("requests", "seconds", "content_bytes", "all_requests"):
             self._totals[name] += answer[name]
@@ -94,38 +93,38 @@ class LiveCell:
                 content_bytes=answer["content_bytes"],
                 latency_p50_us=answer["latency_p50_us"],
                 all_requests=answer["all_requests"],
-                **{f"{role}_cpu_s": used[role, "total"] / 1e9 for role in ("client", *SERVING)},
+                **{f"{role}_cpu_s": seen[role, "cpu"] / 1e9 for role in ("client", *SERVING)},
             )
         )
 
-    def _read_cpu(self) -> Counter[tuple[str, str]]:
+    def _read_used(self) -> Counter[tuple[str, str]]:
         found: Counter[tuple[str, str]] = Counter()
         for role, pids in self.pids.items():
             for pid in pids:
-                for what, count in zip(("total", "user", "kernel"), cpu_used(pid), strict=True):
+                for what, count in zip(Used._fields, used(pid), strict=True):
                     found[role, what] += count
         return found
 
     def fill(self, growth: Sequence[Reading], others: float, stolen: float, idle: str) -> list[Bucket]:
         """Fill in the row from the slices. Returns the trial's histogram of latencies.
 
-        growth: what the probe of memory has seen of its servers over all rounds. others, stolen: shares of the CPUs
+        growth: what the probe of memory has seen of its processes over all rounds. others, stolen: shares of the CPUs
         that other programs had in the block, and the hypervisor. idle: what disturbed the block from within, in words.
         """
         trial, totals = self.trial, self._totals
         trial.rounds = len(self.slices)
         trial.idle_cpu_s = self.servers.idle_ns / 1e9
-        share = totals["requests"] / totals["all_requests"]  # CPU time is that of all requests
-        for role in {role for role, _ in self._cpu} & {"client", *SERVING}:
-            total = self._cpu[role, "total"] / 1e9 * share
-            ticks = self._cpu[role, "user"] + self._cpu[role, "kernel"]
-            user = total * self._cpu[role, "user"] / max(1, ticks)
-            setattr(trial, f"{role}_user_s", user)
-            setattr(trial, f"{role}_kernel_s", total - user)
-            for counted in ("switches", "faults"):  # in the slice that probes looked at
-                seen = getattr(trial, f"{role}_{counted}")
-                setattr(trial, f"{role}_{counted}", round(seen * totals["requests"] / self.looked_at))
-        trial.run_queue_wait_s *= totals["requests"] / self.looked_at
+        share = totals["requests"] / totals["all_requests"]  # what was used was used for all requests
+        roles = {role for role, _ in self._used} & {"client", *SERVING}
+        for role in roles:
+            cpu, user, kernel, faults, _, switches = (self._used[role, what] for what in Used._fields)
+            cpu_s = cpu / 1e9 * share
+            user_s = cpu_s * user / max(1, user + kernel)
+            setattr(trial, f"{role}_user_s", user_s)
+            setattr(trial, f"{role}_kernel_s", cpu_s - user_s)
+            setattr(trial, f"{role}_switches", round(switches * share))
+            setattr(trial, f"{role}_faults", round(faults * share))
+        trial.run_queue_wait_s = sum(self._used[role, "run_queue_wait"] for role in roles) / 1e9 * share
         trial.foreign_cpu_s = others * trial.cpus * totals["seconds"]
         trial.steal_s = stolen * trial.cpus * totals["seconds"]
         for reading in growth:
@@ -168,4 +167,4 @@ def failed_program(cells: Sequence[LiveCell]) -> tuple[LiveCell | None, str]:
 
 
 def _serving(cpu: Mapping[tuple[str, str], int]) -> int:
-    return sum(cpu[role, "total"] for role in SERVING)
+    return sum(cpu[role, "cpu"] for role in SERVING)

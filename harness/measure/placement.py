@@ -21,6 +21,11 @@ class Placement:
         """The CPUs that a role may use."""
         return self._cpus.get(role) or os.sched_getaffinity(0)
 
+    @property
+    def on_one_cpu(self) -> bool:
+        """Whether all roles have one CPU together."""
+        return len(set().union(*map(self.cpus, ROLES))) == 1
+
     def policy(self, role: str) -> int:
         """The scheduling policy of a role, as sched_setscheduler(2) takes it."""
         return self._policy if role in _SCHEDULED else os.SCHED_OTHER

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from harness import machine
 from harness.api import Probe, Reading, hookimpl
@@ -56,8 +57,9 @@ class Cpu(Counting):
     name = "cpu"
 
     def _read(self, pid: int) -> Counts:
-        total, user, kernel = cpu_used(pid)
-        return {("total", pid): total, ("user", pid): user, ("kernel", pid): kernel}
+        with open(f"/proc/{pid}/stat") as stat:
+            user, kernel = map(int, stat.read().rpartition(")")[2].split()[11:13])
+        return {("total", pid): cpu_clock(pid), ("user", pid): user, ("kernel", pid): kernel}
 
     def _readings(self, role: str, used: Counter[str]) -> list[tuple[str, float, str]]:
         total = used["total"] / 1e9
@@ -84,11 +86,34 @@ def read_from_disks(pid: int) -> int:
         return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
 
 
-def cpu_used(pid: int) -> tuple[int, int, int]:
-    """CPU time of a process: in all, in ns; and in ticks, in user mode and in the kernel, /proc/<pid>/stat."""
+class Used(NamedTuple):
+    """What a process has used since it began. cpu, run_queue_wait: ns. user, kernel: CPU time in ticks, which are
+    samples. switches: how often a CPU took up one of its threads."""
+
+    cpu: int
+    user: int
+    kernel: int
+    faults: int
+    run_queue_wait: int
+    switches: int
+
+
+def used(pid: int) -> Used:
+    """What a process has used, with all threads that have not ended: stat and task/<tid>/schedstat in /proc/<pid>.
+
+    It takes some 10 us a thread, so that it can be read before and after a slice of some milliseconds.
+    """
     with open(f"/proc/{pid}/stat") as stat:
-        user, kernel = map(int, stat.read().rpartition(")")[2].split()[11:13])
-    return cpu_clock(pid), user, kernel
+        fields = stat.read().rpartition(")")[2].split()
+    threads = [times.split() for _, times in _of_threads(pid, "schedstat")]
+    return Used(
+        cpu_clock(pid),
+        int(fields[11]),
+        int(fields[12]),
+        int(fields[7]) + int(fields[9]),
+        sum(int(times[1]) for times in threads),
+        sum(int(times[2]) for times in threads),
+    )
 
 
 def cpu_clock(pid: int) -> int:
