@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.analysis import judgements, run_files, study
+from harness.analysis import intervals, judgements, run_files, study
 
 ROOT = Path(__file__).parent.parent
 _BEGIN, _END = "<!-- written by benchmarks/describe_results.py -->\n", "<!-- end -->\n"
 _FULL = ["command", "data", "requests/s", "min to max", "ratio", "interval", "verdict", "MB/s", "CPU us"]
 _FULL += ["p50 us", "p99 us"]
-_SHORT = ["files", "command + data", "requests/s", "ratio", "interval", "verdict"]
+_SHORT = ["files", "command + data", "requests/s", "ratio", "interval", "us more", "verdict"]
 _TABLES_OF = "quick"  # results/README.md has the tables of this study; the README has a part of them
 
 
@@ -53,17 +53,28 @@ def _telling(cells: Sequence[study.Cell]) -> list[study.Cell]:
 
 
 def _sentence(cells: Sequence[study.Cell]) -> str:
-    """Which cells are faster and which are slower than the baseline, by how much; and how many are neither."""
+    """Which cells are faster and which are slower than the baseline, by how much; and how many are neither.
+
+    Where the command channel is that of the baseline, the data channel alone names a cell.
+    """
+    usual = next(cell.design["command"] for cell in cells if cell.baseline)
     parts = []
     for verdict in ("faster", "slower"):
-        names = [f"{_pair(cell)} ({_rate(cell).ratio.value:.2f})" for cell in cells if _verdict(cell) == verdict]
+        names = [
+            f"{_pair(cell).removeprefix(f'{usual} + ')} ({_rate(cell).ratio.value:.2f})"
+            for cell in cells
+            if _verdict(cell) == verdict
+        ]
         parts.append(f"{verdict}: {', '.join(names) or 'none'}")
     unclear = sum(_verdict(cell) == "cannot tell" for cell in cells)
     return f"{'; '.join(parts)}; cannot tell: {unclear} others."
 
 
 def _short_row(cell: study.Cell, label: str) -> list[str]:
-    return [label.removesuffix(" files"), _pair(cell), f"{_rate(cell).value.value:,.0f}", *_ratio(cell), _verdict(cell)]
+    rate = _rate(cell)
+    more = intervals.more(rate.difference) if rate.difference else "-"
+    where = label.replace(" files", "").replace("placement ", "")
+    return [where, _pair(cell), f"{rate.value.value:,.0f}", *_ratio(cell), more, _verdict(cell)]
 
 
 def tables(found: study.Study) -> list[str]:
@@ -110,7 +121,7 @@ def _pair(cell: study.Cell) -> str:
 
 def _ratio(cell: study.Cell) -> tuple[str, str]:
     ratio = _rate(cell).ratio
-    return (f"{ratio.value:.2f}", f"{ratio.low:.2f} to {ratio.high:.2f}") if ratio else ("1.00", "-")
+    return (f"{ratio.value:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}") if ratio else ("1.000", "-")
 
 
 def _verdict(cell: study.Cell) -> str:

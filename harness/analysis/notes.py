@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from harness.analysis import naming, precision
 from harness.analysis.cells import PROVENANCE
 from harness.analysis.intervals import LEAST, corrected
-from harness.analysis.slices import TRIM
 
 if TYPE_CHECKING:  # the study imports this module
     from harness.analysis.study import Context, Counts
@@ -35,7 +34,7 @@ def notes(
     said = []
     if comparisons:
         live = any(context.resolution and "live" in context.resolution.designs for context in contexts)
-        middle = f"within rounds, of each block the mean of the middle {100 * (1 - 2 * TRIM):.0f} %, "
+        middle = "within rounds, of each block the mean of the middle half, "
         said.append(
             f"Ratios to the baseline {middle if live else 'within blocks, '}geometric means; each of {comparisons} "
             f"intervals at {100 * corrected(comparisons):.4g} %, so that all hold at once with 95 % probability."

@@ -40,12 +40,13 @@ def centre(values: _Array) -> float:
 def centre_variance(values: _Array) -> float:
     """The variance that the centre of two or more rounds would have, were they independent: that of the rounds with
     the outer ones drawn in, scaled. Source: Yuen 1974, "The Two-Sample Trimmed t"."""
-    n = len(values)
-    cut = int(TRIM * n)
+    n, weights = len(values), _kept(len(values))
+    if not (cut := int(TRIM * n)):  # all of them count
+        return float(values.var(ddof=1) * (weights @ weights) / weights.sum() ** 2)
     ordered = np.sort(values)
     drawn_in = np.clip(values, ordered[cut], ordered[n - 1 - cut])
     kept = (1 - 2 * TRIM) * n
-    return float(drawn_in.var(ddof=1)) * (n - 1) / (kept * max(1.0, kept - 1))
+    return float(drawn_in.var(ddof=1)) * (n - 1) / (kept * (kept - 1))
 
 
 @lru_cache(maxsize=64)
