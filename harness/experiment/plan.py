@@ -85,7 +85,7 @@ class Plan:
         """Why trials are measured as they are."""
         if self.design == LIVE:
             return "all cells of a block alive at once, in slices of load"
-        return needs_apart(self.cells, self.live) or "as the file says"
+        return needs_apart(self.cells, self.live) or better_apart(self.cells) or "as the file says"
 
     def seconds(self) -> float:
         """About how long all blocks take."""
@@ -215,3 +215,8 @@ def needs_apart(cells: Sequence[Spec], live: bool) -> str:
     if any(cell.origin_latency or cell.origin_bandwidth for cell in cells):
         return "an origin that is slow on purpose leaves no short slices"
     return ""
+
+
+def better_apart(cells: Sequence[Spec]) -> str:
+    """Why cells are measured apart unless the file says `design: live`; empty where they are not."""
+    return "a queue at a given rate takes long to settle" if any(cell.rate for cell in cells) else ""

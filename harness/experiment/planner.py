@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from harness import registry
 from harness.analysis.claims import Claim
 from harness.experiment.language import Document, Mistakes, Path, Source, given, read
-from harness.experiment.plan import MOST_BLOCKS, Plan, matches, needs_apart, varying
+from harness.experiment.plan import MOST_BLOCKS, Plan, better_apart, matches, needs_apart, varying
 from harness.factors import CHANNELS, FACTORS, Spec, applies
 from harness.measure.channels import channels
 from harness.measure.feasible import contradiction
@@ -52,7 +52,7 @@ class _Planner:
         if document.budget and document.repeats:
             self._mistake(("budget",), "`repeats` is there, too; keep one")
         reason = needs_apart(cells, document.live)
-        design = document.design or (APART if reason else LIVE)
+        design = document.design or (APART if reason or better_apart(cells) else LIVE)
         if reason and design == LIVE:
             self._mistake(("design",), f"{reason}: write `apart`, or leave it out")
         if document.budget and design == APART:

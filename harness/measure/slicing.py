@@ -11,6 +11,7 @@ _LEAD_IN_S = 0.002
 # On one CPU a longer window is steadier. On several what scatters is which process runs where, and that lasts.
 _WINDOW_S, _WINDOW_ON_ONE_CPU_S = 0.006, 0.010
 _LEAD_IN_TURNS, _WINDOW_TURNS = 2, 8  # requests of each client
+_IN_OPEN_LOOP = 4  # requests under way at a time where they come at a rate: a guess
 _LEAST_ROUNDS, MOST_ROUNDS = 5, 2000
 
 
@@ -33,7 +34,9 @@ class Lengths(NamedTuple):
 
 
 def at_once(spec: Spec) -> int:
-    """Requests of a cell that are under way at a time."""
+    """Requests of a cell that are under way at a time; a guess where they come at a rate."""
+    if spec.rate:
+        return min(spec.clients, _IN_OPEN_LOOP)
     return spec.clients if spec.scope == "pipeline" else spec.proxy_threads * spec.proxy_processes
 
 
