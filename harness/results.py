@@ -235,7 +235,8 @@ _Row = TypeVar("_Row", Trial, Slice, Bucket, Observation)
 def append(path: str, *rows: Row) -> None:
     """Add rows of one kind to a file, and the header where it is new; durable on return, fsync(2).
 
-    Raises ValueError where the file has other columns.
+    Raises ValueError where the file has other columns, TypeError where a count is no whole number: it could not be read
+    again once it is large.
     """
     new = not os.path.exists(path) or not os.path.getsize(path)
     text = io.StringIO()
@@ -247,7 +248,10 @@ def append(path: str, *rows: Row) -> None:
         with open(path, newline="", encoding="utf-8") as file:
             if next(csv.reader(file)) != columns:
                 raise ValueError(f"{path}: has other columns than this version writes; write to another directory")
+    counts = [name for name, kind in get_type_hints(type(rows[0])).items() if kind is int]
     for row in rows:
+        if wrong := [name for name in counts if not isinstance(getattr(row, name), int)]:
+            raise TypeError(f"{path}: {wrong[0]} is {getattr(row, wrong[0])!r}, and its column has whole numbers")
         writer.writerow(map(_written, astuple(row)))
     with open(path, "a", newline="", encoding="utf-8") as file:
         file.write(text.getvalue())

@@ -117,3 +117,11 @@ def test_a_factor_applies_only_with_the_scope_and_source_that_it_needs():
     assert not factors.applies("clients", Spec(scope="lane"))
     assert factors.applies("strategy", Spec(source="curl"))
     assert factors.applies("scheduling", Spec(source="direct", scope="pipeline"))
+
+
+def test_a_count_that_is_no_whole_number_is_not_written(tmp_path):
+    path = str(tmp_path / "trials.csv")
+    results.append(path, results.Trial(content_bytes=3_000_000_000))
+    with pytest.raises(TypeError, match=r"content_bytes is 3000000000\.0"):
+        results.append(path, results.Trial(content_bytes=3e9))
+    assert [row.content_bytes for row in results.read(path)] == [3_000_000_000]

@@ -133,11 +133,11 @@ class LiveCell:
         up_to = list(accumulate(self._latencies[bound] for bound in bounds))
         report = {
             **dict.fromkeys(OUTCOMES, 0),
-            "OK": totals["requests"],
-            "requests": totals["requests"],
+            "OK": int(totals["requests"]),
+            "requests": int(totals["requests"]),
             "seconds": totals["seconds"],
             "requests_per_s": totals["requests"] / totals["seconds"],
-            "content_bytes": totals["content_bytes"],
+            "content_bytes": int(totals["content_bytes"]),
             "busy": self._busy / len(self.slices),
             "first_byte_p50_us": sum(self._firsts) / len(self._firsts),
             "latency_max_us": bounds[-1] / 1e3,
