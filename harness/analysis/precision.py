@@ -29,9 +29,10 @@ _Array = NDArray[Any]
 class Scatter:
     """How the log ratio of two cells scatters; as shares: 0.01 is 1 %.
 
-    blocks: how many there are. rounds: in a block, on average. round_sd: standard deviation of a round's ratio.
-    centre_sd: what the value of a block would scatter by if its rounds were independent and restarts alike. between_sd:
-    what restarts add to that, slow noise as well; at least 0. neighbours: correlation of a round with the next one.
+    blocks: how many there are. rounds: in a block, harmonic mean, as variances add up. round_sd: standard deviation of a
+    round's ratio. centre_sd: what the value of a block would scatter by if its rounds were independent and restarts
+    alike. between_sd: what restarts add to that, slow noise as well; at least 0. neighbours: correlation of a round
+    with the next one.
     """
 
     blocks: int
@@ -70,7 +71,7 @@ def scatter(blocks: Sequence[_Array]) -> Scatter | None:
     within = float(np.mean(centre_variances))
     return Scatter(
         blocks=len(usable),
-        rounds=float(np.mean([len(rounds) for rounds in usable])),
+        rounds=len(usable) / sum(1 / len(rounds) for rounds in usable),
         round_sd=math.sqrt(squares / sum(len(rounds) - 1 for rounds in left)),
         centre_sd=math.sqrt(within),
         between_sd=math.sqrt(max(0.0, own - within)),
@@ -90,7 +91,7 @@ def pooled(scatters: Iterable[Scatter]) -> Scatter | None:
 
     return Scatter(
         blocks=min(one.blocks for one in all_of_them),
-        rounds=sum(one.rounds for one in all_of_them) / len(all_of_them),
+        rounds=len(all_of_them) / sum(1 / one.rounds for one in all_of_them),
         round_sd=root_mean_square("round_sd"),
         centre_sd=root_mean_square("centre_sd"),
         between_sd=root_mean_square("between_sd"),
@@ -126,14 +127,6 @@ def of_run(trials: Iterable[Trial], baseline: Levels, slices: Slices | None) -> 
     return [one for one in found if one]
 
 
-def optimum(one: Scatter, restart_s: float, round_s: float) -> float:
-    """The number of rounds in a block that gives the narrowest intervals for the time: infinite where restarts add no
-    scatter. restart_s, round_s: seconds that a restart of all programs takes, and a round of all cells."""
-    if one.between_sd == 0:
-        return math.inf
-    return max(1.0, math.sqrt(restart_s / round_s) * one.of_one_round / one.between_sd)
-
-
 def expected_half_width(one: Scatter, blocks: int, rounds: float, comparisons: int = 1, alike: int = 1) -> float:
     """How far an interval will reach from its ratio, as a share of it: infinite with fewer blocks than an interval
     needs. comparisons: how many intervals have to hold at once. alike: how many of them are in one context."""
@@ -147,8 +140,8 @@ def expected_half_width(one: Scatter, blocks: int, rounds: float, comparisons: i
 def best_use(
     one: Scatter, seconds: float, restart_s: float, round_s: float, comparisons: int = 1, alike: int = 1
 ) -> Use | None:
-    """The blocks and rounds that promise the narrowest intervals within a time, by expected_half_width(): unlike
-    optimum() it knows that few blocks make wide intervals. None where not even LEAST blocks of a round fit."""
+    """The blocks and rounds that promise the narrowest intervals within a time, by expected_half_width(). None where
+    not even LEAST blocks of a round fit."""
     uses = []
     for blocks in range(LEAST, int(seconds / (restart_s + round_s)) + 1):
         rounds = int((seconds / blocks - restart_s) / round_s)
@@ -168,7 +161,8 @@ def line(outlook: Outlook, comparisons: int) -> str:
     added = "nothing" if one.between_sd == 0 else f"{100 * one.between_sd:.2g} %"
     return (
         f"a round's ratio scatters by {100 * one.round_sd:.2g} %, the centre of a block's {one.rounds:.0f} rounds by "
-        f"{100 * one.centre_sd:.2g} %, and restarts add {added}. With {one.blocks} blocks an interval is expected to "
+        f"{100 * one.centre_sd:.2g} %, and restarts add {added}; a round correlates with the next by "
+        f"{one.neighbours:+.1f}. With {one.blocks} blocks an interval is expected to "
         f"reach {reaches(one.blocks, one.rounds)} to each side; with twice the rounds "
         f"{reaches(one.blocks, 2 * one.rounds)}, with twice the blocks {reaches(2 * one.blocks, one.rounds)}."
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis import claims, naming
-from harness.analysis.cells import MICROSECONDS, PROVENANCE, THROUGHPUT, CellTrials, ContextTrials, Levels, StudyTrials
+from harness.analysis.cells import MICROSECONDS, PROVENANCE, CellTrials, ContextTrials, Levels, StudyTrials
 from harness.analysis.crossovers import Crossover, crossovers
 from harness.analysis.intervals import LEAST, Estimate, means, reach
 from harness.analysis.judgements import Answer, judge_all
@@ -167,7 +167,9 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
             cells[cell] = _cell(cell, cell is base, own)
         if cells:
             ratios_there = [
-                one.ratio for cell in context.good if (one := measured[context.metric].get(cell)) and one.ratio
+                one.ratio
+                for cell in context.good
+                if not cell.floor and (one := measured[context.metric].get(cell)) and one.ratio
             ]
             contexts.append(
                 Context(
@@ -211,7 +213,7 @@ def narrow_enough(
     trials: Iterable[Trial],
     baseline: Levels,
     percent: float,
-    metric: str = THROUGHPUT,
+    metric: str = "",
     least: int = LEAST_TO_STOP,
     slices: Slices | None = None,
 ) -> bool:
@@ -220,7 +222,8 @@ def narrow_enough(
     True where every ratio to the baseline, in every context, has an interval, corrected for all of them, neither end of
     which is further from the ratio than `percent` % of the ratio. False while a ratio rests on fewer than `least`
     blocks: to stop at intervals that are narrow by chance makes them miss more often than they say. False where nothing
-    is compared. baseline: as in the experiment; {}: the first cell of each context. slices: those of live blocks.
+    is compared. baseline: as in the experiment; {}: the first cell of each context. metric: "": what each context is
+    ranked by, as for its verdicts. slices: those of live blocks.
     """
     sorted_trials = StudyTrials(trials, slices)
     baseline = claims.levels("baseline", baseline)

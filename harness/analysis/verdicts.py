@@ -39,7 +39,7 @@ class Control:
         ends = [end for _, ratio in self.checks for end in (ratio.low, ratio.high)]
         return (
             f"A/A control: on; {len(self.checks)} {'pairs' if len(self.checks) > 1 else 'pair'} of equal cells, and no "
-            f"difference found (intervals within {min(ends):.2f} to {max(ends):.2f})."
+            f"difference found (intervals within {min(ends):.3f} to {max(ends):.3f})."
         )
 
 

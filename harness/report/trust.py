@@ -26,7 +26,7 @@ def warning(study: Study) -> Markup | None:
     known = [one for one in coarse if math.isfinite(one)]
     text = ""
     if known:
-        text = f"Differences of less than {percents(known[0], known[-1])} drown in noise{where}. "
+        text = f"Intervals reach up to {percents(known[0], known[-1])} to each side{where}: smaller differences can be lost. "
     if len(known) < len(coarse):
         text += f"Some ratios have no interval{where if not known else ''}: that takes {LEAST} blocks. "
     text += "The column `resolves` has how far intervals reach; more blocks make it finer."
