@@ -1,6 +1,5 @@
 """The analysis of live blocks: a block says one thing of two cells, by its rounds, and blocks make the interval."""
 
-import dataclasses
 import json
 import math
 import re
@@ -156,11 +155,10 @@ def test_scatter_has_a_part_within_restarts_and_one_between_them():
     assert precision.scatter(rounds_of(1, 50, 0.1, 0.0)) is None
 
 
-def test_the_best_number_of_rounds_is_that_of_kalibera_and_jones():
-    one = precision.Scatter(4, 100, 0.1, 0.01, 0.02, 0.0)
-    assert precision.optimum(one, restart_s=8, round_s=0.5) == pytest.approx(math.sqrt(8 / 0.5) * 0.1 / 0.02)
-    assert precision.optimum(dataclasses.replace(one, between_sd=0.0), 8, 0.5) == math.inf
-    assert precision.optimum(dataclasses.replace(one, between_sd=9.0), 8, 0.5) == 1
+def test_blocks_of_unequal_rounds_say_the_same_of_a_round():
+    random = np.random.default_rng(3)
+    unequal = [random.normal(0, 0.1, 5 if block % 2 else 50) for block in range(400)]
+    assert precision.scatter(unequal).of_one_round == pytest.approx(0.109, rel=0.1)
 
 
 def test_the_expected_half_width_is_what_studies_have():

@@ -17,8 +17,8 @@ class Resolution:
     """How far the simultaneous intervals of a context's ratios to the baseline reach, in % of the ratio, to the side
     where they reach further; infinite where there is no interval.
 
-    median, largest: over the cells that are no floors. designs: how the trials were measured, `live` or `apart`. blocks:
-    the fewest that a ratio rests on.
+    median, largest: over the cells that are no floors. designs: how the trials were measured, `live` or `apart`.
+    blocks: the fewest that a ratio rests on.
     """
 
     median: float
@@ -66,11 +66,8 @@ def line(of: Sequence[tuple[str, Resolution]]) -> str:
     shown = of if len(of) <= MOST_NAMED else coarsest[:MOST_NAMED]
     more = "" if len(of) <= MOST_NAMED else f"; {len(of) - MOST_NAMED} other contexts are finer"
     parts = "; ".join(f"{label or 'all trials'}: {one.text}" for label, one in shown)
-    warning = (
-        " A difference that is smaller than its interval reaches is not seen."
-        if any(one.coarse for _, one in of)
-        else ""
-    )
+    coarse = any(one.coarse for _, one in of)
+    warning = " A difference that is smaller than its interval reaches is not seen." if coarse else ""
     return f"Resolution, how far intervals of ratios reach to each side, median of the cells: {parts}{more}.{warning}"
 
 

@@ -26,7 +26,8 @@ def warning(study: Study) -> Markup | None:
     known = [one for one in coarse if math.isfinite(one)]
     text = ""
     if known:
-        text = f"Intervals reach up to {percents(known[0], known[-1])} to each side{where}: smaller differences can be lost. "
+        reach = percents(known[0], known[-1])
+        text = f"Intervals reach up to {reach} to each side{where}: smaller differences can be lost. "
     if len(known) < len(coarse):
         text += f"Some ratios have no interval{where if not known else ''}: that takes {LEAST} blocks. "
     text += "The column `resolves` has how far intervals reach; more blocks make it finer."
