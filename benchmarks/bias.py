@@ -9,6 +9,7 @@ short slices. DIR keeps all runs; calling again adds to them.
 
 import argparse
 import csv
+import glob
 import os
 import subprocess
 import sys
@@ -63,8 +64,9 @@ def tell(directory: str) -> None:
     found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for way in WAYS:
         name = way.replace(", ", "-").replace(" ", "")
-        runs = [one for one in sorted(os.listdir(directory)) if one.endswith(f"-{name}")]
-        trials, sliced = merged([f"{directory}/{one}" for one in runs])
+        ends = f"-{name}/report.html"  # which a run writes last
+        runs = [os.path.dirname(one) for one in sorted(glob.glob(f"{directory}/*{ends}"))]
+        trials, sliced = merged(runs)
         analysed = study.analyse(trials, {"baseline": {"data": "posix_shm"}}, sliced)
         for context in analysed.contexts:
             for cell in context.cells:

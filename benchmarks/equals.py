@@ -45,7 +45,7 @@ def run(directory: str, studies: int) -> None:
     os.makedirs(directory, exist_ok=True)
     file = f"{directory}/equals.yaml"
     for _ in range(studies):
-        number = len(glob.glob(f"{directory}/*/trials.csv")) + 1
+        number = 1 + max((int(os.path.basename(one)) for one in glob.glob(f"{directory}/[0-9]*")), default=0)
         with open(file, "w") as text:
             text.write(f"{STUDY}seed: {number}\n")
         command = [sys.executable, "-m", "harness", "run", file, "-o", f"{directory}/{number:03}"]

@@ -36,7 +36,9 @@ class Identity:
     schema: int = _column("version of these columns", SCHEMA)
     experiment: str = _column("name of the experiment")
     trial: int = _column("number of the trial in the order of the run, from 1", 0)
-    block: int = _column("number of the block, from 1: each block runs every cell once; compare within blocks", 0)
+    block: int = _column(
+        "number of the block, from 1: each block runs every cell once, or those that fit; compare within blocks", 0
+    )
     cell: int = _column("number of the cell, from 1, as `harness experiment check` lists them", 0)
     seed: int = _column("seed of the order of the cells", 0)
     attempt: int = _column("1, and more where earlier attempts failed: each has a row", 1)
@@ -87,7 +89,9 @@ class Trial(Spec, Identity):
     short: int = _column("replies `OK` whose content ended early", 0)
     wrong: int = _column("other content than announced, or no GETFILE reply", 0)
     failed: int = _column("connection refused, reset or silent: no reply", 0)
-    measured_s: float = _column("measured time: from the go-ahead to the last byte of the last reply", 0.0, "s")
+    measured_s: float = _column(
+        "measured time: from the go-ahead to the last byte of the last reply; live: of all windows", 0.0, "s"
+    )
     requests_per_s: float = _column("requests_ended / measured_s", 0.0, "1/s")
     content_bytes: int = _column("bytes of content that arrived", 0, "B")
     content_bytes_per_s: float = _column("content_bytes / measured_s", 0.0, "B/s")
@@ -101,7 +105,9 @@ class Trial(Spec, Identity):
     latency_p99_9_us: float = _column("99.9th percentile", 0.0, "us")
     latency_p99_99_us: float = _column("99.99th percentile", 0.0, "us")
     latency_max_us: float = _column("largest latency", 0.0, "us")
-    first_byte_p50_us: float = _column("median time to the first bytes of the reply", 0.0, "us")
+    first_byte_p50_us: float = _column(
+        "median time to the first bytes of the reply; live: mean of the medians of the slices", 0.0, "us"
+    )
 
     client_user_s: float = _column("CPU time of the client in user mode, in the measured time", 0.0, "s")
     client_kernel_s: float = _column("CPU time of the client in the kernel", 0.0, "s")

@@ -46,21 +46,21 @@ def main(control: int) -> None:
             else:
                 pid = os.fork()
                 if not pid:
-                    _become(request, descriptors)
+                    _become(request, descriptors, control)
                 answer = {"pid": pid}
                 for one in descriptors:
                     os.close(one)
             asked.send(json.dumps(answer).encode())
 
 
-def _become(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
-    """Be the program that is asked for."""
+def _become(request: dict[str, Any], descriptors: list[int], control: int) -> NoReturn:
+    """Be the program that is asked for, which must not keep the starter's end of its socket open."""
     code: Any = 1
     try:
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         for target, one in enumerate((*descriptors, log)):
             os.dup2(one, target)
-        os.closerange(3, max(log, *descriptors) + 1)
+        os.closerange(3, max(log, control, *descriptors) + 1)
         os.setpgid(0, 0)  # Ctrl-C is for the program that started all this
         os.sched_setscheduler(0, request["policy"], os.sched_param(os.sched_get_priority_min(request["policy"])))
         os.sched_setaffinity(0, request["cpus"])

@@ -29,8 +29,8 @@ _Array = NDArray[Any]
 class Scatter:
     """How the log ratio of two cells scatters; as shares: 0.01 is 1 %.
 
-    blocks: how many there are. rounds: in a block, harmonic mean, as variances add up. round_sd: standard deviation of a
-    round's ratio. centre_sd: what the value of a block would scatter by if its rounds were independent and restarts
+    blocks: how many there are. rounds: in a block, harmonic mean, as variances add up. round_sd: standard deviation of
+    a round's ratio. centre_sd: what the value of a block would scatter by if its rounds were independent and restarts
     alike. between_sd: what restarts add to that, slow noise as well; at least 0. neighbours: correlation of a round
     with the next one.
     """

@@ -21,11 +21,11 @@ _SECOND = 1 / 8  # share of the time that the second block takes
 
 
 class Budget:
-    """The time of a run, from construction on. seconds: all of it."""
+    """The time of a run, from construction on. spent: seconds of it that an earlier part of the run has used."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, spent: float = 0.0) -> None:
         self._plan = plan
-        self._begun = time.monotonic()
+        self._begun = time.monotonic() - spent
         self._restart_s = self._round_s = 0.0  # what they cost in the latest block
         self._use: Use | None = None
 
@@ -52,15 +52,15 @@ class Budget:
 
     def rounds(self) -> int:
         """How many rounds the next block is to have; 0 where no block fits any more."""
-        if not self._round_s:
-            return _FIRST
         left = self._plan.budget - self.passed
+        if not self._round_s:
+            return _FIRST if left > 0 else 0
         if self._use:
             sound = (self._plan.budget / _FEW - self._restart_s) / self._round_s
             wanted = max(self._use.rounds, min(_SOUND, sound))
         else:
             wanted = (_SECOND * self._plan.budget - self._restart_s) / self._round_s
-        blocks = max(1, round(left / (self._restart_s + max(_LEAST, wanted) * self._round_s)))
+        blocks = max(1, int(left / (self._restart_s + max(_LEAST, wanted) * self._round_s)))
         fitting = int((left / blocks - self._restart_s) / self._round_s)
         return fitting if fitting >= _LEAST else 0
 

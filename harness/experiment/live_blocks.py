@@ -11,6 +11,7 @@ from harness.factors import OFFERED, Spec
 from harness.measure import apart, live
 from harness.results import LIVE, Trial
 
+_PACE = "pace_requests_per_s"  # what environment.json has of it: cells keep their slices where a run is resumed
 _TRIES = 2  # blocks that a cell may fail before it is left out
 _FAILURES = 4  # blocks without a good trial, one after another and due to no cell, that end the run
 
@@ -24,13 +25,14 @@ class LiveBlocks:
 
     def __init__(self, plan: Plan, directory: RunDirectory, rows: list[Trial], refused: Mapping[Spec, str]) -> None:
         self._plan, self._directory, self._rows, self._refused = plan, directory, rows, dict(refused)
-        last = {row.trial: row for row in rows}
+        last = {row.trial: row for row in rows if not row.probe}
         self._done = Counter(row.cell for row in last.values() if row.status in {"ok", "refused"})
         # Numbers of trials that are to be tried again, with how often they have failed.
         self._again = {row.cell: (row.trial, row.attempt) for row in last.values() if row.status == "failed"}
-        self._next_trial = max(last, default=0) + 1
+        self._next_trial = max((row.trial for row in rows), default=0) + 1
         self._block = max((row.block for row in rows), default=0)
-        self._pace: dict[Spec, float] = {}
+        noted = directory.environment().get(_PACE, {})
+        self._pace = {self._spec(int(cell)): pace for cell, pace in noted.items()}
         self._failures = 0
         self._guilty: Counter[int] = Counter()  # cell -> blocks that it failed
         self._crowded: list[int] = []
@@ -125,6 +127,8 @@ class LiveBlocks:
         self._directory.keep(results.SLICES, outcome.slices)
         for table, observations in outcome.seen.items():
             self._directory.keep(f"{table}.csv", observations)
+        cells = {str(number): self._pace.get(cell) for number, cell in enumerate(self._plan.cells, 1)}
+        self._directory.note(_PACE, {number: pace for number, pace in cells.items() if pace})
         self._directory.keep_block(rows)
         self._rows += rows
         for reason, count in Counter(row.reason for row in rows if row.reason).items():

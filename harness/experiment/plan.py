@@ -99,14 +99,14 @@ class Plan:
         return block * self.repeats + block / len(self.cells) * len(self.probing())
 
     def scaled(self, scale: float) -> "Plan":
-        """This plan with `scale` times the load in each trial."""
+        """This plan with `scale` times the load in each trial, or of the budget."""
         cells = (
             replace(cell, requests=max(1, round(cell.requests * scale)))
             if cell.requests
             else replace(cell, seconds=max(_LEAST_SECONDS, cell.seconds * scale))
             for cell in self.cells
         )
-        return replace(self, cells=tuple(cells))
+        return replace(self, cells=tuple(cells), budget=self.budget * scale)
 
     def repeated(self, blocks: int) -> "Plan":
         """This plan with that many blocks."""
@@ -118,18 +118,9 @@ class Plan:
             raise ValueError("a budget is divided among live blocks, and these cells are measured apart")
         return replace(self, repeats=MOST_BLOCKS, budget=budget)
 
-    def only(self, cell: int, repeats: int) -> "Plan":
-        """The plan of one of its cells alone."""
-        return replace(
-            self,
-            cells=(self.cells[cell - 1],),
-            repeats=repeats,
-            within=0.0,
-            claims=(),
-            probes=(),
-            baseline={},
-            budget=0.0,
-        )
+    def only(self, cell: int) -> "Plan":
+        """The plan of one of its cells alone, which nothing is compared with."""
+        return replace(self, cells=(self.cells[cell - 1],), within=0.0, claims=(), probes=(), baseline={})
 
     def text(self) -> str:
         """The plan as an experiment file, of which load_plan() makes the same plan again."""
@@ -219,4 +210,8 @@ def needs_apart(cells: Sequence[Spec], live: bool) -> str:
 
 def better_apart(cells: Sequence[Spec]) -> str:
     """Why cells are measured apart unless the file says `design: live`; empty where they are not."""
-    return "a queue at a given rate takes long to settle" if any(cell.rate for cell in cells) else ""
+    if any(cell.rate for cell in cells):
+        return "a queue at a given rate takes long to settle"
+    if any(not cell.files.isdecimal() for cell in cells):
+        return "slices of files of several sizes would not be of the same files"
+    return ""

@@ -25,6 +25,7 @@ from harness.measure.versions import versions
 
 _ATTEMPTS = 2  # a trial that fails is tried once more
 _QUIET = 0.25  # share of the CPUs that others may use when a trial begins
+_SPENT = "budget_spent_s"  # what environment.json has of a budget: a run that is resumed has the rest
 _NOTICEABLE = 1.0  # seconds of waiting that are reported
 _PATIENCE = 3.0  # seconds that a trial waits for the machine to be as quiet as that, unless --quiet sets another time
 
@@ -137,8 +138,8 @@ def chosen(args: argparse.Namespace) -> Plan:
     if args.scale:
         plan = plan.scaled(args.scale)
     if args.only:
-        plan = plan.only(find_cell(plan, args.only), args.repeat or plan.repeats)
-    elif args.repeat:
+        plan = plan.only(find_cell(plan, args.only))
+    if args.repeat:
         plan = plan.repeated(args.repeat)
     return plan.limited(args.budget) if args.budget else plan
 
@@ -188,10 +189,10 @@ class _Run:
         if plan.budget:
             from harness.experiment.budget import Budget  # noqa: PLC0415  as in _precise
 
-            budget = Budget(plan)
+            budget = Budget(plan, self._directory.environment().get(_SPENT, 0.0))
         rounds = 0
         with progress(round(plan.budget) or plan.repeats, each=1) as shown:
-            while not self._stop:
+            while not self._stop and not self._precise(blocks.done):
                 if budget and not (rounds := budget.rounds()):
                     break
                 if blocks.done < plan.repeats:
@@ -199,8 +200,10 @@ class _Run:
                     at = min(int(budget.passed) + 1, int(plan.budget)) if budget else blocks.done + 1
                     shown.begin(at, f"{text}; {budget.line}" if budget else text)
                 outcome = blocks.run_one(self._quiet, self._cheap_probes, shown.within, rounds)
-                if outcome is None or self._precise(blocks.done):
+                if outcome is None:
                     break
+                if budget:
+                    self._directory.note(_SPENT, round(budget.passed, 3))
                 if budget and outcome.rounds:
                     budget.block(outcome.rounds, outcome.round_s, outcome.seconds)
                     budget.learn(self._rows, run_files.slices_of(self._directory.path))

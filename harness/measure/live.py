@@ -47,8 +47,8 @@ class Outcome:
 
     slices: of the trials that are good. seen: what else has no column, by table. crowded: place among the members ->
     why this machine does not hold it beside the others; its row has no status yet. guilty: places of those that failed,
-    or for whose programs the whole block did. rounds: how many there were. start_s: seconds until all were ready and
-    warm. round_s: of a round. seconds: of the whole block.
+    or for whose programs the whole block did. rounds: how many there were. round_s: seconds of a round.
+    seconds: of the whole block.
     """
 
     slices: list[Slice] = field(default_factory=list)
@@ -56,7 +56,6 @@ class Outcome:
     crowded: dict[int, str] = field(default_factory=dict)
     guilty: set[int] = field(default_factory=set)
     rounds: int = 0
-    start_s: float = 0.0
     round_s: float = 0.0
     seconds: float = 0.0
 
@@ -109,10 +108,13 @@ class _Block:
         self._members, self._slicing, self._pace, self._outcome = members, slicing, pace, outcome
         first = members[0][1]
         self.name = f"block-{os.getpid()}-{first.block}-{first.attempt}"
-        self._seed = first.seed + first.block
+        self._draw = random.Random(f"{first.seed}/{first.block}")
+        self._seed = self._draw.getrandbits(32)
         self.cells: dict[int, LiveCell] = {}
         self.directories: list[str] = []
         self._rendezvous: dict[str, list[int]] = {}  # name -> places of the members that meet there
+        self._homes: dict[str, str] = {}  # name -> directory
+        self._logs = ""  # the directory that gets the programs' logs
         self._starter: Starter | None = None
         self._clients: Clients | None = None
         self._under_way: LiveCell | None = None
@@ -121,7 +123,7 @@ class _Block:
 
     def start(self, undo: ExitStack, logs: str, in_turn: bool) -> None:
         """Start all programs, warm each cell and compare its content. Cells that cannot live are left out."""
-        begun = time.monotonic()
+        self._logs = logs
         self._files = SharedFiles(self._home(undo, self.name, []))
         sharing: dict[tuple[Spec, str], list[int]] = {}
         for position, (spec, trial) in enumerate(self._members):
@@ -165,12 +167,12 @@ class _Block:
                 live = LiveServers(servers, self._members[group[0]][0].placement)
                 for cell in [self._add(position, live, undo) for position in group]:
                     self._warm(cell)
-        self._outcome.start_s = time.monotonic() - begun
 
     def _home(self, undo: ExitStack, name: str, group: list[int]) -> str:
         """The directory of a new rendezvous."""
         self._rendezvous[name] = group
         home = rendezvous.Home(name, "trial")
+        self._homes[name] = home.directory
         undo.callback(home.close)
         self.directories.append(home.directory)
         return home.directory
@@ -193,6 +195,8 @@ class _Block:
             if own:
                 with suppress(TrialError, OSError):
                     own.close()
+                named = [name for name, positions in self._rendezvous.items() if positions == list(group)]
+                keep_logs([self._homes[name] for name in named], self._logs, self.name, None, error, None)
             for position in group:
                 if refused and crowded:
                     self._outcome.crowded[position] = reason
@@ -200,6 +204,7 @@ class _Block:
                     self._outcome.guilty.add(position)
                     trial = self._members[position][1]
                     trial.status, trial.reason = "refused" if refused else "failed", reason
+            self._under_way = None
 
     def _common_trouble(self) -> str:
         """What has become of a program that all cells need, the starter or a client; empty where all run."""
@@ -239,29 +244,29 @@ class _Block:
         """Run the rounds, then look at each cell once more: whether content is right, and what probes see."""
         cells = list(self.cells.values())
         count = median_high(self._rounds(cell) for cell in cells)
-        memory = {cell.servers: (Memory(), cell.pids) for cell in cells}
-        for probe, pids in memory.values():
-            probe.begin(pids, "")
-        draw = random.Random(f"{self._seed}")
+        memory = [Memory() for _ in cells]
+        for probe, cell in zip(memory, cells, strict=True):
+            probe.begin(cell.pids, "")
         begun, begun_ns = machine.cpu_times(os.sched_getaffinity(0)), time.monotonic_ns()
         others = steal = 0.0
         for number in range(1, count + 1):
             progress(number, count)
-            foreign, stolen = self._round(number, _drawn(cells, draw), begun_ns)
+            foreign, stolen = self._round(number, _drawn(cells, self._draw), begun_ns)
             others, steal = others + foreign, steal + stolen
         passed = machine.cpu_times(os.sched_getaffinity(0)).since(begun).passed
         self._outcome.rounds = count
         self._outcome.round_s = passed / count / len(os.sched_getaffinity(0))
-        idle = sum(servers.idle_ns for servers in memory) / 1e9
+        idle = sum(servers.idle_ns for servers in {cell.servers for cell in cells}) / 1e9
         busy = f"idle programs {idle:.2f} s" if idle > _IDLE * self._outcome.round_s * count else ""
-        growth = {servers: probe.end() for servers, (probe, _) in memory.items()}
+        growth = [probe.end() for probe in memory]
         for number, cell in enumerate(cells):
             self._under_way = cell
             if asked := probes():
                 self._look(number, cell, asked)
             cell.ask(0.0, _COMPARED, self._seed, COMPARED_LAST)
             cell.trial.placement_effective = effective(cell.pids)
-            latencies = cell.fill(growth[cell.servers], others / passed, steal / passed, busy)
+            # Counted in steps of 10 ms, so that a round can seem to have less than nothing; all rounds together do not.
+            latencies = cell.fill(growth[number], max(0.0, others) / passed, steal / passed, busy)
             self._outcome.seen.setdefault("latency", []).extend(latencies)
             self._outcome.slices += cell.slices
         self._under_way = None
@@ -283,7 +288,7 @@ class _Block:
             foreign -= seen.interrupts
         for cell in order:
             cell.slices[-1] = replace(cell.slices[-1], others_cpu_s=max(0.0, foreign) + seen.steal)
-        return max(0.0, foreign), seen.steal
+        return foreign, seen.steal
 
     def _own_cpu(self) -> float:
         """CPU time of this process and of all the block's, in s."""
@@ -313,7 +318,13 @@ class _Block:
     def _blame(self, guilty: LiveCell | None, text: str) -> str:
         if not guilty:
             return text
-        self._outcome.guilty |= {position for position, cell in self.cells.items() if cell.servers is guilty.servers}
+        # What one load is due to is not due to the other loads of the same servers.
+        alone = guilty is self._under_way
+        self._outcome.guilty |= {
+            position
+            for position, cell in self.cells.items()
+            if cell is guilty or (not alone and cell.servers is guilty.servers)
+        }
         return f"cell {guilty.trial.cell}: {text}"
 
     def end(self) -> None:

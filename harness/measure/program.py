@@ -48,6 +48,10 @@ class Program:
         self._out, stdout = os.pipe2(os.O_CLOEXEC)
         try:
             self._process = start(Wanted([name, *arguments], stdin, stdout, self._log, placement, role))
+        except BaseException:
+            os.close(self._in)
+            os.close(self._out)
+            raise
         finally:
             os.close(stdin)
             os.close(stdout)

@@ -111,14 +111,15 @@ class Starter:
 
     def ask(self, request: Any, descriptors: Sequence[int] = ()) -> Any:
         """The answer to a request. Raises OSError where there is none, and from then on."""
+        if self.trouble:
+            raise OSError(self.trouble)
         with suppress(ConnectionError, TimeoutError):
             socket.send_fds(self._asked, [json.dumps(request).encode()], descriptors)
             if answer := self._asked.recv(_MOST):
                 self._asked.settimeout(_ANSWER)
                 return json.loads(answer)
-        if not self.trouble:
-            self.trouble = f"the starter of the programs {_trouble(self._process)}"
-            self._process.kill()  # a late answer would be taken for that to the next request
+        self.trouble = f"the starter of the programs {_trouble(self._process)}"
+        self._process.kill()  # a late answer would be taken for that to the next request
         raise OSError(self.trouble)
 
     def _end(self) -> None:
