@@ -3,8 +3,8 @@
     python benchmarks/known_difference.py --budget 60s
 
 It is `posix_shm` whose sender burns before the first piece. Prints the differences in microseconds a request that the
-study finds, with their intervals: they must hold the known ones. On one core these are of the whole request; free, where
-several requests are under way, of the CPU time of proxy and cache.
+study finds, with their intervals: they must hold the known ones. On one core these are of the whole request; free,
+where several requests are under way, of the CPU time of proxy and cache.
 """
 
 import argparse

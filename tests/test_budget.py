@@ -47,13 +47,14 @@ def test_a_run_takes_its_time_and_no_more(seconds, restart_s, round_s, patience,
     assert min(made) >= 3
     first = restart_s + 5 * round_s + patience
     assert passed <= max(seconds, first) + patience + 1e-6
-    # What is left is too short for another block.
-    assert seconds - passed < restart_s + 4 * round_s + 1e-6 or passed > seconds
+    assert seconds - passed < restart_s + 4 * round_s + 1e-6, "what is left is too short for another block"
 
 
 def test_the_first_blocks_show_what_things_cost_and_the_second_takes_an_eighth_of_the_time():
     made, _ = run(80.0, restart_s=2.0, round_s=0.5)
-    assert made[:2] == [5, pytest.approx(16, abs=1)]  # 2 s + 16 * 0.5 s = 10 s
+    # 10 of 80 s would be 2 s + 16 * 0.5 s; the rest is divided evenly.
+    assert made[0] == 5
+    assert 13 <= made[1] <= 20
 
 
 def test_blocks_have_rounds_enough_to_withstand_spikes_where_five_such_blocks_fit():
