@@ -39,35 +39,16 @@ def _with(file: Path, text: str) -> str:
 
 
 def answer() -> str:
-    """What `make study` says in short: a sentence for each file size, and the rows at both ends."""
+    """What `make study` says in short: in each context the fastest cell and the slowest one."""
     found = study.analyse(*run_files.load_run(str(ROOT / f"results/{_TABLES_OF}")))
     rows = [_short_row(cell, context.label) for context in found.contexts for cell in _telling(context.cells)]
-    sentences = [f"- **{context.label}:** {_sentence(context.cells)}" for context in found.contexts]
-    return "\n".join([*sentences, "", *_table(_SHORT, rows, 2)])
+    return "\n".join(_table(_SHORT, rows, 2))
 
 
 def _telling(cells: Sequence[study.Cell]) -> list[study.Cell]:
-    """The fastest cell, the baseline and the slowest cell. Cells come fastest first; floors are not ranked."""
-    ranked = [cell for cell in cells if _verdict(cell) != "floor"]
-    return [cell for at, cell in enumerate(ranked) if cell.baseline or at in {0, len(ranked) - 1}]
-
-
-def _sentence(cells: Sequence[study.Cell]) -> str:
-    """Which cells are faster and which are slower than the baseline, by how much; and how many are neither.
-
-    Where the command channel is that of the baseline, the data channel alone names a cell.
-    """
-    usual = next(cell.design["command"] for cell in cells if cell.baseline)
-    parts = []
-    for verdict in ("faster", "slower"):
-        names = [
-            f"{_pair(cell).removeprefix(f'{usual} + ')} ({_rate(cell).ratio.value:.2f})"
-            for cell in cells
-            if _verdict(cell) == verdict
-        ]
-        parts.append(f"{verdict}: {', '.join(names) or 'none'}")
-    unclear = sum(_verdict(cell) == "cannot tell" for cell in cells)
-    return f"{'; '.join(parts)}; cannot tell: {unclear} others."
+    """The fastest cell and the slowest one, but for the baseline. Cells come fastest first; floors are not ranked."""
+    ranked = [cell for cell in cells if not cell.floor and not cell.baseline]
+    return [ranked[0], ranked[-1]]
 
 
 def _short_row(cell: study.Cell, label: str) -> list[str]:
