@@ -11,7 +11,6 @@ _LEAD_IN_S = 0.002
 # On one CPU a longer window is steadier. On several what scatters is which process runs where, and that lasts.
 _WINDOW_S, _WINDOW_ON_ONE_CPU_S = 0.006, 0.010
 _LEAD_IN_TURNS, _WINDOW_TURNS = 2, 8  # requests of each client
-_MANY = 8  # clients whose requests, so many of each, are enough for a window
 _IN_OPEN_LOOP = 4  # requests under way at a time where they come at a rate: a guess
 _LEAST_ROUNDS, MOST_ROUNDS = 5, 2000
 
@@ -50,7 +49,7 @@ def lengths(slicing: Slicing, spec: Spec, files: int, pace: float) -> Lengths:
     clients = at_once(spec)
     lead_in = max(_LEAD_IN_S, max(_LEAD_IN_TURNS * clients, files) / pace)
     least = _WINDOW_ON_ONE_CPU_S if Placement(spec).on_one_cpu else _WINDOW_S
-    window = max(least, _WINDOW_TURNS * min(clients, _MANY) / pace)
+    window = max(least, _WINDOW_TURNS * clients / pace)
     return Lengths(slicing.lead_in or lead_in, slicing.window or window)
 
 
