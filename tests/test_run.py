@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from support.programs import eventually
@@ -49,6 +50,10 @@ def run(*arguments, timeout=110):
     process = start(*arguments)
     output, errors = process.communicate(timeout=timeout)
     return process.returncode, output, errors
+
+
+def trial_under_way(base):
+    return eventually(lambda: any(Path(base).glob("trial-*")), 60)
 
 
 def rows_of(directory):
@@ -227,7 +232,7 @@ def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, st
     out = tmp_path / "out"
     process = start(study, "-o", out)
     assert eventually((out / "trials.csv").exists, 60)
-    time.sleep(0.5)
+    assert trial_under_way(base)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -238,9 +243,9 @@ def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, st
     assert "files" in output
     process = start("--resume", out)
     assert eventually(lambda: len(rows_of(out)) > len(rows), 60)
-    time.sleep(0.5)  # until a trial is under way again
+    assert trial_under_way(base)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    assert any("ending after this trial" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     begun = time.monotonic()
     process.communicate(timeout=60)
