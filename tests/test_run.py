@@ -15,6 +15,7 @@ from support.programs import eventually
 from harness import rendezvous, results
 from harness.console import Failure
 from harness.experiment import machine_lock, planner
+from harness.experiment.run import main
 
 SMALL = """\
 question: Does it run?
@@ -109,7 +110,7 @@ def test_a_torn_last_line_is_mended_and_its_trial_run_again(base, study, tmp_pat
     assert all(line.count(",") == 2 for line in (out / "latency.csv").read_text().splitlines())
 
 
-def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, study, tmp_path):
+def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, study, tmp_path, capfd):
     out = tmp_path / "out"
     assert run(study, "-o", out, "--only", 1, "--repeat", 1)[0] == 0
     facts = json.loads((out / "environment.json").read_text())
@@ -124,21 +125,19 @@ def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, stu
         another = json.loads(json.dumps(facts))
         (another if len(path) == 1 else another[path[0]])[path[-1]] = "another"
         (out / "environment.json").write_text(json.dumps(another))
-        code, _, errors = run("--resume", out)
-        assert (code, before) == (2, (out / "trials.csv").read_bytes())
+        assert (main(["--resume", str(out)]), before) == (2, (out / "trials.csv").read_bytes())
+        errors = capfd.readouterr().err
         assert f"{name} was 'another' and is " in errors
         assert errors.count("\n") == 1
 
 
-def test_a_run_is_not_resumed_where_the_experiment_is_another(base, study, tmp_path):
+def test_a_run_is_not_resumed_where_the_experiment_is_another(base, study, tmp_path, capfd):
     out = tmp_path / "out"
-    assert run(study, "-o", out, "--only", 1)[0] == 0
+    assert run(study, "-o", out, "--only", 1, "--repeat", 1)[0] == 0
     study.write_text(SMALL.replace("seed: 7", "seed: 8"))
-    code, _, errors = run(study, "--resume", out)
-    assert code == 2
-    assert "has other seed than when the run began" in errors
-    code, _, errors = run("--resume", out)
-    assert code == 2, "the file that the run was begun with is looked at, too"
+    assert main([str(study), "--resume", str(out)]) == 2
+    assert "has other seed than when the run began" in capfd.readouterr().err
+    assert main(["--resume", str(out)]) == 2, "the file that the run was begun with is looked at, too"
 
 
 def test_nothing_is_resumed_where_nothing_is(base, tmp_path):
