@@ -73,7 +73,7 @@ def test_the_classic_set_is_ten_files_from_nothing_to_16_mib_of_3_07_mb_on_avera
 def test_sizes_are_served_in_turn_in_every_process(base):
     for scope in ("pipeline", "lane"):
         # Two processes and two sizes: were the processes to take turns, each would know one size, and the fast one win.
-        row = good(run(files="0 65536", clients=4, client_processes=2, scope=scope, seconds=0.5))
+        row = good(run(files="0 65536", clients=4, client_processes=2, scope=scope))
         assert row.file_size_bytes == 32768
         assert row.content_bytes / row.requests_ended == pytest.approx(32768, rel=0.1)
 
@@ -128,7 +128,7 @@ def test_a_checksum_that_differs_is_wrong_content(pipeline):
 
 @pytest.mark.parametrize("sink", ["discard", "copy", "checksum"])
 def test_a_trial_has_every_sink(base, sink):
-    row = good(run(sink=sink, files="100000"))
+    row = good(run(sink=sink, files="100000", requests=100))
     assert row.content_bytes == row.requests_ended * 100_000
 
 
@@ -293,7 +293,7 @@ def test_every_process_and_thread_of_a_role_is_where_the_placement_says(base):
     seen = {}
     look = of_each_task(seen, lambda task: tuple(os.sched_getaffinity(task)))
     first, last = CPUS[0], CPUS[-1]
-    row = good(run(placement=f"client={last} proxy={first} cache={last}", seconds=3.0, _live=look))
+    row = good(run(placement=f"client={last} proxy={first} cache={last}", rate=200.0, seconds=1.5, _live=look))
     assert row.placement_effective == f"client={last} proxy={first} cache={last}"
     assert seen == {"webproxy": {(first,)}, "simplecached": {(last,)}}
 
@@ -305,7 +305,7 @@ def test_every_thread_of_proxy_and_cache_has_the_scheduling_policy_of_the_cell(b
     if reason := unschedulable(scheduling):
         pytest.skip(reason)
     mine, seen = os.sched_getscheduler(0), {}
-    row = good(run(scheduling=scheduling, seconds=1.5, _live=of_each_task(seen, os.sched_getscheduler)))
+    row = good(run(scheduling=scheduling, rate=200.0, seconds=1.5, _live=of_each_task(seen, os.sched_getscheduler)))
     assert row.scheduling == scheduling
     assert seen == {"webproxy": {policy}, "simplecached": {policy}}
     assert os.sched_getscheduler(0) == mine
@@ -329,12 +329,13 @@ def test_a_policy_that_the_user_may_not_have_is_refused_with_the_limit_to_raise(
 
 def test_the_named_placements_are_shown_by_the_cpus_that_they_gave(base):
     everywhere = ",".join(map(str, CPUS))
-    free = good(run())
+    free = good(run(requests=10))
     assert free.placement_effective == f"client={everywhere} proxy={everywhere} cache={everywhere}"
-    same = good(run(placement="same-core"))
+    same = good(run(placement="same-core", requests=10))
     assert same.placement_effective == f"client={CPUS[0]} proxy={CPUS[0]} cache={CPUS[0]}"
     if len(CPUS) > 1:
-        spread = dict(part.split("=") for part in good(run(placement="spread")).placement_effective.split())
+        row = good(run(placement="spread", requests=10))
+        spread = dict(part.split("=") for part in row.placement_effective.split())
         assert not set(spread["proxy"].split(",")) & set(spread["cache"].split(","))
     assert sorted(os.sched_getaffinity(0)) == CPUS
 
@@ -474,10 +475,10 @@ def test_latencies_beyond_those_that_are_kept_are_counted_and_percentiles_are_ne
 
 
 @pytest.mark.serial
-@pytest.mark.parametrize("scope", ["pipeline", "lane"])
-def test_a_trial_reports_what_it_does_each_second(base, scope):
+@pytest.mark.parametrize("load", [{"rate": 1000.0}, {"scope": "lane"}])
+def test_a_trial_reports_what_it_does_each_second(base, load):
     ticks = []
-    row = good(run(scope=scope, seconds=3.6, _live=ticks.append))
+    row = good(run(**load, proxy_processes=1, cache_processes=1, seconds=3.6, _live=ticks.append))
     assert len(ticks) >= 2
     assert 0 < ticks[0]["requests"] < ticks[1]["requests"] < row.requests_ended
     for now in ticks:
@@ -528,6 +529,7 @@ def test_the_proxy_fetches_from_an_origin_that_the_trial_starts(base, strategy, 
             strategy=strategy,
             reuse=strategy != "buffered",
             files="16384",
+            requests=100,
             origin_server=server,
             _probes=[looked],
         )

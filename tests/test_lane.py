@@ -16,10 +16,13 @@ from test_programs import harness
 
 from harness import registry, rendezvous, results
 from harness.factors import FACTORS, Spec
+from harness.load.lane import main
 from harness.measure import apart
 
 CHANNELS = [("posix_mq", data) for data in DATA]
 CHANNELS += [(command, "posix_shm") for command in COMMAND if command != "posix_mq"]
+CONTENTS = {f"/{size}": os.urandom(size) for size in (*SIZES, 3 << 20)}
+ZEROS = {f"/zeros-{size}": bytes(size) for size in (*SIZES, 3 << 20)}
 # A lane that is copied from, and one for each shape that needs a client's socket.
 SHAPES = ("posix_shm", "sendfile", "handoff")
 
@@ -37,17 +40,27 @@ def ask(pipeline, paths, *arguments):
     return program.wait(60), json.loads(output) if output else None, program.errors
 
 
-@pytest.mark.parametrize(("command", "data"), CHANNELS)
-def test_every_transport_serves_right_content_to_every_sink(pipeline, command, data):
-    paths = [pipeline.write(str(size), bytes(size) if data == "null" else os.urandom(size)) for size in SIZES]
-    paths.append(pipeline.write("big", bytes(3 << 20) if data == "null" else os.urandom(3 << 20)))
-    pipeline.cache("--command", command, "--processes", 2)
-    common = ["--data", data, "--verify", pipeline.files, "-t", 2, "--processes", 2]
+@pytest.fixture(scope="module")
+def stored(shared):
+    """A pipeline for several tests, with the files of which they know the content."""
+    for path, content in (CONTENTS | ZEROS).items():
+        shared.write(path[1:], content)
+    return shared
+
+
+@pytest.mark.parametrize(
+    ("command", "data"), [pytest.param(*pair, marks=pytest.mark.xdist_group(f"lane, {pair[0]}")) for pair in CHANNELS]
+)
+def test_every_transport_serves_right_content_to_every_sink(stored, command, data):
+    paths = list(ZEROS if data == "null" else CONTENTS)
+    meeting = ["--name", command, "--command", command]
+    stored.cache(*meeting, "--processes", 2)
+    common = ["--data", data, "--verify", stored.files, "-t", 2, "--processes", 2, *meeting]
     for sink, chunk in (("checksum", ["-z", CHUNK]), ("copy", []), ("discard", [])):
-        code, result, errors = ask(pipeline, paths, "-r", 101, "--warmup", 0.05, "--sink", sink, *chunk, *common)
+        code, result, errors = ask(stored, paths, "-r", 51, "--warmup", 0.05, "--sink", sink, *chunk, *common)
         assert (code, errors) == (0, ""), errors
-        assert result["OK"] == result["requests"] == 101
-        assert result["content_bytes"] == 10 * (sum(SIZES) + (3 << 20))  # and once the file that is empty
+        assert result["OK"] == result["requests"] == 51
+        assert result["content_bytes"] == 5 * (sum(SIZES) + (3 << 20))  # and once the file that is empty
         assert 0 < result["latency_p50_us"] <= result["latency_p99_us"] <= result["latency_max_us"] < 5e6
         needs_a_reader = registry.shape(DATA[data])[1] != "copy"
         assert (result["peak_rss_bytes"] > 0) == needs_a_reader
@@ -231,26 +244,36 @@ def test_bytes_that_a_transport_says_it_has_delivered_and_has_not_are_missed(pip
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["-r", 1], 2, "required: -w"),
-        (["-w", "WORKLOAD"], 2, "one of the arguments -r --seconds --slices is required"),
-        (["-w", "WORKLOAD", "-r", 1, "-n", 3, "-t", 2, "--processes", 2], 2, "-n 3: each of the 4 workers needs"),
-        (["-w", "WORKLOAD", "-r", 1, "--sink", "drop"], 2, "invalid choice: 'drop'"),
-        (["-w", "WORKLOAD", "-r", 1, "--sink", "checksum"], 2, "--sink checksum needs files to compare with: --verify"),
-        (["-w", "WORKLOAD", "-r", 1, "--verify", "."], 2, "unless there is a --warmup to do it in"),
-        (["-w", "WORKLOAD", "-r", 1, "--warmup", 1, "--verify", "."], 2, "./nowhere: no such file to compare with"),
-        (["-w", "WORKLOAD", "-r", 1, "--data", "posix_smh"], 2, "did you mean posix_shm?"),
-        (["-w", "WORKLOAD", "-r", 1, "--name", "a/b"], 2, "use 1 to 32 letters"),
-        (["-w", "WORKLOAD", "-r", 1, "--wait", 0.1], 1, "no cache at rendezvous 'default' after 0.1 s"),
-        (["-w", "/nowhere.txt", "-r", 1], 1, "/nowhere.txt"),
+        ("-r 1", 2, "required: -w"),
+        ("-w WORKLOAD", 2, "one of the arguments -r --seconds --slices is required"),
+        ("-w WORKLOAD -r 1 -n 3 -t 2 --processes 2", 2, "-n 3: each of the 4 workers needs"),
+        ("-w WORKLOAD -r 1 --sink drop", 2, "invalid choice: 'drop'"),
+        ("-w WORKLOAD -r 1 --sink checksum", 2, "--sink checksum needs files to compare with: --verify"),
+        ("-w WORKLOAD -r 1 --verify .", 2, "unless there is a --warmup to do it in"),
+        ("-w WORKLOAD -r 1 --warmup 1 --verify .", 2, "./nowhere: no such file to compare with"),
+        ("-w WORKLOAD -r 1 --data posix_smh", 2, "did you mean posix_shm?"),
+        ("-w WORKLOAD -r 1 --name a/b", 2, "use 1 to 32 letters"),
+        ("-w WORKLOAD -r 1 --wait 0.1", 1, "no cache at rendezvous 'default' after 0.1 s"),
+        ("-w /nowhere.txt -r 1", 1, "/nowhere.txt"),
     ],
 )
-def test_bad_arguments_get_one_clear_line(base, tmp_path, arguments, code, message):
+def test_bad_arguments_get_one_clear_line(base, tmp_path, capfd, arguments, code, message):
     (tmp_path / "workload.txt").write_text("/nowhere\n")
-    result = harness("lane", *(tmp_path / "workload.txt" if one == "WORKLOAD" else one for one in arguments))
-    assert (result.returncode, result.stdout) == (code, "")
-    lines = [line for line in result.stderr.splitlines() if line.startswith(("lane: ", "harness lane: "))]
+    try:
+        ended = main(arguments.replace("WORKLOAD", str(tmp_path / "workload.txt")).split())
+    except SystemExit as end:
+        ended = end.code
+    output, errors = capfd.readouterr()
+    assert (ended, output) == (code, "")
+    lines = [line for line in errors.splitlines() if line.startswith(("lane: ", "harness lane: "))]
     (line,) = (line for line in lines if "waiting for a cache" not in line)
     assert message in line
+
+
+@pytest.mark.processes
+def test_bad_arguments_end_the_program():
+    result = harness("lane", "-w", "/nowhere.txt", "-r", 1)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
 
 
 def test_a_lane_that_cannot_be_made_is_reported_in_one_line(pipeline):

@@ -1,18 +1,20 @@
 """Live blocks: what becomes of a block whose programs are killed or stopped, and what its rows are made of."""
 
+import itertools
 import os
 import random
 import signal
 import threading
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from support.programs import eventually
 
 from harness import rendezvous
 from harness.factors import Spec
-from harness.measure import live, live_cell, program, servers, starting
+from harness.measure import live, live_cell, live_programs, program, servers, starting
 from harness.measure.probes.proc import state
 from harness.measure.slicing import Slicing
 from harness.results import Trial
@@ -46,24 +48,24 @@ def programs(base, monkeypatch):
         found.append((role, self))
 
     monkeypatch.setattr(program.Program, "__init__", noting)
-    for module, name in ((live, "REQUEST"), (live_cell, "REQUEST"), (starting, "_ANSWER")):
+    for module, name in ((live_programs, "REQUEST"), (live_cell, "REQUEST"), (starting, "_ANSWER")):
         monkeypatch.setattr(module, name, 1.0)
-    for module in (live, servers):
+    for module in (live_programs, servers):
         monkeypatch.setattr(module, "START", 10.0)
     return found
 
 
 class Blow:
-    """Sends a signal to a process of a program in the third round: `progress` of a block."""
+    """Sends a signal to a process of the last program in a role, in the third round: `progress` of a block."""
 
-    def __init__(self, programs, role, number, index, signal_number):
-        self._programs, self._of = programs, (role, number, index)
+    def __init__(self, programs, role, index, signal_number):
+        self._programs, self._role, self._index = programs, role, index
         self._signal = signal_number
 
     def __call__(self, number, count):
-        role, which, index = self._of
         if number == 3:
-            os.kill([one for name, one in self._programs if name == role][which].pids()[index], self._signal)
+            *_, struck = (one for name, one in self._programs if name == self._role)
+            os.kill(struck.pids()[self._index], self._signal)
 
 
 def check_that_it_failed(outcome, rows, *words, cell):
@@ -78,6 +80,7 @@ def check_that_it_failed(outcome, rows, *words, cell):
     assert found == sorted(found), reason
 
 
+# The role and the number, among CELLS, of the second of two cells whose program dies, and which of its processes.
 KILLED = [
     ("cache", 1, 0, "cache: simplecached was ended by SIGKILL"),
     ("cache", 1, 1, "cache: simplecached", "was ended by SIGKILL"),
@@ -91,9 +94,9 @@ KILLED = [
 @pytest.mark.parametrize("case", KILLED, ids=lambda case: f"{case[0]}-{case[2]}-{case[1]}")
 def test_a_server_that_is_killed_in_the_rounds_fails_the_block_and_is_named(programs, case):
     role, number, index, *words = case
-    rows = members()
-    outcome = live.run(rows, SLICING, {}, progress=Blow(programs, role, number, index, signal.SIGKILL))
-    check_that_it_failed(outcome, rows, *words, cell=number + 1)
+    rows = members([CELLS[0], CELLS[number]])
+    outcome = live.run(rows, SLICING, {}, progress=Blow(programs, role, index, signal.SIGKILL))
+    check_that_it_failed(outcome, rows, *words, cell=2)
 
 
 STOPPED = [case for case in KILLED if case[2] or case[0] == "cache"]
@@ -102,17 +105,17 @@ STOPPED = [case for case in KILLED if case[2] or case[0] == "cache"]
 @pytest.mark.parametrize("case", STOPPED, ids=lambda case: f"{case[0]}-{case[2]}-{case[1]}")
 def test_a_server_that_is_stopped_in_the_rounds_fails_the_block_and_is_named(programs, case):
     role, number, index, words, *_ = case
-    rows = members()
-    outcome = live.run(rows, SLICING, {}, progress=Blow(programs, role, number, index, signal.SIGSTOP))
+    rows = members([CELLS[0], CELLS[number]])
+    outcome = live.run(rows, SLICING, {}, progress=Blow(programs, role, index, signal.SIGSTOP))
     words = " ".join(words.split()[:2])
-    check_that_it_failed(outcome, rows, words, "is stopped, as by SIGSTOP", cell=number + 1)
+    check_that_it_failed(outcome, rows, words, "is stopped, as by SIGSTOP", cell=2)
 
 
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_client_that_dies_in_the_rounds_is_due_to_the_cell_that_it_loads(programs, index, how):
     rows = members()
-    outcome = live.run(rows, SLICING, {}, progress=Blow(programs, "client", 0, index, how))
+    outcome = live.run(rows, SLICING, {}, progress=Blow(programs, "client", index, how))
     (guilty,) = outcome.guilty
     assert guilty in {0, 1}, "the lane has no part in it"
     words = "was ended by SIGKILL" if how == signal.SIGKILL else "is stopped, as by SIGSTOP"
@@ -129,7 +132,7 @@ def test_a_starter_that_dies_fails_the_block_and_no_cell_is_to_blame(programs, m
         started.append(self._process.pid)
 
     monkeypatch.setattr(starting.Starter, "__init__", noting)
-    rows = members()
+    rows = members(CELLS[:2])
     outcome = live.run(rows, SLICING, {}, progress=lambda number, _: number == 3 and os.kill(started[0], how))
     words = "was ended by SIGKILL" if how == signal.SIGKILL else "is stopped, as by SIGSTOP"
     check_that_it_failed(outcome, rows, "the starter of the programs", words, cell=0)
@@ -144,7 +147,7 @@ def test_a_program_that_dies_when_the_block_ends_fails_it_all_the_same(programs,
         end(self)
 
     monkeypatch.setattr(live._Block, "end", end_badly)
-    rows = members()
+    rows = members(CELLS[:2])
     outcome = live.run(rows, SLICING, {})
     words = "was ended by SIGKILL" if how == signal.SIGKILL else "is stopped, as by SIGSTOP"
     check_that_it_failed(outcome, rows, "cache: simplecached", words, cell=2)
@@ -153,22 +156,25 @@ def test_a_program_that_dies_when_the_block_ends_fails_it_all_the_same(programs,
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_block_ends_and_leaves_nothing_whenever_a_program_dies(programs, how):
-    chance = random.Random(13)
-    for _ in range(12 if how == signal.SIGKILL else 4):
+    chance, seen = random.Random(13), set()
+    count = 6 if how == signal.SIGKILL else 2
+    for number in range(count):
         programs.clear()
         rows = members(CELLS[:2])
-        patience = chance.uniform(0.0, 1.0)
+        patience = (number + chance.random()) / count  # in the start, the rounds or the end
         striker = threading.Thread(target=strike, args=(programs, patience, chance, how))
         striker.start()
         outcome = live.run(rows, SLICING, {})
         striker.join()
         statuses = [row.status for _, row in rows]
+        seen.update(statuses)
         assert set(statuses) <= {"ok", "failed"}
         assert all(row.reason for _, row in rows if row.status == "failed")
         assert {one.trial for one in outcome.slices} == {row.trial for _, row in rows if row.status == "ok"}
         assert len(outcome.slices) == ROUNDS * statuses.count("ok")
         assert all(state(one.pid) in {"", "Z"} for _, one in programs), "a program runs still"
         assert rendezvous.sweep() == []
+    assert "failed" in seen, "no program was struck"
 
 
 def strike(programs, patience, chance, how):
@@ -208,3 +214,13 @@ def test_a_client_that_dies_in_the_warm_up_fails_the_block_and_does_not_take_eac
     rows = members()
     outcome = live.run(rows, SLICING, {})
     check_that_it_failed(outcome, rows, "client: gfclient", "was ended by SIGKILL", cell=2)
+
+
+def test_the_order_of_a_round_is_drawn_and_cells_under_one_load_follow_each_other():
+    specs = [Spec(data=data, clients=clients) for clients in (1, 8) for data in ("posix_shm", "fifo", "unix")]
+    cells, draw = [SimpleNamespace(spec=spec) for spec in specs], random.Random(1)
+    orders = {tuple(specs.index(cell.spec) for cell in live._drawn(cells, draw)) for _ in range(60)}
+    assert all(sorted(order) == [0, 1, 2, 3, 4, 5] for order in orders)
+    assert all(len(list(itertools.groupby(order, lambda cell: specs[cell].clients))) == 2 for order in orders)
+    assert {order[0] for order in orders} == {order[-1] for order in orders} == {0, 1, 2, 3, 4, 5}
+    assert len(orders) > 30, "of 72 that there are"

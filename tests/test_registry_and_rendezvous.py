@@ -217,10 +217,15 @@ def test_where_the_plugin_of_its_name_does_not_offer_a_transport_it_is_found_all
 )
 def test_a_plugin_that_does_not_work_is_reported_and_costs_no_other_one_anything(plugins, source, reason):
     plugins("stranger", source)
-    listed = with_plugins()
+    listed = with_plugins("r = registry.installed(); print(list(r.data), r.failed); registry.data_transport('mine')")
     assert str(list(registry.installed().data)) in listed  # the built-in ones
     assert "{'stranger': " in listed
     assert reason in listed
+    assert "plugin stranger failed to load: " in listed.splitlines()[-1]
+
+
+def test_a_program_that_needs_a_plugin_which_does_not_work_ends(plugins):
+    plugins("stranger", "1 / 0")
     command = [sys.executable, "-m", "harness", "webproxy", "-p", "0", "--data", "mine"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert asked.returncode == 2

@@ -165,7 +165,7 @@ def test_live_blocks_have_their_slices_and_their_scatter(tmp_path):
 
 def test_many_slices_make_no_larger_page(tmp_path):
     few, many = (
-        len(written(studies.live(tmp_path / str(rounds), blocks=3, rounds=rounds)).source) for rounds in (130, 1500)
+        len(written(studies.live(tmp_path / str(rounds), blocks=3, rounds=rounds)).source) for rounds in (130, 400)
     )
     assert many < 1.1 * few
 

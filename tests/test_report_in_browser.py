@@ -139,8 +139,13 @@ def test_axe_finds_nothing_serious(opened, pages, few_blocks, kind, width, schem
     if (scheme, width) != ("light", 390) and trials.count():
         trials.fill("posix_shm 1024")  # the rows of trials are alike: axe looks at all of them once
     # Without this option axe also describes every element that is well, which takes longer than the checks.
-    response = Axe().run(page, options={"resultTypes": ["violations"]}).response
-    assert len(response["passes"]) > 15, "axe has run its rules"
+    options = {"resultTypes": ["violations"]}
+    if scheme == "dark":  # all that depends on the scheme
+        options["runOnly"] = ["color-contrast"]
+    response = Axe().run(page, options=options).response
+    if scheme == "light":
+        assert len(response["passes"]) > 15, "axe has run its rules"
+    assert any(response[result] for result in ("passes", "violations", "incomplete")), "axe has run no rule"
     found = [one for one in response["violations"] if one["impact"] in ("serious", "critical")]
     assert [(one["id"], one["nodes"][0]["html"][:200], one["nodes"][0]["failureSummary"]) for one in found] == []
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from support.programs import eventually
@@ -14,6 +15,7 @@ from support.programs import eventually
 from harness import rendezvous, results
 from harness.console import Failure
 from harness.experiment import machine_lock, planner
+from harness.experiment.run import main
 
 SMALL = """\
 question: Does it run?
@@ -49,6 +51,10 @@ def run(*arguments, timeout=110):
     process = start(*arguments)
     output, errors = process.communicate(timeout=timeout)
     return process.returncode, output, errors
+
+
+def trial_under_way(base):
+    return eventually(lambda: any(Path(base).glob("trial-*")), 60)
 
 
 def rows_of(directory):
@@ -104,7 +110,7 @@ def test_a_torn_last_line_is_mended_and_its_trial_run_again(base, study, tmp_pat
     assert all(line.count(",") == 2 for line in (out / "latency.csv").read_text().splitlines())
 
 
-def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, study, tmp_path):
+def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, study, tmp_path, capfd):
     out = tmp_path / "out"
     assert run(study, "-o", out, "--only", 1, "--repeat", 1)[0] == 0
     facts = json.loads((out / "environment.json").read_text())
@@ -119,21 +125,19 @@ def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, stu
         another = json.loads(json.dumps(facts))
         (another if len(path) == 1 else another[path[0]])[path[-1]] = "another"
         (out / "environment.json").write_text(json.dumps(another))
-        code, _, errors = run("--resume", out)
-        assert (code, before) == (2, (out / "trials.csv").read_bytes())
+        assert (main(["--resume", str(out)]), before) == (2, (out / "trials.csv").read_bytes())
+        errors = capfd.readouterr().err
         assert f"{name} was 'another' and is " in errors
         assert errors.count("\n") == 1
 
 
-def test_a_run_is_not_resumed_where_the_experiment_is_another(base, study, tmp_path):
+def test_a_run_is_not_resumed_where_the_experiment_is_another(base, study, tmp_path, capfd):
     out = tmp_path / "out"
-    assert run(study, "-o", out, "--only", 1)[0] == 0
+    assert run(study, "-o", out, "--only", 1, "--repeat", 1)[0] == 0
     study.write_text(SMALL.replace("seed: 7", "seed: 8"))
-    code, _, errors = run(study, "--resume", out)
-    assert code == 2
-    assert "has other seed than when the run began" in errors
-    code, _, errors = run("--resume", out)
-    assert code == 2, "the file that the run was begun with is looked at, too"
+    assert main([str(study), "--resume", str(out)]) == 2
+    assert "has other seed than when the run began" in capfd.readouterr().err
+    assert main(["--resume", str(out)]) == 2, "the file that the run was begun with is looked at, too"
 
 
 def test_nothing_is_resumed_where_nothing_is(base, tmp_path):
@@ -227,7 +231,7 @@ def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, st
     out = tmp_path / "out"
     process = start(study, "-o", out)
     assert eventually((out / "trials.csv").exists, 60)
-    time.sleep(0.5)
+    assert trial_under_way(base)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -238,9 +242,9 @@ def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, st
     assert "files" in output
     process = start("--resume", out)
     assert eventually(lambda: len(rows_of(out)) > len(rows), 60)
-    time.sleep(0.5)  # until a trial is under way again
+    assert trial_under_way(base)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    assert any("ending after this trial" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     begun = time.monotonic()
     process.communicate(timeout=60)

@@ -20,6 +20,7 @@ from support.transports import DATA
 from test_lane import SHAPES, SHORT, gone, processes_of
 
 from harness import registry, rendezvous
+from harness.load import gfclient, lane
 from harness.load.histogram import bucket, upper_bound
 from harness.load.slices import (
     Ask,
@@ -283,18 +284,33 @@ class Sliced:
                 pipe.close()
 
 
-@pytest.fixture
-def start(pipeline):
-    """Starts a program that makes slices: start("gfclient", ask, workloads, *arguments)."""
+@contextlib.contextmanager
+def starting(directory):
+    """A function that starts a program which makes slices: start("gfclient", ask, workloads, *arguments)."""
     programs = []
 
     def start(*arguments):
-        programs.append(Sliced(pipeline.directory, *arguments))
+        programs.append(Sliced(directory, *arguments))
         return programs[-1]
 
     yield start
     for program in programs:
         program.close()
+
+
+@pytest.fixture
+def start(pipeline):
+    with starting(pipeline.directory) as start:
+        yield start
+
+
+@pytest.fixture
+def beside(shared, monkeypatch):
+    """start() of programs that meet the cache of several tests."""
+    for name, value in shared.environment.items():
+        monkeypatch.setenv(name, value)
+    with starting(shared.directory) as start:
+        yield start
 
 
 class Server:
@@ -341,6 +357,21 @@ def serve():
         server.close()
 
 
+def wakes(pid):
+    """How often the threads of a program have gone to sleep until now."""
+    tasks = [task for process in processes_of(pid) for task in Path(f"/proc/{process}/task").iterdir()]
+    return sum(
+        int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", (task / "status").read_text())[1]) for task in tasks
+    )
+
+
+def begin(program, **ask):
+    """Ask for a slice, and wait until it is under way."""
+    before = wakes(program.pid)
+    program.send(**ask)
+    assert eventually(lambda: wakes(program.pid) > before + 100)
+
+
 def client(start, port, *arguments, paths=("/file",), **changes):
     return start("gfclient", {**CLIENT_ASK, "port": port, **changes}, [paths], *arguments)
 
@@ -371,10 +402,10 @@ def test_one_program_makes_slices_of_all_ports_workloads_and_numbers_of_clients_
     ports = [pipeline.proxy("--direct", pipeline.files).port for _ in range(2)]
     verifying = ["--discard", "--verify", pipeline.files]
     program = start("gfclient", CLIENT_ASK, workloads, "--processes", 2, *verifying)
-    for number in range(24):
-        large, clients = number // 2 % 2, (1, 2, 5)[number % 3]
+    for number in range(12):
+        large, clients, verify = number // 2 % 2, (1, 2, 5)[number % 3], number // 4 % 2 == 1
         result = program.ask(
-            port=ports[number % 2], workload=large, clients=clients, verify=number % 4 > 1, window=0.04, seed=number
+            port=ports[number % 2], workload=large, clients=clients, verify=verify, window=0.04, seed=number
         )
         assert result["OK"] == result["all_requests"] > result["requests"] > 0
         assert result["content_bytes"] == result["requests"] * (3 << 20 if large else 100)
@@ -388,7 +419,7 @@ def test_the_rate_in_the_window_is_that_of_the_slice(start, pipeline):
     program = client(start, pipeline.proxy("--direct", pipeline.files).port, "--processes", 1, paths=[path])
     program.ask()
     asked = time.monotonic()
-    result = program.ask(lead_in=0.2, window=0.6)
+    result = program.ask(lead_in=0.05, window=0.15)
     whole = result["all_requests"] / (time.monotonic() - asked)
     assert 0.5 < result["requests"] / result["seconds"] / whole < 2
     assert 0.5 < result["requests"] / result["all_requests"] < 1
@@ -459,8 +490,7 @@ def test_a_server_that_is_killed_in_a_slice_is_counted_as_failed_requests(start,
     path = pipeline.write("file", b"content")
     proxy = pipeline.proxy("--direct", pipeline.files)
     program = client(start, proxy.port, "--processes", 2, paths=[path])
-    program.send(lead_in=0.1, window=1)
-    time.sleep(0.5)
+    begin(program, rate=400, window=3)  # those that fail come at this rate, too
     for pid in processes_of(proxy.pid):
         os.kill(pid, signal.SIGKILL)
     proxy.wait()
@@ -473,22 +503,24 @@ def test_a_server_that_is_killed_in_a_slice_is_counted_as_failed_requests(start,
 # What both programs do
 
 
-@pytest.fixture(params=["gfclient", *SHAPES])
-def program(request, start, pipeline):
-    """A program with two processes, over a running pipeline with one file of 7 bytes."""
-    path = pipeline.write("file", b"content")
-    pipeline.cache("--processes", 2)
+@pytest.fixture(scope="module")
+def port(shared):
+    """That of a proxy of several tests; there is one file, of 7 bytes."""
+    shared.write("file", b"content")
+    shared.cache("--processes", 2)
+    return shared.proxy().port
+
+
+# A client, a lane that is copied from, and one that needs processes which read from sockets.
+KINDS = [pytest.param(kind, marks=pytest.mark.xdist_group("slices")) for kind in ("gfclient", "posix_shm", "sendfile")]
+
+
+@pytest.fixture(params=KINDS)
+def program(request, beside, port):
+    """A program with two processes, over a running pipeline."""
     if request.param == "gfclient":
-        return client(start, pipeline.proxy().port, "--processes", 2, paths=[path])
-    return start("lane", ASK, [[path]], "--data", request.param, "--processes", 2, "-t", 2)
-
-
-def wakes(pid):
-    """How often the threads of a program have gone to sleep until now."""
-    tasks = [task for process in processes_of(pid) for task in Path(f"/proc/{process}/task").iterdir()]
-    return sum(
-        int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", (task / "status").read_text())[1]) for task in tasks
-    )
+        return client(beside, port, "--processes", 2)
+    return beside("lane", ASK, [["/file"]], "--data", request.param, "--processes", 2, "-t", 2)
 
 
 def test_between_slices_none_of_its_threads_wakes(program):
@@ -505,8 +537,7 @@ def test_between_slices_none_of_its_threads_wakes(program):
 
 
 def test_it_ends_where_standard_input_ends_in_a_slice(program):
-    program.send(window=60)
-    time.sleep(0.3)
+    begin(program, window=60)
     program.process.stdin.close()
     program.fails("standard input ended before all processes could finish its slice")
 
@@ -515,8 +546,7 @@ def test_it_ends_where_standard_input_ends_in_a_slice(program):
 def test_it_ends_where_one_of_its_processes_is_killed(program, asked):
     processes = processes_of(program.pid)
     if asked:
-        program.send(window=60)
-        time.sleep(0.3)
+        begin(program, window=60)
     os.kill(processes[1], signal.SIGKILL)
     if not asked:
         program.send()
@@ -528,8 +558,7 @@ def test_it_ends_where_one_of_its_processes_is_killed(program, asked):
 def test_its_processes_end_where_it_is_killed(program, asked):
     processes = processes_of(program.pid)
     if asked:
-        program.send(window=60)
-        time.sleep(0.3)
+        begin(program, window=60)
     program.process.kill()
     program.process.wait()
     assert eventually(lambda: all(map(gone, processes)), 4)
@@ -539,8 +568,7 @@ def test_its_processes_end_where_it_is_killed(program, asked):
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_signal_ends_it(program, asked):
     if asked:
-        program.send(window=60)
-        time.sleep(0.3)
+        begin(program, window=60)
     program.process.terminate()
     assert (program.process.wait(5), program.errors) == (130, "")
 
@@ -554,26 +582,26 @@ def test_a_line_that_asks_for_no_slice_ends_it_with_one_line(program):
     assert "a slice: the line is not JSON" in line
 
 
-@pytest.mark.processes
 @pytest.mark.parametrize(
-    ("name", "arguments", "message"),
+    ("load", "arguments", "message"),
     [
-        *((name, ["-r", "1"], "argument -r: not allowed with argument --slices") for name in ("gfclient", "lane")),
-        ("gfclient", ["--seconds", "1"], "argument --seconds: not allowed with argument --slices"),
-        *((name, ["--gate"], "argument --gate: not allowed with argument --slices") for name in ("gfclient", "lane")),
-        ("lane", ["--warmup", "1"], "argument --warmup: not allowed with argument --slices"),
-        ("lane", ["--apart"], "argument --apart: not allowed with argument --slices"),
-        ("lane", ["--live"], "argument --live: not allowed with argument --slices"),
-        ("gfclient", ["-t", "1"], "argument -t: not allowed with argument --slices"),
-        ("gfclient", ["-p", "0"], "argument -p: not allowed with argument --slices"),
-        ("gfclient", ["--rate", "1"], "argument --rate: not allowed with argument --slices"),
+        *((each, ["-r", "1"], "argument -r: not allowed with argument --slices") for each in (gfclient, lane)),
+        (gfclient, ["--seconds", "1"], "argument --seconds: not allowed with argument --slices"),
+        *((each, ["--gate"], "argument --gate: not allowed with argument --slices") for each in (gfclient, lane)),
+        (lane, ["--warmup", "1"], "argument --warmup: not allowed with argument --slices"),
+        (lane, ["--apart"], "argument --apart: not allowed with argument --slices"),
+        (lane, ["--live"], "argument --live: not allowed with argument --slices"),
+        (gfclient, ["-t", "1"], "argument -t: not allowed with argument --slices"),
+        (gfclient, ["-p", "0"], "argument -p: not allowed with argument --slices"),
+        (gfclient, ["--rate", "1"], "argument --rate: not allowed with argument --slices"),
     ],
 )
-def test_arguments_for_a_load_that_is_one_whole_are_refused(name, arguments, message):
-    command = [sys.executable, "-m", "harness", name, "-w", "w.txt", "--slices", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.splitlines()[-1].endswith(f"error: {message}")
+def test_arguments_for_a_load_that_is_one_whole_are_refused(capsys, load, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        load.main(["-w", "w.txt", "--slices", *arguments])
+    output, errors = capsys.readouterr()
+    assert (end.value.code, output) == (2, "")
+    assert errors.splitlines()[-1].endswith(f"error: {message}")
 
 
 @pytest.mark.processes
@@ -588,20 +616,18 @@ def test_without_slices_there_is_one_workload(name):
 # The lane
 
 
+@pytest.mark.xdist_group("lanes in slices")
 @pytest.mark.parametrize("data", [*SHAPES, "memfd", "fifo"])
 @pytest.mark.parametrize(("processes", "threads"), [(1, 1), (2, 2)])
-def test_a_lane_makes_slices_with_right_content(start, pipeline, data, processes, threads):
-    workloads = [
-        [pipeline.write("a", os.urandom(100)), pipeline.write("b", b"")],
-        [pipeline.write("c", bytes(3 << 20))],
-    ]
+def test_a_lane_makes_slices_with_right_content(beside, shared, data, processes, threads):
+    workloads = [[shared.write("a", bytes(range(100))), shared.write("b", b"")], [shared.write("c", bytes(3 << 20))]]
     needs_a_reader = registry.shape(DATA[data])[1] != "copy"
-    pipeline.cache("--processes", 2)
-    arguments = ["--data", data, "--processes", processes, "-t", threads, "--verify", pipeline.files]
-    program = start("lane", ASK, workloads, *arguments)
-    for number in range(8):
+    shared.cache("--processes", 2)
+    arguments = ["--data", data, "--processes", processes, "-t", threads, "--verify", shared.files]
+    program = beside("lane", ASK, workloads, *arguments)
+    for number in range(4):
         large = number % 2
-        result = program.ask(workload=large, window=0.03, verify=number % 4 > 1)
+        result = program.ask(workload=large, window=0.03, verify=number > 1)
         assert result["OK"] == result["all_requests"] > result["requests"] > 0
         if large:
             assert result["content_bytes"] == result["requests"] * (3 << 20)
@@ -611,16 +637,15 @@ def test_a_lane_makes_slices_with_right_content(start, pipeline, data, processes
     program.end()
 
 
+@pytest.mark.xdist_group("lanes in slices")
 @pytest.mark.parametrize("data", SHAPES)
-def test_a_slice_of_a_lane_that_verifies_finds_one_wrong_byte(start, pipeline, data):
+def test_a_slice_of_a_lane_that_verifies_finds_one_wrong_byte(beside, shared, tmp_path, data):
     content = bytearray(os.urandom(100_000))
-    path = pipeline.write("file", content)
-    other = pipeline.directory / "other"
-    other.mkdir()
+    path = shared.write("changed", content)
     content[77_777] ^= 1
-    (other / "file").write_bytes(content)
-    pipeline.cache()
-    program = start("lane", ASK, [[path]], "--data", data, "--verify", other, "-t", 2)
+    (tmp_path / "changed").write_bytes(content)
+    shared.cache("--processes", 2)
+    program = beside("lane", ASK, [[path]], "--data", data, "--verify", tmp_path, "-t", 2)
     for verify in (False, True, False):
         result = program.ask(verify=verify)
         assert result["wrong" if verify else "OK"] == result["all_requests"] > 0
@@ -642,8 +667,7 @@ def test_a_slice_ends_where_the_cache_is_killed_and_the_next_cache_serves_the_ne
     cache = pipeline.cache("--processes", 2)
     program = start("lane", ASK, [[path]], "--data", data, "-t", 2, "--timeout", 0.5)
     assert program.ask()["OK"] > 0
-    program.send(window=1)
-    time.sleep(0.5)
+    begin(program, window=60)  # which ends where there is no cache any more
     for pid in processes_of(cache.pid):
         os.kill(pid, signal.SIGKILL)
     cache.wait()

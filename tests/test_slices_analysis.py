@@ -215,16 +215,19 @@ def test_scatter_is_not_moderated_where_there_is_nothing_to_compare_it_with():
 def test_intervals_of_ten_ratios_hold_at_once_also_where_one_cell_scatters_more(blocks, loud):
     random = np.random.default_rng(blocks)
     level, missed, narrower = intervals.corrected(10), 0, 0.0
-    for _ in range(600):
+    for number in range(600):
         values = random.normal(0, 1, (11, blocks))
         values[3] *= loud
         logs = values[1:] - values[0]
         found = intervals.differences(logs, level, [0] * 10)
         missed += any(one.low > 0 or one.high < 0 for one in found)
-        apart = intervals.differences(logs, level)
-        narrower += np.median([one.high - one.low for one in found]) / np.median([one.high - one.low for one in apart])
+        if number % 10 == 0:
+            apart = intervals.differences(logs, level)
+            narrower += np.median([one.high - one.low for one in found]) / np.median(
+                [one.high - one.low for one in apart]
+            )
     assert stats.binomtest(missed, 600, 0.05, "greater").pvalue > 0.001, missed
-    assert narrower / 600 < 0.85
+    assert narrower / 60 < 0.85
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.9])
@@ -364,11 +367,11 @@ def test_a_file_that_has_no_slices_is_refused_in_one_line(tmp_path, text, messag
         slices.read(str(tmp_path / results.SLICES))
 
 
-def test_half_a_million_slices_are_read_in_seconds(tmp_path):
+def test_fifty_thousand_slices_are_read_in_a_second(tmp_path):
     path = tmp_path / results.SLICES
-    results.append(str(path), *(one_slice(trial, number) for trial in range(1, 11) for number in range(1, 501)))
+    results.append(str(path), *(one_slice(1, number) for number in range(1, 501)))
     head, *lines = path.read_text().splitlines(keepends=True)
     path.write_text(head + "".join(lines) * 100)
     begun = time.process_time()
-    assert len(slices.read(str(path))) == 500_000
-    assert time.process_time() - begun < 10
+    assert len(slices.read(str(path))) == 50_000
+    assert time.process_time() - begun < 1

@@ -45,7 +45,8 @@ class Other:
     def __init__(self, directory):
         self.directory, self.path = directory, str(directory / "python")
         for package in ("harness", "transports"):
-            shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
+            # With what was compiled, which stays valid; not with what another process is writing just now.
+            shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("*.pyc.*"))
         self.change("harness/__init__.py", (f'"{harness.__version__}"', '"9.9"'))
         self.runs(f'echo "$@" >> {directory}/ran\nPYTHONPATH={directory} exec {sys.executable} "$@"')
 

@@ -112,15 +112,18 @@ class Pipeline:
 
 
 class SharedPipeline(Pipeline):
-    """Several tests use it: it has an environment of its own, and starts a cache only where none like it runs."""
+    """Several tests use it: it starts a cache only where none like it runs.
+
+    environment: variables of its programs, beside those of this process.
+    """
 
     def __init__(self, directory, environment):
         super().__init__(directory)
-        self._environment = {**os.environ, **environment}
+        self.environment = environment
         self._caches = {}
 
     def start(self, *arguments, **options):
-        return super().start(*arguments, env=self._environment, **options)
+        return super().start(*arguments, env={**os.environ, **self.environment}, **options)
 
     def cache(self, *arguments, source=None):
         if (arguments, source) not in self._caches:
