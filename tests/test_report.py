@@ -146,7 +146,7 @@ def test_each_size_has_an_answer_of_its_own_under_each_load(tmp_path):
 def test_what_cannot_be_seen_is_said_first(tmp_path):
     equal = [({"data": f"t{number}", "files": "1024"}, 1000) for number in range(6)]
     page = written(studies.write(tmp_path / "coarse", studies.trials(equal, 3), {"baseline": {"data": "t0"}}))
-    assert "The answer coarse Differences of less than" in page.text
+    assert "The answer coarse Intervals reach" in page.text
     assert "cannot tell first here: t" in page.text
     assert "6 of 6 are unbeaten" in page.text
     fine = written(studies.live(tmp_path / "fine", blocks=6, rounds=200))

@@ -45,7 +45,7 @@ def centre_variance(values: _Array) -> float:
         return float(values.var(ddof=1) * (weights @ weights) / weights.sum() ** 2)
     ordered = np.sort(values)
     drawn_in = np.clip(values, ordered[cut], ordered[n - 1 - cut])
-    kept = (1 - 2 * TRIM) * n
+    kept = n - 2 * cut
     return float(drawn_in.var(ddof=1)) * (n - 1) / (kept * (kept - 1))
 
 

@@ -27,7 +27,7 @@ def warning(study: Study) -> Markup | None:
     text = ""
     if known:
         reach = percents(known[0], known[-1])
-        text = f"Intervals reach up to {reach} to each side{where}: smaller differences can be lost. "
+        text = f"Intervals reach {reach} to each side{where}, at the most: smaller differences can be lost. "
     if len(known) < len(coarse):
         text += f"Some ratios have no interval{where if not known else ''}: that takes {LEAST} blocks. "
     text += "The column `resolves` has how far intervals reach; more blocks make it finer."
