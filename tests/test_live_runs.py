@@ -366,7 +366,6 @@ def test_26_cells_live_at_once_for_an_ordinary_user(tmp_path):
 
 
 MIXED = """\
-design: live
 factors: {placement: [free, same-core], files: [1KiB, 64KiB], sink: discard}
 include:
   - {source: direct, placement: free, files: 1KiB}
