@@ -16,14 +16,18 @@ from contextlib import contextmanager
 
 from harness.console import Failure, say
 
-# Tests that run while a study does have a lock of their own, by this variable.
-_NAME = "\0transport-harness-measures" + os.environ.get("TRANSPORT_HARNESS_LOCK", "")
+_NAME = "\0transport-harness-measures"
+_OWN = "TRANSPORT_HARNESS_LOCK"  # tests that run while a study does have a lock of their own, by this variable
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 @contextmanager
-def alone(patience: float, name: str = _NAME) -> Iterator[None]:
-    """Hold the lock in the body. Waits for it, at most `patience` seconds. Raises Failure, which names the holder."""
+def alone(patience: float, name: str = "") -> Iterator[None]:
+    """Hold the lock in the body. Waits for it, at most `patience` seconds. Raises Failure, which names the holder.
+
+    name: of another lock than that of studies.
+    """
+    name = name or _NAME + os.environ.get(_OWN, "")
     deadline = time.monotonic() + patience
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
         announced = False
