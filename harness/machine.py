@@ -132,6 +132,14 @@ class CpuTimes(NamedTuple):
     def since(self, before: "CpuTimes") -> "CpuTimes":
         return CpuTimes(*(now - then for now, then in zip(self, before, strict=True)))
 
+    def foreign(self, own: float) -> float:
+        """What is neither idle nor stolen nor `own`. It can be a little under 0, as all but `own` has steps of 10 ms.
+
+        Where the kernel counts interrupts apart from processes, or does not say whether it does, they are left out.
+        """
+        apart = kernel_option("CONFIG_IRQ_TIME_ACCOUNTING") is not False
+        return self.passed - self.idle - self.steal - own - (self.interrupts if apart else 0.0)
+
 
 def cpu_times(cpus: Set[int]) -> CpuTimes:
     """What /proc/stat has counted for `cpus` until now, in steps of 10 ms a CPU. Waiting for disks counts as idle."""

@@ -90,9 +90,8 @@ def of_context(
         rounds, values = slices.of_trial(row, metric)
         paces.append((place, first[block] - 1 + rounds, np.log(values)))
         if row != base_rows[block]:
-            base_rounds, of_base = slices.of_trial(base_rows[block], metric)
-            both, own, other = np.intersect1d(rounds, base_rounds, assume_unique=True, return_indices=True)
-            ratios.append((place, first[block] - 1 + both, np.log(values[own] / of_base[other])))
+            both, own, of_base = slices.in_rounds(row, base_rows[block], metric)
+            ratios.append((place, first[block] - 1 + both, np.log(own / of_base)))
     pace, ratio = _against_own(paces), _against_own(ratios)
     if not len(ratio.at):
         return None

@@ -150,19 +150,23 @@ def best_use(
     return min(uses, key=lambda use: use.half_width, default=None)
 
 
+def reaches(outlook: Outlook, comparisons: int) -> list[float]:
+    """expected_half_width() of a context as it ran, with twice the rounds, and with twice the blocks."""
+    one = outlook.scatter
+    uses = (one.blocks, one.rounds), (one.blocks, 2 * one.rounds), (2 * one.blocks, one.rounds)
+    return [expected_half_width(one, blocks, rounds, comparisons, outlook.cells) for blocks, rounds in uses]
+
+
 def line(outlook: Outlook, comparisons: int) -> str:
     """Both parts of the scatter of a context, and what more rounds and more restarts would each buy."""
     one = outlook.scatter
-
-    def reaches(blocks: int, rounds: float) -> str:
-        width = 100 * expected_half_width(one, blocks, rounds, comparisons, outlook.cells)
-        return f"{width:.2g} %" if math.isfinite(width) else "no interval"
-
+    as_it_ran, more_rounds, more_blocks = (
+        f"{100 * width:.2g} %" if math.isfinite(width) else "no interval" for width in reaches(outlook, comparisons)
+    )
     added = "nothing" if one.between_sd == 0 else f"{100 * one.between_sd:.2g} %"
     return (
         f"a round's ratio scatters by {100 * one.round_sd:.2g} %, the centre of a block's {one.rounds:.0f} rounds by "
         f"{100 * one.centre_sd:.2g} %, and restarts add {added}; a round correlates with the next by "
         f"{one.neighbours:+.1f}. With {one.blocks} blocks an interval is expected to "
-        f"reach {reaches(one.blocks, one.rounds)} to each side; with twice the rounds "
-        f"{reaches(one.blocks, 2 * one.rounds)}, with twice the blocks {reaches(2 * one.blocks, one.rounds)}."
+        f"reach {as_it_ran} to each side; with twice the rounds {more_rounds}, with twice the blocks {more_blocks}."
     )

@@ -76,9 +76,14 @@ class Slices:
 
     def paired(self, trial: int, base: int, metric: str) -> tuple[_Array, _Array]:
         """The values of a metric in the slices of two trials, for the rounds in which both have a value above 0."""
+        _, own, of_base = self.in_rounds(trial, base, metric)
+        return own, of_base
+
+    def in_rounds(self, trial: int, base: int, metric: str) -> tuple[_Array, _Array, _Array]:
+        """The rounds in which two trials have a value above 0, and then what paired() returns."""
         (own_rounds, own), (base_rounds, of_base) = self.of_trial(trial, metric), self.of_trial(base, metric)
-        _, left, right = np.intersect1d(own_rounds, base_rounds, assume_unique=True, return_indices=True)
-        return own[left], of_base[right]
+        both, left, right = np.intersect1d(own_rounds, base_rounds, assume_unique=True, return_indices=True)
+        return both, own[left], of_base[right]
 
     def of_trial(self, trial: int, metric: str) -> tuple[_Array, _Array]:
         """The rounds of a trial in which a metric is above 0, and its values there."""

@@ -31,8 +31,8 @@ class LiveBlocks:
         self._again = {row.cell: (row.trial, row.attempt) for row in last.values() if row.status == "failed"}
         self._next_trial = max((row.trial for row in rows), default=0) + 1
         self._block = max((row.block for row in rows), default=0)
-        noted = directory.environment().get(_PACE, {})
-        self._pace = {self._spec(int(cell)): pace for cell, pace in noted.items()}
+        self._noted: dict[str, float] = directory.environment().get(_PACE, {})
+        self._pace = {self._spec(int(cell)): pace for cell, pace in self._noted.items()}
         self._failures = 0
         self._guilty: Counter[int] = Counter()  # cell -> blocks that it failed
         self._crowded: list[int] = []
@@ -127,8 +127,10 @@ class LiveBlocks:
         self._directory.keep(results.SLICES, outcome.slices)
         for table, observations in outcome.seen.items():
             self._directory.keep(f"{table}.csv", observations)
-        cells = {str(number): self._pace.get(cell) for number, cell in enumerate(self._plan.cells, 1)}
-        self._directory.note(_PACE, {number: pace for number, pace in cells.items() if pace})
+        paces = {str(number): self._pace[cell] for number, cell in enumerate(self._plan.cells, 1) if cell in self._pace}
+        if paces != self._noted:
+            self._directory.note(_PACE, paces)
+            self._noted = paces
         self._directory.keep_block(rows)
         self._rows += rows
         for reason, count in Counter(row.reason for row in rows if row.reason).items():

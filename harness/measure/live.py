@@ -135,21 +135,20 @@ class _Block:
                     raise CellRefused(reason)
                 trial.file_size_bytes = self._files.add(*content(spec))[1].mean_size
                 sharing.setdefault((_servers_of(spec), root_of(spec, self._files)), []).append(position)
-        homes = {}
         for number, group in enumerate(sharing.values()):
-            homes[f"{self.name}-{number}"] = self._home(undo, f"{self.name}-{number}", group), group
+            self._home(undo, f"{self.name}-{number}", group)
         undo.push(partial(keep_logs, self.directories, logs, self.name))  # once the programs, started below, have ended
         self._starter = Starter(undo)
         self._clients = Clients(self._files, self.directories[0], self.directories, self._starter.start)
         # Forks of one process are alike in more than their code, so where versions are compared none is a fork.
         start = None if any(spec.interpreter for spec, _ in self._members) else self._starter.start
         starting = []
-        for name, (directory, group) in homes.items():
+        for name, group in list(self._rendezvous.items())[1:]:  # the first has the files
             own = undo.enter_context(ExitStack())
             with self._or_leave(group, own, crowded=len(sharing) > 1):
                 spec = self._members[group[0]][0]
                 root = root_of(spec, self._files)
-                where = name, directory, root, own, load_arguments(root, self._files)
+                where = name, self._homes[name], root, own, load_arguments(root, self._files)
                 servers = Servers(spec, *where, start=start)
                 if in_turn:
                     servers.await_ready()
@@ -247,17 +246,17 @@ class _Block:
         memory = [Memory() for _ in cells]
         for probe, cell in zip(memory, cells, strict=True):
             probe.begin(cell.pids, "")
-        begun, begun_ns = machine.cpu_times(os.sched_getaffinity(0)), time.monotonic_ns()
+        begun_ns = time.monotonic_ns()
         others = steal = 0.0
         for number in range(1, count + 1):
             progress(number, count)
             foreign, stolen = self._round(number, _drawn(cells, self._draw), begun_ns)
             others, steal = others + foreign, steal + stolen
-        passed = machine.cpu_times(os.sched_getaffinity(0)).since(begun).passed
-        self._outcome.rounds = count
-        self._outcome.round_s = passed / count / len(os.sched_getaffinity(0))
+        seconds = (time.monotonic_ns() - begun_ns) / 1e9
+        passed = seconds * len(os.sched_getaffinity(0))
+        self._outcome.rounds, self._outcome.round_s = count, seconds / count
         idle = sum(servers.idle_ns for servers in {cell.servers for cell in cells}) / 1e9
-        busy = f"idle programs {idle:.2f} s" if idle > _IDLE * self._outcome.round_s * count else ""
+        busy = f"idle programs {idle:.2f} s" if idle > _IDLE * seconds else ""
         growth = [probe.end() for probe in memory]
         for number, cell in enumerate(cells):
             self._under_way = cell
@@ -283,9 +282,7 @@ class _Block:
             self._under_way = cell
             cell.slice(number, position, begun_ns, self._seed * MOST_ROUNDS + number)
         seen = machine.cpu_times(cpus).since(before)
-        foreign = seen.passed - seen.idle - seen.steal - (self._own_cpu() - own)
-        if machine.kernel_option("CONFIG_IRQ_TIME_ACCOUNTING") is not False:
-            foreign -= seen.interrupts
+        foreign = seen.foreign(self._own_cpu() - own)
         for cell in order:
             cell.slices[-1] = replace(cell.slices[-1], others_cpu_s=max(0.0, foreign) + seen.steal)
         return foreign, seen.steal

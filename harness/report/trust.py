@@ -116,14 +116,7 @@ def _scatter(outlooks: Sequence[tuple[str, Outlook]], comparisons: int) -> Marku
     rows = []
     for label, outlook in outlooks:
         one = outlook.scatter
-        reaches = [
-            precision.expected_half_width(one, blocks, rounds, comparisons, outlook.cells)
-            for blocks, rounds in (
-                (one.blocks, one.rounds),
-                (one.blocks, 2 * one.rounds),
-                (2 * one.blocks, one.rounds),
-            )
-        ]
+        reaches = precision.reaches(outlook, comparisons)
         values = [f"{one.blocks} \u00d7 {one.rounds:.0f}"]
         values += [_share(value) for value in (one.round_sd, one.centre_sd, one.between_sd, *reaches)]
         rows.append(el("tr", el("th", label, scope="row"), [el("td", value, class_="n") for value in values]))

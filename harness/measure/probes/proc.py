@@ -195,12 +195,9 @@ class Steal(Counting):
     def end(self) -> list[Reading]:
         machine_s = machine.cpu_times(self._cpus).since(self._machine)
         used = sum((self._used(role) for role in self._processes), Counter[str]())
-        foreign = machine_s.passed - machine_s.idle - machine_s.steal - used["cpu"] / 1e9
-        if machine.kernel_option("CONFIG_IRQ_TIME_ACCOUNTING") is not False:
-            foreign -= machine_s.interrupts
         return [
             Reading("", "steal_s", machine_s.steal, "s"),
-            Reading("", "foreign_cpu_s", max(0.0, foreign), "s"),
+            Reading("", "foreign_cpu_s", max(0.0, machine_s.foreign(used["cpu"] / 1e9)), "s"),
             Reading("", "run_queue_wait_s", used["wait"] / 1e9, "s"),
         ]
 

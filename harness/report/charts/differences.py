@@ -61,13 +61,11 @@ def _near(context: Context) -> bool:
 
 def _panel(context: Context, styles: DesignStyles, unit: str) -> Draw:
     rows = [
-        Row(
-            name=styles.name(cell),
-            key=styles.key(cell),
-            colour=styles.colour(cell),
-            shape=styles.shape(cell),
-            estimate=_more(cell, context.metric),
-            tooltip=tooltip(context, cell, *difference(context, cell)),
+        Row.of(
+            cell,
+            styles,
+            tooltip(context, cell, *difference(context, cell)),
+            _more(cell, context.metric),
             second=_more(cell, CPU_TIME),
         )
         for cell in few(context.cells, MOST_ROWS)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from harness.analysis.intervals import Estimate
+from harness.analysis.study import Cell
 from harness.report import plot
+from harness.report.design_styles import DesignStyles
 from harness.report.markup import Markup, el
 from harness.report.plot import Draw, Drawn, Scale
 
@@ -21,6 +23,14 @@ class Row(NamedTuple):
     estimate: Estimate | None
     tooltip: str
     second: Estimate | None = None
+
+    @classmethod
+    def of(
+        cls, cell: Cell, styles: DesignStyles, tooltip: str, estimate: Estimate | None, second: Estimate | None = None
+    ) -> "Row":
+        """The row of a cell, in the style of its design."""
+        style = styles.name(cell), styles.key(cell), styles.colour(cell), styles.shape(cell)
+        return cls(*style, estimate, tooltip, second)
 
 
 def forest(unit: str, rows: list[Row], text: Callable[[float], str], neutral: float = 1.0) -> Draw:

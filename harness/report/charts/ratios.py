@@ -35,16 +35,6 @@ def _ratio(context: Context, cell: Cell) -> Estimate | None:
 
 def _panel(context: Context, styles: DesignStyles, unit: str) -> Draw:
     cells = [cell for cell in few(context.cells, MOST_ROWS) if cell.baseline or _ratio(context, cell)]
-    rows = [
-        Row(
-            name=styles.name(cell),
-            key=styles.key(cell),
-            colour=styles.colour(cell),
-            shape=styles.shape(cell),
-            estimate=_ratio(context, cell),
-            tooltip=tooltip(context, cell),
-        )
-        for cell in cells
-    ]
+    rows = [Row.of(cell, styles, tooltip(context, cell), _ratio(context, cell)) for cell in cells]
     places = context.resolution.places if context.resolution else 2
     return forest(unit, rows, f"{{:.{places}f}}".format)
