@@ -202,6 +202,25 @@ def test_a_server_that_dies_at_the_start_is_left_out_and_the_others_go_on(progra
     assert {one.trial for one in outcome.slices} == {1, 3}
 
 
+def test_a_cache_that_dies_once_it_was_ready_is_named_and_not_the_proxy_that_waits_for_it(programs, monkeypatch):
+    expect = program.Program.expect
+
+    def kill_when_ready(self, *keys, seconds):
+        said = expect(self, *keys, seconds=seconds)
+        if self is next(one for role, one in programs if role == "cache"):
+            os.kill(self.pid, signal.SIGKILL)
+            proxy = next(one for role, one in programs if role == "proxy")
+            monkeypatch.setattr(proxy, "expect", lambda *keys, seconds: expect(proxy, "never", seconds=2))
+        return said
+
+    monkeypatch.setattr(program.Program, "expect", kill_when_ready)
+    rows = members(CELLS[:2])
+    live.run(rows, SLICING, {})
+    assert rows[0][1].reason.startswith("cache: simplecached was ended by SIGKILL")
+    assert "; so proxy: webproxy " in rows[0][1].reason
+    assert rows[1][1].status == "ok"
+
+
 def test_a_client_that_dies_in_the_warm_up_fails_the_block_and_does_not_take_each_cell_along(programs, monkeypatch):
     ask = live_cell.LiveCell.ask
 

@@ -28,7 +28,7 @@ from harness.measure.live_programs import Clients, LiveServers, Load, content, l
 from harness.measure.placement import effective
 from harness.measure.probes.proc import Memory, cpu_clock
 from harness.measure.probing import ProbeFailed, Probing, Seen
-from harness.measure.program import CellRefused, TrialError
+from harness.measure.program import CellRefused, TrialError, with_cause
 from harness.measure.servers import Servers
 from harness.measure.slicing import FITTING, MOST_ROUNDS, Slicing, lengths, rounds
 from harness.measure.starting import Starter
@@ -190,7 +190,7 @@ class _Block:
                 raise TrialError(self._blame(self._under_way, trouble)) from error
             refused = isinstance(error, CellRefused)
             cells = [self.cells.pop(position) for position in group if position in self.cells]
-            reason = _line(error) if refused else _with_cause(_line(error), failed_program(cells)[1])
+            reason = _line(error) if refused else with_cause(_line(error), failed_program(cells)[1])
             if own:
                 with suppress(TrialError, OSError):
                     own.close()
@@ -310,7 +310,7 @@ class _Block:
             return self._starter.trouble
         first = [self._under_way] if self._under_way else []  # a client is that of many cells
         guilty, how = failed_program([*first, *self.cells.values()])
-        return self._blame(guilty or self._under_way, _with_cause(_line(error), how))
+        return self._blame(guilty or self._under_way, with_cause(_line(error), how))
 
     def _blame(self, guilty: LiveCell | None, text: str) -> str:
         if not guilty:
@@ -352,11 +352,6 @@ class _Block:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _with_cause(text: str, cause: str) -> str:
-    """What was seen, after its cause where there is one."""
-    return f"{cause}; so {text}" if cause and cause not in text else text
 
 
 def _pace(seen: Mapping[str, Any]) -> float:

@@ -140,6 +140,11 @@ class Program:
             raise TrialError(self.failure())
 
 
+def with_cause(text: str, cause: str) -> str:
+    """What was seen, after its cause where there is one."""
+    return f"{cause}; so {text}" if cause and cause not in text else text
+
+
 def children(pid: int) -> list[int]:
     """The pids of a process's children, proc_pid_task(5)."""
     with open(f"/proc/{pid}/task/{pid}/children") as file:

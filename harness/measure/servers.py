@@ -11,7 +11,7 @@ from functools import partial
 from harness.factors import Spec
 from harness.measure.channels import described
 from harness.measure.placement import Placement
-from harness.measure.program import Program, children
+from harness.measure.program import CellRefused, Program, TrialError, children, with_cause
 from harness.measure.starting import Command, Start
 
 START = 30.0  # seconds for programs to be ready
@@ -83,11 +83,17 @@ class Servers:
     def await_ready(self, warmup: float = 0.0) -> None:
         """Return when all serve; where the cell is a lane, when its load is ready, after `warmup` seconds of requests.
 
-        Raises TrialError, CellRefused.
+        Raises TrialError, CellRefused. A proxy can wait for a cache that was ready and has ended: that is then named.
         """
-        if "cache" in self.programs:
-            self.programs["cache"].expect("ready", seconds=START)
-        ready = self.programs["proxy"].expect("ready", seconds=START + warmup)
+        try:
+            if "cache" in self.programs:
+                self.programs["cache"].expect("ready", seconds=START)
+            ready = self.programs["proxy"].expect("ready", seconds=START + warmup)
+        except CellRefused:
+            raise
+        except TrialError as error:
+            cause = next(filter(None, (program.failure() for program in self.programs.values())), "")
+            raise TrialError(with_cause(str(error), cause)) from None
         if self._spec.scope != "lane":
             self.port = ready["port"]
 
