@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
+import time
 
 import pytest
 from support import studies
-from test_report import EVIL
+from test_report import EVIL, Page
 
 from harness import report
 from harness.report import comparison_page, index_page
@@ -85,6 +86,9 @@ def pages(tmp_path_factory, whole):
     return made
 
 
+# Height and number of marks of each drawing that is shown.
+DRAWINGS = """() => [...document.querySelectorAll(".plot svg.chart")].filter((svg) => svg.checkVisibility()).map(
+    (svg) => [svg.getBoundingClientRect().height, svg.querySelectorAll("path, rect").length])"""
 KINDS = ("whole", "pairs", "live", "empty", "single", "failed", "two", "index")
 
 
@@ -93,9 +97,9 @@ KINDS = ("whole", "pairs", "live", "empty", "single", "failed", "two", "index")
 def test_pages_open_and_fit(opened, pages, kind, width):
     page = opened(pages[kind], width)
     assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing sticks out to the right"
-    for drawing in page.locator(".plot svg.chart:visible").all():
-        assert drawing.bounding_box()["height"] > 20
-        assert drawing.locator("path, rect").count() > 3
+    for height, marks in page.evaluate(DRAWINGS):
+        assert height > 20
+        assert marks > 3
 
 
 # The texts of charts that stick out of them.
@@ -274,8 +278,24 @@ def test_a_value_is_never_run(opened, tmp_path):
     assert page.locator("h1").inner_text().startswith("</script><script>alert(1)")
 
 
-def test_ten_thousand_trials_are_usable(opened, tmp_path):
-    page = opened(report.write(str(studies.large(tmp_path / "large"))))
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """The report of ten thousand trials, and the CPU time in seconds that it took."""
+    place = studies.large(tmp_path_factory.mktemp("large"))
+    begun = time.process_time()
+    return report.write(str(place)), time.process_time() - begun
+
+
+def test_ten_thousand_trials_take_seconds(large):
+    path, seconds = large
+    assert seconds < 20
+    page = Page(path)
+    assert len(page.data["tables"]["trials"]["rows"]) == 10_000
+    assert len(page.source) < 4e6
+
+
+def test_ten_thousand_trials_are_usable(opened, large):
+    page = opened(large[0])
     assert page.locator("#table-trials tbody tr").count() == 200
     page.get_by_label("Filter Trials").fill("transport7 64")
     assert 0 < page.locator("#table-trials tbody tr").count() <= 200

@@ -9,20 +9,30 @@ import subprocess
 import sys
 import time
 
+from support import zygote
+
 
 class Program:
-    """A program of the harness as a real process; `errors` is what it wrote on standard error."""
+    """A program of the harness as a real process; `errors` is what it wrote on standard error.
 
-    def __init__(self, directory, *arguments, command=(sys.executable, "-m", "harness"), **options):
+    command: what to start in place of a fork of a process that has the modules of our programs.
+    """
+
+    def __init__(self, directory, *arguments, command=None, env=None, **options):
         self._errors = directory / f"{secrets.token_hex(4)}.err"
+        arguments = [*map(str, arguments)]
         with open(self._errors, "wb") as errors:
-            self.process = subprocess.Popen(
-                [*command, *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                **options,
-            )
+            if command is None and zygote.can_start(env or os.environ):
+                self.process = zygote.Forked(arguments, errors, env, **options)
+            else:
+                self.process = subprocess.Popen(
+                    [*(command or (sys.executable, "-m", "harness")), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=env,
+                    **options,
+                )
         self.pid = self.process.pid
         self._unread = b""
 
