@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 
 import pytest
-from support.programs import eventually
+from support.programs import eventually, start_run
 from test_programs import as_an_ordinary_user
 
 from harness import rendezvous, results
@@ -44,18 +44,8 @@ def study(tmp_path):
     return write
 
 
-def start(*arguments, command=(sys.executable, "-m", "harness"), **options):
-    return subprocess.Popen(
-        [*command, "run", "--quiet", "0", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
 def run(*arguments, **options):
-    process = start(*arguments, **options)
+    process = start_run(*arguments, **options)
     output, errors = process.communicate(timeout=110)
     return process.returncode, output, errors
 
@@ -252,7 +242,7 @@ def test_programs_that_are_busy_with_nothing_to_do_are_noticed(base, study, tmp_
 def test_a_killed_runner_is_resumed_with_whole_blocks(base, study, tmp_path):
     chance, out = random.Random(5), tmp_path / "out"
     study(STUDY.replace("repeats: 3", "repeats: 4"))
-    process = start(tmp_path / "study.yaml", "-o", out)
+    process = start_run(tmp_path / "study.yaml", "-o", out)
     for _ in range(8):
         time.sleep(chance.uniform(0.3, 2.5))
         process.kill()
@@ -260,7 +250,7 @@ def test_a_killed_runner_is_resumed_with_whole_blocks(base, study, tmp_path):
         begun = (out / "experiment.yaml").exists()
         if not begun:
             shutil.rmtree(out, ignore_errors=True)
-        process = start(*(["--resume", out] if begun else [tmp_path / "study.yaml", "-o", out]))
+        process = start_run(*(["--resume", out] if begun else [tmp_path / "study.yaml", "-o", out]))
     _, errors = process.communicate(timeout=110)
     assert process.returncode == 0, errors
     rows = check_whole(out)
@@ -272,7 +262,7 @@ def test_a_killed_runner_is_resumed_with_whole_blocks(base, study, tmp_path):
 
 def test_a_runner_that_is_stopped_for_a_while_in_the_rounds_goes_on(base, study, tmp_path):
     text = STUDY.replace("rounds: 5, window: 5ms", "rounds: 60, window: 10ms")  # longer than it runs between two stops
-    process = start(study(text), "-o", tmp_path / "out", "--repeat", 1)
+    process = start_run(study(text), "-o", tmp_path / "out", "--repeat", 1)
     while process.poll() is None:
         time.sleep(0.2)
         process.send_signal(signal.SIGSTOP)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.programs import eventually
+from support.programs import eventually, start_run
 
 from harness import rendezvous, results
 from harness.console import Failure
@@ -37,18 +37,8 @@ def study(tmp_path):
     return tmp_path / "study.yaml"
 
 
-def start(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness", "run", "--quiet", "0", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
 def run(*arguments, timeout=110):
-    process = start(*arguments)
+    process = start_run(*arguments)
     output, errors = process.communicate(timeout=timeout)
     return process.returncode, output, errors
 
@@ -66,12 +56,12 @@ def test_a_run_killed_twenty_times_at_random_and_resumed_has_every_trial_once(ba
     planned = planner.load_plan(str(study))
     expected = {(slot.number, slot.block, slot.cell) for block in planned.blocks() for slot in block}
     kills, chance = 0, random.Random(3)
-    process = start(study, "-o", tmp_path / "out")
+    process = start_run(study, "-o", tmp_path / "out")
     while kills < 20:
         time.sleep(chance.uniform(0.05, 0.9))
         if process.poll() is not None:  # it was done: begin another
             os.rename(tmp_path / "out", tmp_path / f"out{kills}")
-            process = start(study, "-o", tmp_path / "out")
+            process = start_run(study, "-o", tmp_path / "out")
             continue
         process.kill()
         process.communicate()
@@ -79,7 +69,7 @@ def test_a_run_killed_twenty_times_at_random_and_resumed_has_every_trial_once(ba
         begun = (tmp_path / "out/experiment.yaml").exists()
         if not begun:
             subprocess.run(["rm", "-rf", tmp_path / "out"], check=True)
-        process = start(*(["--resume", tmp_path / "out"] if begun else [study, "-o", tmp_path / "out"]))
+        process = start_run(*(["--resume", tmp_path / "out"] if begun else [study, "-o", tmp_path / "out"]))
     _, errors = process.communicate(timeout=110)
     assert process.returncode == 0, errors
     for directory in tmp_path.glob("out*"):
@@ -229,7 +219,7 @@ def test_what_a_transport_refuses_is_a_row_and_not_tried_again(base, study, tmp_
 def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, study, tmp_path):
     study.write_text(SMALL.replace("seconds: 50ms", "seconds: 2, rate: 200/s"))  # which leaves the CPUs to other tests
     out = tmp_path / "out"
-    process = start(study, "-o", out)
+    process = start_run(study, "-o", out)
     assert eventually((out / "trials.csv").exists, 60)
     assert trial_under_way(base)
     process.send_signal(signal.SIGINT)
@@ -240,7 +230,7 @@ def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, st
     assert 1 <= len(rows) <= 3
     assert all(row.status == "ok" for row in rows)
     assert "files" in output
-    process = start("--resume", out)
+    process = start_run("--resume", out)
     assert eventually(lambda: len(rows_of(out)) > len(rows), 60)
     assert trial_under_way(base)
     process.send_signal(signal.SIGINT)
@@ -257,7 +247,7 @@ def test_a_second_study_waits_or_refuses_saying_who_measures(base, study, tmp_pa
         code, _, errors = run(study, "-o", tmp_path / "out", "--patience", 0)
         assert code == 1
         assert f"pid {os.getpid()} of " in errors
-        process = start(study, "-o", tmp_path / "waits", "--only", 1, "--repeat", 1)
+        process = start_run(study, "-o", tmp_path / "waits", "--only", 1, "--repeat", 1)
         assert "another study measures on this machine" in process.stderr.readline()
         assert not (tmp_path / "waits/trials.csv").exists()
     _, errors = process.communicate(timeout=60)

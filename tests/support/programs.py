@@ -22,7 +22,7 @@ class Program:
         self._errors = directory / f"{secrets.token_hex(4)}.err"
         arguments = [*map(str, arguments)]
         with open(self._errors, "wb") as errors:
-            if command is None and zygote.can_start(env or os.environ):
+            if command is None and zygote.can_start(env):
                 self.process = zygote.Forked(arguments, errors, env, **options)
             else:
                 self.process = subprocess.Popen(
@@ -68,6 +68,21 @@ class Program:
         code = self.process.wait(timeout)
         self.process.stdout.close()
         return code
+
+
+def start_run(*arguments, command=None, env=None, **options):
+    """A process of `harness run` that does not wait for a quiet machine. command: as of Program."""
+    arguments = ["run", "--quiet", "0", *map(str, arguments)]
+    if command is None and zygote.can_start(env):
+        return zygote.Forked(arguments, env=env, **options)
+    return subprocess.Popen(
+        [*(command or (sys.executable, "-m", "harness")), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        **options,
+    )
 
 
 class Pipeline:

@@ -1,11 +1,13 @@
-"""Programs of the harness as forks of one process that has their modules: each start costs a tenth of the CPU time.
+"""Programs of the harness as forks of a process that has their modules: each start costs a tenth of the CPU time.
 
-The process is started by the first test that wants it, and ends with the one that runs the tests. Its answers and what
-it is asked are JSON objects on a SOCK_SEQPACKET socket, as in harness/starter.py. What differs from a program of its
-own: its parent is that process, and its output is flushed before it ends, not by Python's own end.
+There is one such process for the programs that move files, and one for the runner. Each is started by the first test
+that wants it, and ends with the process that runs the tests. Its answers and what it is asked are JSON objects on a
+SOCK_SEQPACKET socket, as in harness/starter.py. What differs from a program of its own: its parent is that process, and
+its output is flushed before it ends, not by Python's own end.
 """
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
@@ -15,35 +17,62 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 
-MODULES = ("pipeline.simplecached", "pipeline.webproxy", "load.gfclient", "load.lane", "origin.server")
+RUNNER = ("experiment.run", "measure.live", "report.run_page", "analysis.show")
+OTHERS = ("pipeline.simplecached", "pipeline.webproxy", "load.gfclient", "load.lane", "origin.server")
+PYTHONPATH = os.environ.get("PYTHONPATH")
 
 
 class Forked:
-    """A running program, with what subprocess.Popen has of the same names. output: a file for standard error."""
+    """A running program, with what subprocess.Popen has of the same names.
 
-    def __init__(self, arguments, errors, env=None, cwd=None):
-        reading, writing = os.pipe()
-        request = {"start": arguments, "env": env or dict(os.environ), "cwd": str(cwd or os.getcwd())}
-        try:
-            self.pid = _ask(request, [writing, errors.fileno()])["pid"]
-        finally:
-            os.close(writing)
-        self.stdout = open(reading, "rb")  # noqa: SIM115  until the test closes it
+    errors: a file for standard error; without one there is `stderr`, and `stdout` and `stderr` are text.
+    """
+
+    def __init__(self, arguments, errors=None, env=None, cwd=None):
+        self._zygote = Zygote.of(RUNNER if arguments[0] == "run" else OTHERS)
         self.returncode = None
+        request = {"start": arguments, "env": env or dict(os.environ), "cwd": str(cwd or os.getcwd())}
+        with contextlib.ExitStack() as ours:  # what the program has a descriptor of its own for
+            self.stdout, output = pipe(ours, "r" if errors is None else "rb")
+            self.stderr = None
+            if errors is None:
+                self.stderr, errors = pipe(ours, "r")
+            self.pid = self._zygote.ask(request, [output, errors if isinstance(errors, int) else errors.fileno()])[
+                "pid"
+            ]
         self._pidfd = os.pidfd_open(self.pid)  # it stays a zombie until we ask for its exit code
 
     def poll(self):
         if self.returncode is None and select.select([self._pidfd], [], [], 0)[0]:
             os.close(self._pidfd)
-            self.returncode = os.waitstatus_to_exitcode(_ask({"reap": self.pid})["status"])
+            self.returncode = os.waitstatus_to_exitcode(self._zygote.ask({"reap": self.pid})["status"])
         return self.returncode
 
     def wait(self, timeout=None):
         if self.returncode is None and not select.select([self._pidfd], [], [], timeout)[0]:
             raise subprocess.TimeoutExpired("a forked program", timeout)
         return self.poll()
+
+    def communicate(self, timeout=60):
+        """All that it writes on standard output and standard error until it ends, as text."""
+        deadline = time.monotonic() + timeout
+        texts = {self.stdout: b"", self.stderr: b""}
+        left = list(texts)
+        while left:
+            ready = select.select(left, [], [], max(0, deadline - time.monotonic()))[0]
+            if not ready:
+                raise subprocess.TimeoutExpired("a forked program", timeout)
+            for stream in ready:
+                piece = os.read(stream.fileno(), 1 << 16)
+                texts[stream] += piece
+                if not piece:
+                    left.remove(stream)
+                    stream.close()
+        self.wait(max(0, deadline - time.monotonic()))
+        return tuple(text.decode() for text in texts.values())
 
     def send_signal(self, number):
         if self.poll() is None:
@@ -56,41 +85,45 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+def pipe(closing, mode):
+    """The end of a new pipe to read from, as a file, and the descriptor of the other, which `closing` closes."""
+    reading, writing = os.pipe()
+    closing.callback(os.close, writing)
+    return open(reading, mode), writing
+
+
+class Zygote:
+    """The process that forks programs. modules: of the harness, that it imports at once."""
+
+    def __init__(self, modules):
+        self._asked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # -P: modules of this directory have names that others of the harness have.
+            command = [sys.executable, "-P", __file__, str(theirs.fileno()), *modules]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        atexit.register(self._end)
+
+    @classmethod
+    @functools.cache
+    def of(cls, modules):
+        return cls(modules)
+
+    def ask(self, request, descriptors=()):
+        socket.send_fds(self._asked, [json.dumps(request).encode()], descriptors)
+        return json.loads(self._asked.recv(4096))
+
+    def _end(self):
+        self._asked.close()
+        self._process.wait(10)
+
+
 def can_start(env):
-    """Whether the process has what a program with these variables imports."""
-    return env is None or env.get("PYTHONPATH") == _python_path()
+    """Whether a program with these variables imports what this process does."""
+    return (env or os.environ).get("PYTHONPATH") == PYTHONPATH
 
 
-def _ask(request, descriptors=()):
-    control = _control()
-    socket.send_fds(control, [json.dumps(request).encode()], descriptors)
-    return json.loads(control.recv(4096))
-
-
-@functools.cache
-def _python_path():
-    _control()
-    return os.environ.get("PYTHONPATH")
-
-
-@functools.cache
-def _control():
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        # -P: modules of this directory have names that others of the harness have.
-        command = [sys.executable, "-P", __file__, str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
-
-    @atexit.register
-    def end():
-        ours.close()
-        process.wait(10)
-
-    return ours
-
-
-def main(control):
-    for module in MODULES:
+def main(control, modules):
+    for module in modules:
         importlib.import_module(f"harness.{module}")
     with socket.socket(fileno=control) as asked:
         while True:
@@ -123,7 +156,7 @@ def become(request, descriptors):
         code = importlib.import_module("harness.cli").main(request["start"])
     except SystemExit as error:
         code = error.code
-    except BaseException:  # noqa: BLE001
+    except BaseException:
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -131,4 +164,4 @@ def become(request, descriptors):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2:])
