@@ -38,10 +38,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker("processes")
 
 
-def pytest_collection_finish():
-    """What is there now stays: later collections need not look at it, nor forked processes copy it."""
+def pytest_collection_finish(session):
+    """What is there now stays: later collections of garbage need not look at it, nor forked processes copy it."""
     gc.enable()
     gc.freeze()
+    # pytest-xdist 3.8 cannot name groups to pytest 9.2, and says nothing: each worker would have a browser of its own.
+    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in grouped):
+        raise pytest.UsageError("this pytest-xdist keeps no groups with this pytest: install an older pytest")
 
 
 @pytest.hookimpl(wrapper=True)
