@@ -7,6 +7,7 @@ specification of the Python Packaging Authority.
 
 import functools
 import importlib
+import itertools
 import os
 import sys
 from typing import Any, NamedTuple
@@ -52,21 +53,23 @@ def _points(metadata: str, group: str) -> list[EntryPoint]:
         name, equals, value = line.partition("=")
         if line.startswith("["):
             current = line.strip("[]")
-        elif equals and current == group:
+        elif equals and current == group and not line.startswith("#"):
             points.append(EntryPoint(name.strip(), value.partition("[")[0].replace(" ", ""), metadata))
     return points
 
 
 @functools.cache
 def _name_and_version(metadata: str) -> str:
-    fields = dict(line.partition(": ")[::2] for line in _lines(os.path.join(metadata, "METADATA")))
+    lines = _lines(os.path.join(metadata, "METADATA")) or _lines(os.path.join(metadata, "PKG-INFO"))
+    header = itertools.takewhile(bool, lines)  # a description may follow
+    fields = dict(line.partition(": ")[::2] for line in header)
     return f"{fields['Name']} {fields['Version']}" if {"Name", "Version"} <= fields.keys() else "unknown"
 
 
 def _lines(path: str) -> list[str]:
     """The lines of a file without the white space around them; none where there is no such file."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return [line.strip() for line in file]
     except OSError:
         return []

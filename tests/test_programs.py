@@ -24,7 +24,19 @@ from harness.protocol import getfile
 
 pytestmark = pytest.mark.processes
 PROGRAMS = ("simplecached", "webproxy", "gfclient", "lane", "run", "clean")
-HEAVY = ("asyncio", "ctypes", "hypothesis", "numpy", "pycurl", "pydantic", "rich", "ruamel.yaml", "scipy", "unittest")
+HEAVY = (
+    "asyncio",
+    "ctypes",
+    "email",
+    "hypothesis",
+    "numpy",
+    "pycurl",
+    "pydantic",
+    "rich",
+    "ruamel.yaml",
+    "scipy",
+    "unittest",
+)
 
 
 def harness(*arguments, **options):
