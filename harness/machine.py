@@ -12,7 +12,6 @@ import subprocess
 import time
 from collections.abc import Set
 from functools import cache
-from importlib.metadata import distributions
 from typing import Any, NamedTuple
 
 import harness
@@ -27,6 +26,8 @@ _CGROUP = "/sys/fs/cgroup"
 
 def facts() -> dict[str, Any]:
     """What does not change from one trial to the next, ready for JSON. Sizes are in bytes."""
+    from importlib.metadata import distributions  # noqa: PLC0415  the probes load this module in every program
+
     base = rendezvous.base_directory()
     return {
         "host": platform.node(),
