@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"harness {__version__}")
         return 0
     if arguments[0] not in _COMMANDS:
-        print(f"harness: no command {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
+        from harness.suggest import unknown  # noqa: PLC0415
+
+        print(f"harness: {unknown('command', arguments[0], _COMMANDS)}\n\n{usage()}", file=sys.stderr)
         return 2
     code: int = importlib.import_module(_COMMANDS[arguments[0]][0]).main(arguments[1:])
     return code

@@ -59,10 +59,17 @@ def main(program: str, body: Callable[[], int | None], stopped: int = 0) -> int:
     try:
         return body() or 0
     except (Failure, OSError, ValueError) as error:
-        say(str(error))
+        say(_line(error))
         return 3 if isinstance(error, Refused) else 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
         return stopped
+
+
+def _line(error: Exception) -> str:
+    """What went wrong. Of a call of the system: the file, and the reason without the number that Python puts first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 def heeded_signals() -> list[signal.Signals]:

@@ -18,6 +18,10 @@ from harness import units
 from harness.protocol.wire import HEAD_BYTES
 from harness.suggest import unknown
 
+_WORKERS = 1000  # of anything that costs a process, a thread or shared memory
+_MANY = 100_000  # of anything that costs a connection, a file or a piece of a lane
+_REQUESTS = 10**9
+_LARGEST = 1024 * units.GIB  # bytes of a file
 CLASSIC = "classic"
 THIS = "this"
 DIRECTORY = "directory:"
@@ -76,13 +80,15 @@ def choice(*known: str) -> Kind:
     return Kind(parse, ", ".join(f"`{one}`" for one in known))
 
 
-def whole(least: int) -> Kind:
+def whole(least: int, most: int) -> Kind:
+    """most: far more than a machine takes, so that a slip of the pen is refused before anything is made of it."""
+
     def parse(value: Any, _: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{value!r} is not a whole number from {least} on")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{value!r} is not a whole number from {least} to {most:,}")
         return int(value)
 
-    return Kind(parse, f"a whole number from {least} on")
+    return Kind(parse, f"a whole number from {least} to {most:,}")
 
 
 def _transport(value: Any, _: str) -> str:
@@ -119,16 +125,23 @@ def _or_zero(zero: float, word: str, parse: Callable[[Any], Any]) -> Callable[[A
 
 def _chunk(value: Any, _: str) -> int:
     size = units.size(str(value))
-    if 0 < size <= HEAD_BYTES:
-        raise ValueError(f"must be over {HEAD_BYTES} bytes")
+    if 0 < size <= HEAD_BYTES or size > units.GIB:
+        raise ValueError(f"must be over {HEAD_BYTES} bytes, and at most 1 GiB")
     return size
+
+
+def _file(text: str) -> str:
+    """The size of a file."""
+    if (size := units.size(text)) > _LARGEST:
+        raise ValueError(f"{text}: a file of a trial has at most {units.show_size(_LARGEST)}")
+    return str(size)
 
 
 def _files(value: Any, directory: str) -> str:
     if isinstance(value, list):
         if not value:
             raise ValueError("an empty set; give at least one size")
-        return " ".join(str(units.size(str(size))) for size in value)
+        return " ".join(_file(str(size)) for size in value)
     text = str(value)
     if text == CLASSIC:
         return text
@@ -137,12 +150,12 @@ def _files(value: Any, directory: str) -> str:
         if not os.path.isdir(path):
             raise ValueError(f"{path}: no such directory")
         return DIRECTORY + os.path.abspath(path)
-    try:
-        return " ".join(str(units.size(size)) for size in re.split(r"[ ,]+", text))
-    except ValueError:
-        raise ValueError(
-            f"{value!r} is not a file set: a size such as 64KiB, a list of sizes, {CLASSIC}, or {DIRECTORY}PATH"
-        ) from None
+    parts = re.split(r"[ ,]+", text)
+    if text[:1].isdigit() or len(parts) > 1:
+        return " ".join(_file(one) for one in parts)
+    raise ValueError(
+        f"{value!r} is not a file set: a size such as 64KiB, a list of sizes, {CLASSIC}, or {DIRECTORY}PATH"
+    )
 
 
 _CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
@@ -198,7 +211,9 @@ BANDWIDTH = Kind(
     "`none`, or `10MiB/s`",
     lambda bandwidth: f"{units.show_size(bandwidth)}/s" if bandwidth else "none",
 )
-CHUNK = Kind(_chunk, f"a size over {HEAD_BYTES} bytes", lambda chunk: units.show_size(chunk) if chunk else "0")
+CHUNK = Kind(
+    _chunk, f"a size over {HEAD_BYTES} bytes, at most 1 GiB", lambda chunk: units.show_size(chunk) if chunk else "0"
+)
 FILES = Kind(
     _files,
     "a size; a list of sizes, served in turn; `classic`, ten files from 0 B to 16 MiB; or `directory:PATH`, from the "
@@ -267,7 +282,7 @@ class Spec:
     )
     copies: int = _factor(
         4,
-        whole(1),
+        whole(1, _MANY),
         "workload",
         "files of each size",
         label="counted",
@@ -275,7 +290,7 @@ class Spec:
     )
     clients: int = _factor(
         8,
-        whole(1),
+        whole(1, _MANY),
         "condition",
         "requests under way at a time; in an open loop: at most",
         only=_OF_TCP,
@@ -284,7 +299,7 @@ class Spec:
     )
     client_processes: int = _factor(
         2,
-        whole(1),
+        whole(1, _WORKERS),
         "workload",
         "processes that ask",
         only=_OF_TCP,
@@ -316,8 +331,8 @@ class Spec:
         only=_OF_TCP,
         shared=True,
     )
-    proxy_threads: int = _factor(1, whole(1), "system", "worker threads of each proxy process")
-    proxy_processes: int = _factor(4, whole(1), "system", "worker processes of the proxy")
+    proxy_threads: int = _factor(1, whole(1, _WORKERS), "system", "worker threads of each proxy process")
+    proxy_processes: int = _factor(4, whole(1, _WORKERS), "system", "worker processes of the proxy")
     congestion: str = _factor(
         "reno",
         TEXT,
@@ -326,15 +341,19 @@ class Spec:
         only=_OF_TCP,
     )
     lanes: int = _factor(
-        4, whole(1), "system", "lanes of the proxy, in all its processes", only=_OF_CACHE, label="counted"
+        4, whole(1, _WORKERS), "system", "lanes of the proxy, in all its processes", only=_OF_CACHE, label="counted"
     )
     chunk: int = _factor(
         0, CHUNK, "system", "bytes that a lane moves at a time; 0: the transport's own", "B", only=_OF_CACHE
     )
-    depth: int = _factor(0, whole(0), "system", "pieces that a lane holds; 0: the transport's own", only=_OF_CACHE)
+    depth: int = _factor(
+        0, whole(0, _MANY), "system", "pieces that a lane holds; 0: the transport's own", only=_OF_CACHE
+    )
     wait: str = _factor("", TEXT, "system", "wait strategy of the data transport; empty: its own", only=_OF_CACHE)
-    cache_threads: int = _factor(1, whole(1), "system", "worker threads of each cache process", only=_OF_CACHE)
-    cache_processes: int = _factor(4, whole(1), "system", "worker processes of the cache", only=_OF_CACHE)
+    cache_threads: int = _factor(
+        1, whole(1, _WORKERS), "system", "worker threads of each cache process", only=_OF_CACHE
+    )
+    cache_processes: int = _factor(4, whole(1, _WORKERS), "system", "worker processes of the cache", only=_OF_CACHE)
     placement: str = _factor(
         "free",
         PLACEMENT,
@@ -404,7 +423,7 @@ class Spec:
     )
     requests: int = _factor(
         0,
-        whole(0),
+        whole(0, _REQUESTS),
         "condition",
         "how many requests are made; 0: as many as `seconds` allow",
         shared=True,

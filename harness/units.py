@@ -12,6 +12,7 @@ MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
 _SIZE = re.compile(r"(\d+) *(KiB|MiB|GiB|)", re.ASCII)
+_LIKE_SIZE = re.compile(r"(\d+) *([KMG])(i?B)?", re.ASCII | re.IGNORECASE)
 _BYTES = {"": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
 _TIME = re.compile(r"(\d+(?:\.\d+)?) ?(us|ms|s|min|h)", re.ASCII)
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
@@ -24,10 +25,12 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
 
 def size(text: object) -> int:
     """`4096`, `64KiB`, `1MiB` or `2GiB` as a number of bytes. Raises ValueError."""
-    match = _SIZE.fullmatch(str(text).strip())
-    if not match:
-        raise ValueError(f"{str(text)!r}: not a size, such as 4096 or 64KiB")
-    return int(match[1]) * _BYTES[match[2]]
+    written = str(text).strip()
+    if match := _SIZE.fullmatch(written):
+        return int(match[1]) * _BYTES[match[2]]
+    like = _LIKE_SIZE.fullmatch(written)
+    hint = f"did you mean {like[1]}{like[2].upper()}iB?" if like else "such as 4096 or 64KiB"
+    raise ValueError(f"{str(text)!r}: not a size; {hint}")
 
 
 def show_size(count: int) -> str:

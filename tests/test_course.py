@@ -128,8 +128,8 @@ def test_a_cache_of_420_workers_works(course):
         ("webproxy -p 65536", 2, "65536 is not from 0 to 65535"),
         ("simplecached -t 421", 2, "simplecached: argument -t/--nthreads: 421 is not from 1 to 420"),
         ("simplecached -d 2500001", 2, "2500001 is not from 0 to 2500000"),
-        ("simplecached -c nowhere", 1, "simplecached: [Errno 2] No such file or directory: 'nowhere'"),
-        ("gfclient_download -w nowhere", 1, "gfclient_download: [Errno 2] No such file or directory: 'nowhere'"),
+        ("simplecached -c nowhere", 1, "simplecached: nowhere: no such file or directory"),
+        ("gfclient_download -w nowhere", 1, "gfclient_download: nowhere: no such file or directory"),
         ("gfclient_download -r 0", 2, "0 is not from 1 to 10000000"),
     ],
 )

@@ -68,7 +68,9 @@ def test_the_programs_of_a_trial_import_nothing_heavy(program):
     ("arguments", "code", "message"),
     [
         ([], 2, "usage: harness COMMAND"),
-        (["simplecache"], 2, "no command 'simplecache'"),
+        (["simplecache"], 2, "simplecache: no such command; did you mean simplecached?"),
+        (["check", "posix_smh"], 2, "posix_smh: no such transport; did you mean posix_shm?"),
+        (["experiment", "check", "/tmp"], 1, "/tmp: is a directory"),
         (["simplecached"], 2, "required: -c"),
         (["simplecached", "-c", "/nowhere"], 1, "/nowhere"),
         (["simplecached", "-c", ".", "-t", "0"], 2, "argument -t: must be 1 or more"),

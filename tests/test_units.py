@@ -21,9 +21,17 @@ def test_a_size_is_read(text, count):
     assert units.size(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "KiB", "1.5KiB", "-1", "10MB", "1 2", "1_000", "٣", True, None])
+@pytest.mark.parametrize("text", ["", "KiB", "1.5KiB", "-1", "1 2", "1_000", "٣", True, None])
 def test_what_is_no_size_is_refused_with_one(text):
-    with pytest.raises(ValueError, match=f"'{text}': not a size, such as 4096 or 64KiB"):
+    with pytest.raises(ValueError, match=f"'{text}': not a size; such as 4096 or 64KiB"):
+        units.size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("1K", "1KiB"), ("1kb", "1KiB"), ("1 MB", "1MiB"), ("10MB", "10MiB"), ("2g", "2GiB")]
+)
+def test_a_size_in_another_spelling_is_refused_with_ours(text, meant):
+    with pytest.raises(ValueError, match=f"'{text}': not a size; did you mean {meant}?"):
         units.size(text)
 
 

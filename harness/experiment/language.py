@@ -21,11 +21,13 @@
     claims:
       - {text: A FIFO is slower, metric: requests_per_s, test: {data: fifo}, baseline: {data: posix_shm}, expect: lower}
     seed: 1                                 # of the order within the blocks
+    most_cells: 1000                        # more than these are a mistake
 
 In place of factors, `cells` may list each cell with all its values: that is how a run keeps its plan.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -47,10 +49,21 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from harness import registry, units
-from harness.factors import FACTORS, OFFERED
+from harness.factors import FACTORS, FILES, OFFERED
 from harness.suggest import unknown
 
 Path = tuple[str | int, ...]
+
+_MOST_NODES = 100_000  # aliases of aliases multiply
+MOST_CELLS = 1000  # unless a file says more
+# What the library says of mistakes that people make, and what to say.
+_SAYINGS = {
+    r"found character '\\t'": "a tab; indent with spaces",
+    r"expected <block end>": "this line is indented otherwise than those that it belongs to",
+    r"mapping values are not allowed": "a `:` too many; put a text that has one in quotes",
+    r"could not find expected ':'": "a `:` is missing, and the space after it",
+    r"expected ',' or '[\]}]'": "a `,` or a closing bracket is missing",
+}
 
 
 class Mistakes(ValueError):
@@ -63,6 +76,8 @@ _BUILDS: dict[str, Callable[[str], object]] = {"command": registry.command_trans
 
 def convert(name: str, value: Any, directory: str) -> Any:
     """A factor's value, from YAML to Spec. directory: of the file. Raises ValueError, which says what to write."""
+    if isinstance(value, list) and FACTORS[name].kind is not FILES:
+        raise ValueError(f"{value!r} is a list: several levels are written below `factors`, and here is room for one")
     converted = FACTORS[name].kind.parse(value, directory)
     if name in _BUILDS:
         _BUILDS[name](converted)
@@ -170,6 +185,7 @@ class Document(BaseModel):
     claims: list[ClaimForm] = []
     seed: int = Field(default=1, ge=0)
     live: bool = False
+    most_cells: int = Field(default=MOST_CELLS, ge=1)
 
 
 class Source:
@@ -179,19 +195,24 @@ class Source:
         """Raises Mistakes where the text is no YAML mapping."""
         self._path = path
         self._places: dict[Path, tuple[int, int]] = {}
+        self._left = _MOST_NODES
         try:
-            document = YAML(typ="rt", pure=True).load(text)
+            self.data = self._plain(YAML(typ="rt", pure=True).load(text), ())
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            raise Mistakes(f"{path}:{line}:{column}: not YAML: {error.problem}") from None
+            raise Mistakes(f"{path}:{line}:{column}: not YAML: {_plainly(str(error.problem))}") from None
         except YAMLError as error:
             raise Mistakes(f"{path}:1:1: not YAML: {' '.join(str(error).split())}") from None
-        self.data = self._plain(document, ())
+        except RecursionError:
+            raise Mistakes(f"{path}:1:1: lists or mappings are nested too deep") from None
         if not isinstance(self.data, dict):
             raise Mistakes(f"{path}:1:1: write `factors:` and the factors below it")
 
     def _plain(self, node: Any, at: Path) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise Mistakes(f"{self._path}:1:1: over {_MOST_NODES:,} values, with all that aliases repeat")
         if isinstance(node, CommentedMap):
             for key in node:
                 self._places[(*at, str(key))] = node.lc.key(key)
@@ -245,6 +266,11 @@ def read(path: str) -> Source:
         return Source(path, text.decode())
     except UnicodeDecodeError as error:
         raise Mistakes(f"{path}:{text[: error.start].count(10) + 1}:1: not UTF-8") from None
+
+
+def _plainly(problem: str) -> str:
+    """What the library says is wrong, in words for those who do not know how it reads."""
+    return next((words for beginning, words in _SAYINGS.items() if re.match(beginning, problem)), problem)
 
 
 def _kind_of(at: Path) -> str:

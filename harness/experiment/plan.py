@@ -165,6 +165,20 @@ def matches(cell: Spec, levels: Mapping[str, Any]) -> bool:
     )
 
 
+def no_cell(cells: Sequence[Spec], levels: Mapping[str, Any]) -> str:
+    """What to say where none of these cells has these levels: the levels that no cell has, and what there is."""
+    missing = [name for name, level in levels.items() if not any(matches(cell, {name: level}) for cell in cells)]
+    if not missing:
+        return f"no cell has {' and '.join(_written(name, level) for name, level in levels.items())} together"
+    there = {name: dict.fromkeys(FACTORS[name].kind.show(getattr(cell, name)) for cell in cells) for name in missing}
+    return "; ".join(f"no cell has {_written(name, levels[name])}, only {', '.join(there[name])}" for name in missing)
+
+
+def _written(name: str, level: Any) -> str:
+    some = level if isinstance(level, list) else [level]
+    return f"{name} {' or '.join(FACTORS[name].kind.show(one) for one in some)}"
+
+
 def cell_label(cell: Spec, factors: list[str]) -> str:
     """`data=fifo files=1024`, as `harness run --only` takes it."""
     return " ".join(f"{name}={getattr(cell, name)}" for name in factors) or "the only cell"
@@ -186,7 +200,7 @@ def find_cell(plan: Plan, text: str) -> int:
         levels[name] = convert(name, _scalar(value), os.getcwd())
     found = [number for number, cell in enumerate(plan.cells, 1) if matches(cell, levels)]
     if len(found) != 1:
-        which = f"{len(found)} cells are like that" if found else "no cell is like that"
+        which = f"{len(found)} cells are like that" if found else no_cell(plan.cells, levels)
         raise ValueError(f"{text}: {which}; `harness experiment check` lists them")
     return found[0]
 

@@ -1,6 +1,7 @@
 """Makes the plan of an experiment file: its cells, its baseline and its design, with all mistakes at once."""
 
 import itertools
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from harness import registry
 from harness.analysis.claims import Claim
 from harness.experiment.language import Document, Mistakes, Path, Source, given, read
-from harness.experiment.plan import MOST_BLOCKS, Plan, better_apart, matches, needs_apart, varying
+from harness.experiment.plan import MOST_BLOCKS, Plan, better_apart, matches, needs_apart, no_cell, varying
 from harness.factors import CHANNELS, FACTORS, Spec, applies
 from harness.measure.channels import channels
 from harness.measure.feasible import contradiction
@@ -43,7 +44,7 @@ class _Planner:
             raise self._source.mistakes(self._mistakes)
         baseline = given(document.baseline) or _first_baseline(cells)
         if not any(matches(cell, baseline) for cell in cells):
-            self._mistake(("baseline",), "no cell is like that")
+            self._mistake(("baseline",), no_cell(cells, baseline))
         if document.control and not any(cell.control for cell in cells):
             cells += [replace(cell, control=True) for cell in cells if matches(cell, baseline)]
         expected = [self._claim(index, cells) for index in range(len(document.claims))]
@@ -101,11 +102,12 @@ class _Planner:
             cells = [Spec(**given(cell)) for cell in document.cells]
         else:
             dimensions = self._dimensions(settings)
+            self._check_number(dimensions)
             cells = [Spec(**settings, **levels) for levels in _cross(dimensions)]
             for index, form in enumerate(document.exclude):
                 left = [cell for cell in cells if not matches(cell, given(form))]
                 if len(left) == len(cells):
-                    self._mistake(("exclude", index), "no cell is like that")
+                    self._mistake(("exclude", index), no_cell(cells, given(form)))
                 cells = left
             for index, form in enumerate(document.include):
                 cells += self._included(index, given(form), dimensions, settings)
@@ -117,6 +119,15 @@ class _Planner:
                 self._mistake(("cells", index, factors[0]) if document.cells else self._place(factors, cell), text)
                 break
         return list(dict.fromkeys(_plain(cell) for cell in cells))
+
+    def _check_number(self, dimensions: list[list[dict[str, Any]]]) -> None:
+        """Raises Mistakes before any cell is made where there are too many."""
+        document = self._document
+        included = [math.prod(len(levels) for levels in given(form).values()) for form in document.include]
+        crossed = math.prod(len(dimension) for dimension in dimensions)
+        if (number := crossed + sum(included)) > document.most_cells:
+            text = f"{number:,} cells; leave levels out, or write `most_cells: {number}` if all of them are meant"
+            raise self._source.mistakes([*self._mistakes, (("factors",), text)])
 
     def _place(self, factors: tuple[str, ...], cell: Spec) -> Path:
         """The path in the file of the first of these factors that it names, at the level that this cell has."""
@@ -172,7 +183,7 @@ class _Planner:
             if not levels:
                 self._mistake(("claims", index, side), "name the factors in which the two cells differ")
             elif not any(matches(cell, {**where, **levels}) for cell in cells):
-                self._mistake(("claims", index, side), "no cell is like that")
+                self._mistake(("claims", index, side), no_cell(cells, {**where, **levels}))
         try:
             return Claim(form.text, form.metric, **sides, where=where, expect=form.expect)
         except ValueError as error:

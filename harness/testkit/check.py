@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO
 
-from harness import console, registry, testkit
+from harness import console, registry, suggest, testkit
 from harness.api import DataTransport
 from harness.registry import AnyTransport
 from harness.testkit import leaks
@@ -135,6 +135,9 @@ def _of_both_kinds(text: str) -> list[AnyTransport]:
     """The transports of that name; with options, of the kinds that have them. Raises UnknownTransport."""
     found: list[AnyTransport] = []
     wrong = None
+    names = {*registry.installed().command, *registry.installed().data}
+    if (name := registry.parse(text)[0]) not in names:
+        raise registry.UnknownTransport(suggest.unknown("transport", name, sorted(names)))
     for build, known in (
         (registry.command_transport, registry.installed().command),
         (registry.data_transport, registry.installed().data),
@@ -142,7 +145,7 @@ def _of_both_kinds(text: str) -> list[AnyTransport]:
         try:
             found.append(build(text))
         except registry.UnknownTransport as error:
-            if wrong is None or registry.parse(text)[0] in known:
+            if wrong is None or name in known:
                 wrong = error
     if wrong is not None and not found:
         raise wrong
