@@ -86,6 +86,8 @@ def load(tmp_path, text):
         ("seed: x\n", "1:1", "seed: 'x': input should be a valid integer"),
         ("until: {within: 5, at_most: 9}\n", "1:9", "5 is not a percentage"),
         ("until: {at_most: 9}\n", "1:1", "until.within: is missing"),
+        ("until: {within: 5%, at_least: 3}\n", "1:21", "until.at_least: 3: input should be greater than or equal to 8"),
+        ("until: {within: 5%, at_least: 9, at_most: 8}\n", "1:34", "until.at_most: is under `at_least`"),
         ("repeats: 3\nuntil: {within: 5%}\n", "2:1", "`repeats` is there, too"),
         ("zip:\n  - {clients: [1, 2], lanes: [4]}\n", "2:5", "equally many levels"),
         ("factors: {lanes: [4, 8]}\nzip:\n  - {clients: [1, 2], lanes: [4, 8]}\n", "3:23", "is a factor, or in a"),
@@ -202,7 +204,7 @@ def test_a_plan_that_is_written_and_read_again_is_the_same(tmp_path):
         tmp_path,
         "question: 'Which: one?'\n" + TWO + "zip: [{lanes: [4, 8], clients: [3, 5]}]\n"
         "settings: {rate: 12.5/s, files: [1KiB, 2KiB], warmup: 70ms, placement: {client: 0, proxy: 1, cache: 0-1}}\n"
-        "until: {within: 2.5%, at_least: 4, at_most: 9}\ncontrol: true\nseed: 5\nlive: true\nclaims:\n" + CLAIM,
+        "until: {within: 2.5%, at_least: 8, at_most: 9}\ncontrol: true\nseed: 5\nlive: true\nclaims:\n" + CLAIM,
     )
     (tmp_path / "again.yaml").write_text(study.text())
     assert planner.load_plan(str(tmp_path / "again.yaml"), "study") == study

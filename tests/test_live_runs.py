@@ -463,10 +463,10 @@ def test_a_part_of_a_plan_runs_live_as_well(base, study, tmp_path):
 
 def test_a_live_run_stops_when_its_intervals_are_narrow_enough(base, study, tmp_path):
     code, _, errors = run(
-        study(STUDY.replace("repeats: 3", "until: {within: 99%, at_least: 3, at_most: 20}")), "-o", tmp_path / "out"
+        study(STUDY.replace("repeats: 3", "until: {within: 99%, at_least: 8, at_most: 20}")), "-o", tmp_path / "out"
     )
     assert code == 0, errors
-    assert 3 <= max(row.block for row in check_whole(tmp_path / "out")) < 20
+    assert 8 <= max(row.block for row in check_whole(tmp_path / "out")) < 20
 
 
 FOUR_FILES = "{clients: 1, page_cache: cold, copies: 8, client_processes: 1, warmup: 20ms, seconds: 50ms}"

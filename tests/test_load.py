@@ -93,7 +93,7 @@ def test_the_result_at_the_gate_is_to_be_read_by_people_without_json(program):
     ready, done, *text = dialogue([*command, "-r", "3", "--gate"])
     assert (json.loads(ready), json.loads(done)) == ({"ready": name}, {"done": True})
     assert text[0].startswith("3 requests in ")
-    assert text[1].startswith("latency in us: p50 ")
+    assert text[1].startswith("latency of replies OK in us: p50 ")
     assert text[2] == "OK 3  FILE_NOT_FOUND 0  ERROR 0  INVALID 0  short 0  wrong 0  failed 0"
 
 
@@ -159,11 +159,33 @@ def test_the_result_adds_up_all_tallies_and_percentiles_are_exact():
     result = totals.summarise([one, other], 1_000_000_000)
     assert {outcome: result[outcome] for outcome in OUTCOMES if result[outcome]} == {"OK": 3, "failed": 1}
     assert (result["requests"], result["content_bytes"], result["seconds"]) == (4, 9, 2.0)
-    assert (result["requests_per_s"], result["first_byte_p50_us"]) == (2.0, 0.5)
-    assert [result[f"latency_{name}_us"] for name in ("p50", "p90", "max")] == [2.0, 9.0, 9.0]
+    assert (result["requests_per_s"], result["first_byte_p50_us"]) == (1.5, 0.5)
+    assert [result[f"latency_{name}_us"] for name in ("p50", "p90", "max")] == [2.0, 3.0, 3.0]
     assert (result["user_s"], result["kernel_s"], result["switches"]) == (0.3, 2.0, 12)
     assert (result["busy"], result["peak_rss_bytes"]) == (0.95, 150 * 1024)
-    assert [count for _, count in result["histogram"]] == [1, 1, 1, 1]
+    assert [count for _, count in result["histogram"]] == [1, 1, 1]
+
+
+def test_requests_that_all_failed_have_no_rate_and_no_latency(capsys):
+    (tally,) = shared_tallies(1, 10)
+    tally.begin()
+    for ended in range(10):
+        tally.add(FAILED, 0, 0, ended)
+    tally.end(2_000_000_000, Usage())
+    result = totals.summarise([tally], 1_000_000_000)
+    assert (result["requests"], result["requests_per_s"], result["latency_p50_us"], result["histogram"]) == (
+        10,
+        0,
+        0,
+        [],
+    )
+    assert totals.print_result(result, False, rate=10) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "10 requests in 1.000 s: 0 replies OK/s, 0.0 MB/s",
+        "latency of replies OK in us: p50 0  p90 0  p99 0  p99.9 0  p99.99 0  max 0",
+        "OK 0  FILE_NOT_FOUND 0  ERROR 0  INVALID 0  short 0  wrong 0  failed 10",
+        "Saturated: 10 requests/s were asked for, and the latency is that of a growing queue.",
+    ]
 
 
 def test_a_tally_that_begins_again_has_forgotten_the_warm_up():

@@ -273,7 +273,7 @@ def test_the_lock_goes_with_its_holder(tmp_path):
 
 def test_a_run_stops_when_every_ratio_is_known_well_enough(base, study, tmp_path):
     text = SMALL.replace("[1KiB, 64KiB]", "[1KiB]").replace("control: true\n", "")  # one ratio
-    study.write_text(text.replace("repeats: 3", "until: {within: 99%, at_least: 3, at_most: 40}"))
+    study.write_text(text.replace("repeats: 3", "until: {within: 99%, at_least: 8, at_most: 40}"))
     code, _, errors = run(study, "-o", tmp_path / "out")
     assert code == 0, errors
-    assert 3 <= max(row.block for row in rows_of(tmp_path / "out")) < 40
+    assert 8 <= max(row.block for row in rows_of(tmp_path / "out")) < 40

@@ -579,6 +579,12 @@ def test_a_control_that_is_off_withholds_every_verdict_and_says_why():
     assert one.answers[0].reason.startswith("the A/A control is off")
 
 
+def test_an_open_loop_that_does_not_keep_its_rate_is_said_to_be_saturated():
+    rows = trials([({"data": "a"}, 480), ({"data": "b"}, 312)], rate=500.0, latency_p50_us=100.0)
+    (said,) = [note for note in study.analyse(rows, {}).notes if "Saturated" in note]
+    assert said.startswith("Saturated, so that the latency is that of a growing queue: b (1 KiB files). Under")
+
+
 def test_a_study_without_a_control_says_so():
     assert study.analyse(trials(TWO), {}).control.line.startswith("A/A control: none")
 

@@ -70,6 +70,16 @@ def notes(
         said.append(
             f"The trials are from {machines} machines or versions ({', '.join(PROVENANCE)}). These are not pooled."
         )
+    if saturated := [
+        f"{cell.label}{f' ({context.label})' if context.label else ''}"
+        for context in contexts
+        for cell in context.cells
+        if cell.saturated
+    ]:
+        said.append(
+            f"Saturated, so that the latency is that of a growing queue: {', '.join(saturated)}. Under 90 % of the "
+            "requests that were asked for were served."
+        )
     if any(cell.client_busy > 0.9 for cell in cells):
         said.append(
             "In some cells the client was busy for over 90 % of the time, so the client may be the limit there."

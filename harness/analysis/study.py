@@ -23,7 +23,7 @@ from harness.analysis.resolution import Resolution, resolution
 from harness.analysis.resolution import line as resolution_line
 from harness.analysis.slices import Slices
 from harness.analysis.verdicts import METRICS, MORE_IS_BETTER, WITHHELD, Control, controls, verdict
-from harness.results import Trial
+from harness.results import Trial, saturated
 
 # With fewer blocks, narrow intervals do not end a run: docs/decisions/0009.
 LEAST_TO_STOP = 8
@@ -55,6 +55,7 @@ class Cell:
 
     design: its compared factors. trials: how many good trials it has; `disturbed` of them are flagged. wait: the wait
     strategy of its data transport. client_busy: mean share of the time that the busiest client process ran, 0 to 1.
+    saturated: whether a trial did not keep up with the rate of its open loop.
     measurements: metric -> measurement, for METRICS; a metric that was 0 in all trials is missing. rows: the numbers of
     its trials in trials.csv.
     """
@@ -68,6 +69,7 @@ class Cell:
     baseline: bool
     wait: str
     client_busy: float
+    saturated: bool
     measurements: Mapping[str, Measurement]
     rows: tuple[int, ...] = ()
 
@@ -246,6 +248,7 @@ def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measureme
         baseline=baseline,
         wait=cell.wait,
         client_busy=sum(trial.client_busy for trial in cell.trials) / len(cell.trials),
+        saturated=any(saturated(trial.rate, trial.requests_per_s) for trial in cell.trials),
         measurements=measurements,
         rows=tuple(trial.trial for trial in cell.trials),
     )

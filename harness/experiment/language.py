@@ -138,8 +138,8 @@ class Until(BaseModel):
 
     model_config = _STRICT
     within: _checked(lambda value, _: units.percent(value))  # type: ignore[valid-type]
-    at_least: int = Field(default=8, ge=3)  # docs/decisions/0009-intervals.md
-    at_most: int = Field(default=30, ge=3)
+    at_least: int = Field(default=8, ge=8)  # docs/decisions/0009-intervals.md
+    at_most: int = Field(default=30, ge=8)
 
 
 class SlicesForm(BaseModel):

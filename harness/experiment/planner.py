@@ -50,6 +50,8 @@ class _Planner:
         expected = [self._claim(index, cells) for index in range(len(document.claims))]
         if document.until and document.repeats:
             self._mistake(("until",), "`repeats` is there, too; keep one")
+        if document.until and document.until.at_most < document.until.at_least:
+            self._mistake(("until", "at_most"), "is under `at_least`")
         if document.budget and document.repeats:
             self._mistake(("budget",), "`repeats` is there, too; keep one")
         reason = needs_apart(cells, document.live)

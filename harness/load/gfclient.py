@@ -111,7 +111,7 @@ def _run(args: argparse.Namespace) -> int:
     work = partial(_work, args, target, paths, sums, tallies)
     gate = "gfclient" if args.gate else ""
     begun = run_processes(processes, work, gate, partial(progress, tallies) if args.live else None)
-    return print_result(summarise(tallies, begun), args.json)
+    return print_result(summarise(tallies, begun), args.json, args.rate)
 
 
 def _work(

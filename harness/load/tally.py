@@ -83,12 +83,14 @@ class Tally:
     def add(self, outcome: int, content: int, begun: int, ended: int, first: int = 0) -> None:
         """Count a request that has ended: its outcome, and the bytes of its content.
 
-        Its latency is from `begun` to `ended`, both ns on one clock. first: when the first bytes of its reply came; 0:
-        none came, or that is not known.
+        Its latency, from `begun` to `ended`, both ns on one clock, is kept where the outcome is OK. What fails takes
+        another time. first: when the first bytes of its reply came; 0: none came, or that is not known.
         """
-        latency = ended - begun
         self.counts[outcome] += 1
         self._content += content
+        if outcome != OK:
+            return
+        latency = ended - begun
         if self._exact < self._room:
             self.latencies[self._exact] = latency
             self._exact += 1

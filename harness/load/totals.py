@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 from harness.load.histogram import bucket, upper_bound
-from harness.load.tally import BYTES, COUNT, END, EXACT, FIRSTS, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
+from harness.load.tally import BYTES, COUNT, END, EXACT, FIRSTS, OK, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
 
 PERCENTILES = (50, 90, 99, 99.9, 99.99)
 
@@ -23,6 +23,7 @@ def progress(tallies: Sequence[Tally], begun: int) -> dict[str, float]:
 def summarise(tallies: Sequence[Tally], begun: int) -> dict[str, Any]:
     """The result of a load. begun: when it began, ns on the clock of time.monotonic_ns().
 
+    requests: those that ended, well or not. requests_per_s and all latencies are of the replies `OK`.
     histogram: pairs of a latency in ns and a count, see harness.load.histogram: so many requests took so long or a
     little less. Percentiles are exact, but read off the histogram where there were more requests than latencies could
     be kept one by one. user_s, kernel_s, switches, peak_rss_bytes: sums over the processes. busy: the share of the
@@ -30,19 +31,19 @@ def summarise(tallies: Sequence[Tally], begun: int) -> dict[str, Any]:
     """
     words = [tally.words for tally in tallies]
     elapsed = max(max(word[END] for word in words) - begun, 1) / 1e9
-    requests = sum(word[COUNT] for word in words)
+    good = sum(word[OK] for word in words)
     exact = sorted(ns for tally in tallies for ns in tally.latencies[: tally.words[EXACT]])
     histogram = histogram_of(exact, [tally.histogram for tally in tallies])
     firsts = sorted(ns for tally in tallies for ns in tally.firsts[: tally.words[FIRSTS]])
     latencies = exact
-    up_to: Sequence[int] = range(1, requests + 1)
-    if len(exact) < requests:
+    up_to: Sequence[int] = range(1, good + 1)
+    if len(exact) < good:
         latencies, up_to = [bound for bound, _ in histogram], list(accumulate(count for _, count in histogram))
     return {
-        "requests": requests,
+        "requests": sum(word[COUNT] for word in words),
         **{outcome: sum(word[index] for word in words) for index, outcome in enumerate(OUTCOMES)},
         "seconds": elapsed,
-        "requests_per_s": requests / elapsed,
+        "requests_per_s": good / elapsed,
         "content_bytes": sum(word[BYTES] for word in words),
         **{f"latency_p{p:g}_us": percentile(latencies, up_to, p) / 1e3 for p in PERCENTILES},
         "first_byte_p50_us": percentile(firsts, range(1, len(firsts) + 1), 50) / 1e3,
@@ -72,21 +73,27 @@ def percentile(values: Sequence[int], up_to: Sequence[int], percent: float) -> i
     return values[bisect_left(up_to, -(-up_to[-1] * round(percent * 100) // 10000))] if values else 0
 
 
-def print_result(result: dict[str, Any], as_json: bool) -> int:
-    """Print what summarise() returned: one line of JSON, or some to be read. Returns the program's exit code."""
-    print(json.dumps(result) if as_json else _text(result))
+def print_result(result: dict[str, Any], as_json: bool, rate: float | None = None) -> int:
+    """Print what summarise() returned: one line of JSON, or some to be read. Returns the program's exit code.
+
+    rate: requests/s that an open loop asked for.
+    """
+    print(json.dumps(result) if as_json else _text(result, rate))
     return 0 if result["OK"] == result["requests"] else 1
 
 
-def _text(result: dict[str, Any]) -> str:
+def _text(result: dict[str, Any], rate: float | None) -> str:
     spectrum = "  ".join(f"p{p:g} {result[f'latency_p{p:g}_us']:.0f}" for p in PERCENTILES)
-    note = ""
+    from harness.results import saturated  # noqa: PLC0415  the program that is measured need not have loaded it
+
+    lines = [
+        f"{result['requests']} requests in {result['seconds']:.3f} s: {result['requests_per_s']:.0f} replies OK/s, "
+        f"{result['content_bytes'] / result['seconds'] / 1e6:.1f} MB/s",
+        f"latency of replies OK in us: {spectrum}  max {result['latency_max_us']:.0f}",
+        "  ".join(f"{outcome} {result[outcome]}" for outcome in OUTCOMES),
+    ]
+    if rate and saturated(rate, result["requests_per_s"]):
+        lines.append(f"Saturated: {rate:g} requests/s were asked for, and the latency is that of a growing queue.")
     if result["busy"] > 0.9:
-        note = f"\nThe client itself was busy {result['busy']:.0%} of the time: it may be what you measure."
-    return (
-        f"{result['requests']} requests in {result['seconds']:.3f} s: {result['requests_per_s']:.0f} requests/s, "
-        f"{result['content_bytes'] / result['seconds'] / 1e6:.1f} MB/s\n"
-        f"latency in us: {spectrum}  max {result['latency_max_us']:.0f}\n"
-        + "  ".join(f"{outcome} {result[outcome]}" for outcome in OUTCOMES)
-        + note
-    )
+        lines.append(f"The client itself was busy {result['busy']:.0%} of the time: it may be what you measure.")
+    return "\n".join(lines)
