@@ -8,6 +8,7 @@ name, and its unit stands in the table of columns and in datapackage.json.
 import csv
 import io
 import itertools
+import math
 import os
 import re
 import shutil
@@ -237,7 +238,14 @@ def _truth(text: str) -> bool:
     return text == "1"
 
 
-_READ: dict[type, Any] = {int: int, float: float, str: str, bool: _truth}  # how a cell of a table is read
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return number
+
+
+_NOT_NEGATIVE = [name for name, kind in get_type_hints(Trial).items() if kind is float]
+_READ: dict[type, Any] = {int: int, float: _finite, str: str, bool: _truth}  # how a cell of a table is read
 
 
 Row = Trial | Slice | Bucket | Observation
@@ -347,6 +355,15 @@ def _check(path: str, columns: list[str], kind: type[Row]) -> None:
 
 
 def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
+    try:
+        yield from _rows(path, kind)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _rows(path: str, kind: type[_Row]) -> Iterator[_Row]:
     types = {name: _READ[one] for name, one in get_type_hints(kind).items()}
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
@@ -356,14 +373,28 @@ def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
         _check(path, columns, kind)
         lacking = [name for name in FACTORS if name not in columns] if kind is Trial else []
         for row in itertools.chain([first] if first is not None else [], rows):
+            if len(row) != len(columns):
+                raise ValueError(f"{path}:{rows.line_num}: {len(row)} values for {len(columns)} columns: a torn line")
             try:
-                values = {name: types[name](text) for name, text in zip(columns, row, strict=True)}
+                made = kind(**{name: types[name](text) for name, text in zip(columns, row, strict=True)})
+                if isinstance(made, Trial):
+                    _check_good(made)
             except ValueError as error:
                 raise ValueError(f"{path}:{rows.line_num}: {error}") from None
-            made = kind(**values)
             if isinstance(made, Trial):
                 _blank(made, lacking)
             yield made
+
+
+def _check_good(row: Trial) -> None:
+    """Raises ValueError where a good trial has figures that no load gives."""
+    if row.status != "ok":
+        return
+    if row.requests_per_s <= 0:
+        raise ValueError(f"requests_per_s of a trial with status ok is {row.requests_per_s}: it must be over 0")
+    for name in _NOT_NEGATIVE:
+        if getattr(row, name) < -1e-9:  # sums of differences may end a hair below 0
+            raise ValueError(f"{name} is {getattr(row, name)}: it cannot be negative")
 
 
 def _blank(row: Trial, names: Iterable[str]) -> None:

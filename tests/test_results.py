@@ -125,3 +125,28 @@ def test_a_count_that_is_no_whole_number_is_not_written(tmp_path):
     with pytest.raises(TypeError, match=r"content_bytes is 3000000000\.0"):
         results.append(path, results.Trial(content_bytes=3e9))
     assert [row.content_bytes for row in results.read(path)] == [3_000_000_000]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"requests_per_s": "inf"}, ":2: inf is no finite number"),
+        ({"latency_p50_us": "nan"}, ":2: nan is no finite number"),
+        ({"requests_per_s": "0"}, ":2: requests_per_s of a trial with status ok is 0.0: it must be over 0"),
+        ({"latency_p50_us": "-5"}, ":2: latency_p50_us is -5.0: it cannot be negative"),
+        ({"experiment": "caf\udce9"}, ": not UTF-8"),
+    ],
+)
+def test_a_figure_that_no_load_gives_is_refused_with_its_line(tmp_path, changed, message):
+    row = {"schema": "3", "status": "ok", "requests_per_s": "100", "latency_p50_us": "5", "experiment": "e", **changed}
+    text = f"schema,experiment,{','.join(list(row)[1:4])}\n3,{row['experiment']},{','.join(list(row.values())[1:4])}\n"
+    (tmp_path / "trials.csv").write_text(text, errors="surrogateescape")
+    with pytest.raises(ValueError, match="trials") as refused:
+        list(results.read(str(tmp_path / "trials.csv")))
+    assert str(refused.value) == f"{tmp_path}/trials.csv{message}"
+
+
+def test_a_torn_line_is_said_to_be_one(tmp_path):
+    (tmp_path / "trials.csv").write_text("schema,experiment,trial\n3,e,1\n3,e")
+    with pytest.raises(ValueError, match=r"trials.csv:3: 2 values for 3 columns: a torn line"):
+        list(results.read(str(tmp_path / "trials.csv")))

@@ -585,6 +585,25 @@ def test_an_open_loop_that_does_not_keep_its_rate_is_said_to_be_saturated():
     assert said.startswith("Saturated, so that the latency is that of a growing queue: b (1 KiB files). Under")
 
 
+def test_a_cell_that_failed_in_some_blocks_is_named_with_their_number():
+    rows = trials([({"data": "a"}, 480), ({"data": "b"}, 700)], blocks=6)
+    for row in rows:
+        if row.data == "b" and row.block > 3:
+            row.status, row.reason = "failed", "too slow"
+    (said,) = [note for note in study.analyse(rows, {}).notes if "failed in" in note]
+    assert said == "b, 1 KiB files: failed in 3 of 6 blocks. Its figures are of the others."
+
+
+def test_a_run_that_is_not_finished_says_so_and_names_nothing_unbeaten():
+    rows = trials([({"data": "a"}, 480), ({"data": "b"}, 700)])
+    whole = study.analyse(rows, {"cells": [{}, {}]})
+    assert whole.crossovers
+    assert not any("Unfinished" in note for note in whole.notes)
+    cut = study.analyse(rows, {"cells": [{}, {}, {}, {}]})
+    assert not cut.crossovers
+    assert cut.notes[0].startswith("Unfinished: 2 of 4 cells have no trial yet.")
+
+
 def test_a_study_without_a_control_says_so():
     assert study.analyse(trials(TWO), {}).control.line.startswith("A/A control: none")
 

@@ -147,8 +147,9 @@ class Study:
 def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slices | None = None) -> Study:
     """Analyse the trials of a study.
 
-    experiment: the resolved experiment, {} where there is none; only its `baseline` (column -> value) and `claims` are
-    used. slices: those of its live blocks, where it has any. Raises ValueError where the baseline or a claim is wrong.
+    experiment: the resolved experiment, {} where there is none; only its `baseline` (column -> value), `claims`, and
+    how many `cells` it has are used. slices: those of its live blocks, where it has any. Raises ValueError where the
+    baseline or a claim is wrong.
     """
     trials = list(trials)
     sorted_trials = StudyTrials(trials, slices)
@@ -191,6 +192,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
                 )
             )
     counts = _counts(trials)
+    not_run = _not_run(trials, experiment)
     machines = {tuple(getattr(trial, name) for name in PROVENANCE) for trial in trials}
     origins = sorted({trial.origin for trial in trials if trial.origin})
     return Study(
@@ -203,11 +205,15 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
         crossovers=crossovers(
             (context.levels, [cell.label for cell in context.leaders])
             for context in contexts
-            if context.leaders and sum(not cell.floor for cell in context.cells) > 1
+            if not not_run and context.leaders and sum(not cell.floor for cell in context.cells) > 1
         ),
         counts=counts,
         missing=_missing(context_trials),
-        notes=notes(contexts, counts, comparisons, len(machines), origins, _versions(trials)),
+        notes=[
+            *not_run,
+            *_lost(context_trials),
+            *notes(contexts, counts, comparisons, len(machines), origins, _versions(trials)),
+        ],
     )
 
 
@@ -308,6 +314,32 @@ def _versions(trials: list[Trial]) -> dict[str, str]:
         for trial in trials
         if trial.status == "ok"
     }
+
+
+def _not_run(trials: list[Trial], experiment: Mapping[str, Any]) -> list[str]:
+    """A sentence where a run has ended before each of its cells had a trial; else none."""
+    planned = len(experiment.get("cells") or [])
+    left = planned - len({trial.cell for trial in trials if not trial.probe})
+    if left <= 0:
+        return []
+    return [
+        f"Unfinished: {left} of {planned} cells have no trial yet. What is said is of the others, and which design is "
+        "unbeaten is not said."
+    ]
+
+
+def _lost(contexts: list[ContextTrials]) -> list[str]:
+    """A sentence for each cell that failed in some blocks only: those that did not may have been the easier ones."""
+    said = []
+    for context in contexts:
+        for cell in context.good:
+            good = {trial.block for trial in cell.trials}
+            if lost := {trial.block for trial in cell.bad} - good:
+                label = ", ".join(filter(None, (naming.design(cell.design), naming.label(context.levels))))
+                said.append(
+                    f"{label}: failed in {len(lost)} of {len(lost | good)} blocks. Its figures are of the others."
+                )
+    return said
 
 
 def _missing(contexts: list[ContextTrials]) -> list[tuple[str, str]]:
