@@ -215,7 +215,7 @@ def _locked_base() -> Iterator[str]:
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         with suppress(FileExistsError):
-            os.mkdir(base, mode=0o700)
+            os.makedirs(base, mode=0o700)  # mode: of the last directory only
         try:
             fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:

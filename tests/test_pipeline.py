@@ -91,6 +91,24 @@ def test_a_client_that_stalls_in_the_body_frees_worker_and_lane_within_the_timeo
         assert time.monotonic() - begun < 3.9
 
 
+@pytest.mark.parametrize("data", ["posix_shm", "sendfile", "handoff"])
+def test_bytes_behind_a_request_cost_its_reply_nothing(pipeline, data):
+    content = os.urandom(1 << 20)
+    path = pipeline.write("file", content)
+    pipeline.cache()
+    proxy = pipeline.proxy("--data", data)
+    for junk in (b"x", b"GETFILE GET /other\r\n\r\n", bytes(100_000)):
+        with Connection(proxy.port) as connection:
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)  # it takes all at once
+            connection.send(f"GETFILE GET {path}\r\n\r\n".encode() + junk)
+            received = b""
+            while piece := connection.socket.recv(1 << 20):  # a reset would raise
+                received += piece
+        assert received == whole(content)
+    assert get(proxy.port, path) == whole(content)
+    assert proxy.errors == ""
+
+
 def test_a_slowly_dripping_header_does_not_hold_a_worker_beyond_the_timeout(pipeline):
     path = pipeline.write("file", b"content")
     pipeline.cache()

@@ -307,3 +307,12 @@ def test_an_author_gets_the_types_of_the_contract(tmp_path):
     assert not [line for line in result.stdout.splitlines() if line.startswith("right.py")], result.stdout
     for name, (*_, message) in MISTAKES.items():
         assert re.search(rf"^{name}\.py:.*{re.escape(message)}", result.stdout, re.M), result.stdout + result.stderr
+
+
+def test_the_directory_of_all_rendezvous_is_made_with_those_above_it(base, monkeypatch):
+    monkeypatch.setenv(rendezvous.BASE_VARIABLE, f"{os.path.dirname(base)}/not/there")
+    home = rendezvous.Home("tests", "owner")
+    assert os.stat(rendezvous.base_directory()).st_mode & 0o777 == 0o700
+    home.close()
+    os.rmdir(f"{os.path.dirname(base)}/not/there")
+    os.rmdir(f"{os.path.dirname(base)}/not")

@@ -73,7 +73,7 @@ class Server:
         self, listener: socket.socket, threads: int, backend: Backend, timeout: float, dialect: Dialect
     ) -> None:
         self._listener = listener
-        self._limit, self._parse = dialect.HEADER_LIMIT, dialect.parse_request
+        self._limit, self._parse, self._end = dialect.HEADER_LIMIT, dialect.parse_request, dialect.END
         self._refusal = dialect.refusal_header(getfile.INVALID)
         self._backend = backend
         self._timeout = timeout
@@ -111,8 +111,11 @@ class Server:
                     time.sleep(0.1)
                 continue  # BlockingIOError: no client came for `timeout` seconds
             try:
-                if (path := self._read_request(client)) is not None:
+                path, more = self._read_request(client)
+                if path is not None:
                     handle(client, path)
+                    if more:
+                        _linger(client)
             except (OSError, EOFError):
                 pass  # the client went away or was silent for too long, or its file ended early
             except Exception as error:  # noqa: BLE001  a defect costs its request, not the worker
@@ -120,27 +123,23 @@ class Server:
             finally:
                 os.close(client)
 
-    def _read_request(self, client: int) -> bytes | None:
+    def _read_request(self, client: int) -> tuple[bytes | None, bool]:
+        """The path of a request, and whether bytes came behind it. No path: it was refused, or never came."""
         deadline = time.monotonic() + self._timeout
         data = os.read(client, self._limit)
         try:
-            path = self._parse(data)
-            if path is None:  # it comes in pieces
-                path = self._read_on(client, data, deadline)
+            while (path := self._parse(data)) is None:  # it comes in pieces
+                if not readable(client, deadline):
+                    raise TimeoutError
+                more = os.read(client, self._limit)
+                if not more:
+                    return None, False
+                data += more
         except getfile.Malformed:
-            _refuse_and_linger(client, self._refusal)
-            return None
-        return path
-
-    def _read_on(self, client: int, data: bytes, deadline: float) -> bytes | None:
-        while (path := self._parse(data)) is None:
-            if not readable(client, deadline):
-                raise TimeoutError
-            more = os.read(client, self._limit)
-            if not more:
-                return None
-            data += more
-        return path
+            os.write(client, self._refusal)
+            _linger(client)
+            return None, False
+        return path, not data.endswith(self._end)
 
 
 def readable(fd: int, deadline: float) -> bool:
@@ -172,10 +171,9 @@ def push(client: int) -> None:
         connection.detach()
 
 
-def _refuse_and_linger(client: int, refusal: bytes) -> None:
-    """Send the refusal, then read what the client still sends: close(2) with unread data would reset the connection
-    before the client reads the refusal, tcp(7)."""
-    os.write(client, refusal)
+def _linger(client: int) -> None:
+    """End what is sent, then read what the client still sends: close(2) with unread data would reset the connection
+    before the client has read the reply, tcp(7)."""
     connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=client)
     try:
         connection.shutdown(socket.SHUT_WR)

@@ -2,6 +2,7 @@
 
 Laws:
 - A response other than 200 raises: 404 and 410 NotThere, all else OriginError. Its content is never passed on.
+- A body that the origin has compressed, or coded otherwise, is refused: it was not asked for.
 - What takes the body gets it as it comes; it learns the announced length first, and checks that by itself.
 - A session speaks only http and https, also after a redirect. Credentials go to the origin that they were given for,
   and into no line that is printed.
@@ -101,6 +102,7 @@ class Session:
         self._status, self._length = 0, -1  # of the latest response; -1: no length was announced
         self._dropped = 0  # bytes of content that was not asked for
         self._chunked = self._complete = False  # of the response's header
+        self._coding = ""  # of its body
         self._since = 0.0  # when something came, or was asked for; time.monotonic()
         self._curl = self._open()
 
@@ -118,6 +120,7 @@ class Session:
             (pycurl.FRESH_CONNECT, not origin.reuse),
             (pycurl.FORBID_REUSE, not origin.reuse),
             (pycurl.USERAGENT, f"transport-harness/{__version__}"),
+            (pycurl.HTTPHEADER, ["Accept-Encoding: identity"]),  # without it any coding is acceptable, RFC 9110 12.5.3
             (pycurl.HEADERFUNCTION, self._take_header),
             (pycurl.WRITEFUNCTION, self._take_body),
             (pycurl.NOPROGRESS, 0),
@@ -208,7 +211,7 @@ class Session:
     def _note(self, line: bytes) -> None:
         """Take a line of a header."""
         if status := _STATUS.match(line):  # there may be several responses: 1xx, redirects
-            self._status, self._length = int(status[1]), -1
+            self._status, self._length, self._coding = int(status[1]), -1, ""
             self._chunked = self._complete = False
             return
         if line.strip():
@@ -218,11 +221,15 @@ class Session:
                 if (length := _LENGTH.fullmatch(value)) is None:
                     raise OriginError(f"a Content-Length of {value.strip()!r}")
                 self._length = int(length[1])
+            if name == b"content-encoding" and (coding := value.strip().lower()) not in {b"", b"identity"}:
+                self._coding = coding.decode(errors="replace")
             self._chunked |= name == b"transfer-encoding"
             return
         self._complete = True
         if self._chunked:  # Content-Length does not count then, RFC 9112
             self._length = -1
+        if self._status == 200 and self._coding:
+            raise OriginError(f"a body in the coding {self._coding}, which was not asked for")
         if self._status == 200 and self._begin is not None:
             begin, self._begin = self._begin, None  # further lines are trailers
             self._taker = begin(self._length if self._length >= 0 else None)

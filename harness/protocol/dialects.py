@@ -8,12 +8,15 @@ from harness.protocol import getfile, gios
 class Dialect(Protocol):
     """The module of a dialect.
 
-    HEADER_LIMIT: the most bytes that a request may have. OK_HEADER: what precedes content, % its length in bytes.
-    CLIENT_CLOSES_FIRST: whether the client closes the connection first after a whole reply; otherwise the server does.
+    HEADER_LIMIT: the most bytes that a request may have. END: what a request ends with. OK_HEADER: what precedes
+    content, % its length in bytes. CLIENT_CLOSES_FIRST: whether the client closes the connection first after a whole
+    reply; otherwise the server does.
     """
 
     @property
     def HEADER_LIMIT(self) -> int: ...  # noqa: N802
+    @property
+    def END(self) -> bytes: ...  # noqa: N802
     @property
     def OK_HEADER(self) -> bytes: ...  # noqa: N802
     @property

@@ -18,6 +18,7 @@ from typing import Final
 from harness.protocol.getfile import ERROR, FILE_NOT_FOUND, INVALID, Malformed, Reply, match_reply
 
 HEADER_LIMIT: Final = 127
+END: Final = b"\n"
 CLIENT_CLOSES_FIRST: Final = True
 OK_HEADER: Final = b"GETFILE OK %d "  # % length in bytes
 
@@ -42,7 +43,7 @@ def encode_request(path: str) -> bytes:
 
 def parse_request(data: bytes) -> bytes | None:
     """The path of a request, as UTF-8 bytes that start with "/"; None while its line end has not arrived."""
-    end = data.find(b"\n")
+    end = data.find(END)
     request = data if end < 0 else data[: end + 1]
     if len(request) + (end < 0) > HEADER_LIMIT:
         raise Malformed(f"no line end within {HEADER_LIMIT} bytes")
