@@ -21,7 +21,6 @@ import re
 import shutil
 import stat
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -31,6 +30,7 @@ BASE_VARIABLE = "TRANSPORT_HARNESS_DIR"
 DEFAULT = "default"
 LOCK, SERVING, LEFT = "lock", "serving", "left"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
+_ENTRY = re.compile(r"^(posix(?= /)|(?:shm|sem|msg)(?= \d+\n)) (\S+)\n")  # a line of a ledger
 _LOCK_SECONDS = 10.0
 _SOCKET_PATH_ROOM = 40  # of the 107 bytes of sun_path, unix(7): program, scope and the plugin's own part
 
@@ -79,22 +79,24 @@ def wait_until_free(lock: io.FileIO) -> None:
 class Home:
     """A running program's own directory, from construction to close().
 
-    lock: the descriptor that holds it; programs that are a part of this one inherit it. Sweeps first what a dead
-    program left there. Raises Taken if a running program has it, ValueError for a bad rendezvous.
+    lock: the descriptor that holds it; programs that are a part of this one inherit it. Sweeps first what dead programs
+    left, here and at all rendezvous of this user, for nobody else would free their memory and queues. Raises Taken if a
+    running program has it, ValueError for a bad rendezvous.
     """
 
     def __init__(self, rendezvous: str, program: str) -> None:
         self.directory = f"{rendezvous_directory(rendezvous)}/{program}"
-        self._label = f"th-{os.getuid()}-{rendezvous}-{program}"
         self._owner = os.getpid()
-        with _locked_base():
+        with _locked_base() as base:
+            _sweep_dead(base, os.listdir(base))
             if os.path.isdir(self.directory):
                 if is_taken(self.directory):
                     raise Taken(errno.EADDRINUSE, "another one is running", self.directory)
-                sweep_home(self.directory)  # of a killed program
+                sweep_home(self.directory)  # which has failed just now: here it raises
             os.makedirs(os.path.dirname(self.directory), mode=0o700, exist_ok=True)  # mode: of the last directory only
             os.mkdir(self.directory, mode=0o700)
             self.lock = self.hold(LOCK)
+            os.write(self.lock, os.urandom(4).hex().encode())  # for _label()
 
     def hold(self, name: str) -> int:
         """Make a lock file and hold its lock, together with all forks to come, until unhold() or the end of the last.
@@ -108,7 +110,7 @@ class Home:
     def scope(self, part: str, timeout: float) -> Scope:
         """Make the directory of a scope that this program provisions."""
         os.mkdir(f"{self.directory}/{part}", 0o700)
-        return Scope(f"{self.directory}/{part}", scope_label(self._label, self.directory, part), timeout, ledger=True)
+        return Scope(f"{self.directory}/{part}", _label(self.directory, part), timeout, ledger=True)
 
     def close(self) -> list[str]:
         """Remove the home. Returns the IPC objects that were still in it, of workers that could not remove them.
@@ -130,16 +132,19 @@ def unhold(lock: int) -> None:
     fcntl.flock(lock, fcntl.LOCK_UN)
 
 
-def scope_label(home_label: str, home: str, part: str) -> str:
-    """The prefix of the names of a scope. The checksum differs between bases that use the same rendezvous name."""
-    return f"{home_label}-{part}-{zlib.crc32(home.encode()):08x}"
-
-
 def foreign_scope(rendezvous: str, program: str, part: str, timeout: float) -> Scope:
-    """The scope that another program provisioned, for an end to be opened in it."""
+    """The scope that another program provisioned, for an end to be opened in it. Raises FileNotFoundError where that
+    program's home is gone."""
     home = f"{rendezvous_directory(rendezvous)}/{program}"
-    label = scope_label(f"th-{os.getuid()}-{rendezvous}-{program}", home, part)
-    return Scope(f"{home}/{part}", label, timeout)
+    return Scope(f"{home}/{part}", _label(home, part), timeout)
+
+
+def _label(home: str, part: str) -> str:
+    """The prefix of the names of a scope. It ends with random digits from the lock file of its home: anybody may make
+    objects in the name spaces of POSIX and SysV, and another user who could guess a name would keep it from us."""
+    with open(f"{home}/{LOCK}") as lock:
+        random = lock.read()
+    return f"th-{os.getuid()}-{os.path.basename(os.path.dirname(home))}-{os.path.basename(home)}-{part}-{random}"
 
 
 def write_note(path: str, timeout: float, transport: str) -> None:
@@ -176,7 +181,7 @@ def sweep_home(home: str) -> list[str]:
 def _sweep_scope(directory: str) -> list[str]:
     found: list[str] = []
     with suppress(FileNotFoundError), open(f"{directory}/{LEDGER}") as ledger:
-        for kind, name in (line.split() for line in ledger if line.endswith("\n")):
+        for kind, name in (pair for line in ledger for pair in _ENTRY.findall(line)):  # not what a kill has torn
             found += _remove_posix(name) if kind == "posix" else _remove_sysv(kind, int(name))
     for entry in os.scandir(directory):
         if stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) in {stat.S_IFIFO, stat.S_IFSOCK}:
@@ -188,24 +193,37 @@ def _sweep_scope(directory: str) -> list[str]:
 def sweep(rendezvous: str | None = None) -> list[str]:
     """Remove what dead programs of this user left, at one rendezvous or all. Returns the IPC objects found.
 
-    Does not touch homes whose owner runs, nor directories that are not homes: a home has a lock file that we made.
+    Does not touch homes whose owner runs, nor directories that are not homes: a home has a lock file that we made. What
+    cannot be removed does not keep the rest: it is in the OSError that is raised in the end.
     """
     if rendezvous is not None:
         rendezvous_directory(rendezvous)  # refuses a bad name
-    found: list[str] = []
     if not os.path.isdir(base_directory()):
-        return found
+        return []
     with _locked_base() as base:
-        for name in [rendezvous] if rendezvous is not None else os.listdir(base):
-            directory = f"{base}/{name}"
-            for program in os.listdir(directory) if os.path.isdir(directory) else ():
-                home = f"{directory}/{program}"
+        found, failed = _sweep_dead(base, [rendezvous] if rendezvous is not None else os.listdir(base))
+    if failed:
+        raise OSError("; ".join(failed))
+    return found
+
+
+def _sweep_dead(base: str, names: list[str]) -> tuple[list[str], list[str]]:
+    """Sweep the homes of dead programs at the rendezvous of these names: the IPC objects found, and what failed."""
+    found: list[str] = []
+    failed: list[str] = []
+    for name in names:
+        directory = f"{base}/{name}"
+        for program in os.listdir(directory) if os.path.isdir(directory) else ():
+            home = f"{directory}/{program}"
+            try:
                 if not os.path.isfile(f"{home}/{LOCK}"):
                     _remove_empty(home)  # its maker was killed before it could lock it
                 elif not is_taken(home):
                     found += sweep_home(home)
-            _remove_empty(directory)
-    return found
+            except OSError as error:
+                failed.append(f"{home}: {error}")
+        _remove_empty(directory)
+    return found, failed
 
 
 @contextmanager
@@ -252,7 +270,7 @@ def _remove_posix(name: str) -> list[str]:
         ("semaphore", posix_ipc.unlink_semaphore),
         ("queue", posix_ipc.unlink_message_queue),
     ):
-        with suppress(posix_ipc.ExistentialError):
+        with suppress(posix_ipc.ExistentialError, posix_ipc.PermissionsError):  # the latter: it is another user's
             unlink(name)
             found.append(f"POSIX {kind} {name}")
     return found

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import posix_ipc
 import pytest
 from support.transports import COMMAND, DATA
 
@@ -123,6 +124,72 @@ def test_a_strangers_object_that_has_our_key_is_refused_and_outlives_us(base):
     finally:
         foreign.remove()
     assert sysv_object("shm", key) == {}
+
+
+def killed(program, transport="posix_shm"):
+    """Leave what a program leaves that is killed with a lane provisioned; its scope."""
+    pid = os.fork()
+    if pid == 0:
+        scope = rendezvous.Home("tests", program).scope("lane", 1.0)
+        lane = registry.data_transport(transport).provision(scope)
+        lane.__enter__()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return rendezvous.foreign_scope("tests", program, "lane", 1.0)
+
+
+def test_names_differ_from_one_start_of_a_program_to_the_next(base):
+    names = []
+    for _ in range(2):
+        home = rendezvous.Home("tests", "owner")
+        scope = home.scope("lane", 1.0)
+        assert rendezvous.foreign_scope("tests", "owner", "lane", 1.0).posix_name("ring") == scope.posix_name("ring")
+        names += [scope.posix_name("ring"), scope.sysv_key("sem", "ring")]
+        home.close()
+    assert len(set(names)) == 4
+
+
+def test_any_program_that_starts_sweeps_what_dead_ones_left(base):
+    scope = killed("proxy-1")
+    assert [name for name in os.listdir("/dev/shm") if scope.label in name]
+    home = rendezvous.Home("other", "owner")
+    assert not [name for name in os.listdir("/dev/shm") if scope.label in name]
+    assert not os.path.exists(scope.directory)
+    home.close()
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_another_users_object_of_a_name_in_a_ledger_is_left_alone():
+    ours = f"/th-test-{os.getpid()}"
+    memory = posix_ipc.SharedMemory(ours, posix_ipc.O_CREX, size=4096)
+    memory.close_fd()
+    pid = os.fork()
+    if pid == 0:
+        os.setresuid(65534, 65534, 65534)
+        os._exit(rendezvous._remove_posix(ours) != [])
+    try:
+        assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        memory.unlink()
+
+
+def test_a_home_that_cannot_be_swept_does_not_keep_the_others(base):
+    sweep_home = rendezvous.sweep_home
+
+    def fails(home):
+        if home.endswith("proxy-1"):
+            raise PermissionError(13, "Permission denied", home)
+        return sweep_home(home)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rendezvous, "sweep_home", fails)
+        bad, good = killed("proxy-1"), killed("proxy-2")
+        rendezvous.Home("other", "owner").close()
+        assert (os.path.exists(bad.directory), os.path.exists(good.directory)) == (True, False)
+        with pytest.raises(OSError, match=r"proxy-1: .*Permission denied"):
+            rendezvous.sweep()
+    assert len(rendezvous.sweep()) == 3  # memory and two semaphores
 
 
 PLUGIN = """

@@ -46,7 +46,7 @@ class Scope:
         the owner was killed before it could report the creation. One gap stays: another program may take the key
         between this call and the creation.
         """
-        key = zlib.crc32(f"{self.directory}/{part}".encode()) & 0x7FFFFFFF or 1
+        key = zlib.crc32(f"{self.label}/{part}".encode()) & 0x7FFFFFFF or 1
         if self.ledger and f"{kind} {key}" not in self._recorded():
             if holder := sysv_object(kind, key):
                 raise FileExistsError(

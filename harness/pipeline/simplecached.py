@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from harness import console, registry, rendezvous, supervisor
 from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Sender
@@ -144,9 +145,9 @@ class LaneEnds:
     def _open(self, name: bytes) -> LaneEnd:
         self._close_retired()
         home, _, part = os.fsdecode(name).partition("/")
-        place = rendezvous.foreign_scope(self._rendezvous, home, part, 0).directory
-        timeout, text = rendezvous.read_note(f"{place}/{LANE}")
-        scope = rendezvous.foreign_scope(self._rendezvous, home, part, timeout)
+        scope = rendezvous.foreign_scope(self._rendezvous, home, part, 0)
+        timeout, text = rendezvous.read_note(f"{scope.directory}/{LANE}")
+        scope = replace(scope, timeout=timeout)
         return LaneEnd(scope, registry.data_transport(text).sender(scope))
 
     def _close_retired(self) -> None:
