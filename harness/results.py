@@ -156,12 +156,6 @@ class Trial(Spec, Identity):
     )
 
 
-def saturated(rate: float, served: float) -> bool:
-    """Whether an open loop has not kept up: under 90 % of the requests/s that were asked for were served. rate: 0 in a
-    closed loop."""
-    return served < 0.9 * rate
-
-
 COLUMNS = [column.name for column in fields(Trial)]
 # Columns of schema 2 that have another name now. Its `requests` was a result.
 RENAMED_SINCE_2 = {

@@ -64,6 +64,12 @@ def rate(value: object) -> float:
     return number
 
 
+def saturated(rate: float, served: float) -> bool:
+    """Whether an open loop has not kept up: under 90 % of the requests/s that were asked for were served. rate: 0 in a
+    closed loop."""
+    return served < 0.9 * rate
+
+
 def bandwidth(value: object) -> int:
     """`10MiB/s`, `10MiB`, or a number of bytes a second. Raises ValueError."""
     try:

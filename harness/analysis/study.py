@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness import units
 from harness.analysis import claims, naming
 from harness.analysis.cells import MICROSECONDS, PROVENANCE, CellTrials, ContextTrials, Levels, StudyTrials
 from harness.analysis.crossovers import Crossover, crossovers
@@ -23,7 +24,7 @@ from harness.analysis.resolution import Resolution, resolution
 from harness.analysis.resolution import line as resolution_line
 from harness.analysis.slices import Slices
 from harness.analysis.verdicts import METRICS, MORE_IS_BETTER, WITHHELD, Control, controls, verdict
-from harness.results import Trial, saturated
+from harness.results import Trial
 
 # With fewer blocks, narrow intervals do not end a run: docs/decisions/0009.
 LEAST_TO_STOP = 8
@@ -254,7 +255,7 @@ def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measureme
         baseline=baseline,
         wait=cell.wait,
         client_busy=sum(trial.client_busy for trial in cell.trials) / len(cell.trials),
-        saturated=any(saturated(trial.rate, trial.requests_per_s) for trial in cell.trials),
+        saturated=any(units.saturated(trial.rate, trial.requests_per_s) for trial in cell.trials),
         measurements=measurements,
         rows=tuple(trial.trial for trial in cell.trials),
     )

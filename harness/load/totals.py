@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
+from harness import units
 from harness.load.histogram import bucket, upper_bound
 from harness.load.tally import BYTES, COUNT, END, EXACT, FIRSTS, OK, OUTCOMES, RSS_KIB, SWITCHES, SYSTEM, USER, Tally
 
@@ -84,15 +85,13 @@ def print_result(result: dict[str, Any], as_json: bool, rate: float | None = Non
 
 def _text(result: dict[str, Any], rate: float | None) -> str:
     spectrum = "  ".join(f"p{p:g} {result[f'latency_p{p:g}_us']:.0f}" for p in PERCENTILES)
-    from harness.results import saturated  # noqa: PLC0415  the program that is measured need not have loaded it
-
     lines = [
         f"{result['requests']} requests in {result['seconds']:.3f} s: {result['requests_per_s']:.0f} replies OK/s, "
         f"{result['content_bytes'] / result['seconds'] / 1e6:.1f} MB/s",
         f"latency of replies OK in us: {spectrum}  max {result['latency_max_us']:.0f}",
         "  ".join(f"{outcome} {result[outcome]}" for outcome in OUTCOMES),
     ]
-    if rate and saturated(rate, result["requests_per_s"]):
+    if rate and units.saturated(rate, result["requests_per_s"]):
         lines.append(f"Saturated: {rate:g} requests/s were asked for, and the latency is that of a growing queue.")
     if result["busy"] > 0.9:
         lines.append(f"The client itself was busy {result['busy']:.0%} of the time: it may be what you measure.")
