@@ -150,6 +150,7 @@ class Trial(Spec, Identity):
     python: str = _column("version of Python")
     harness: str = _column("version of the harness")
     commit: str = _column("git commit of the harness, `+dirty` where files differ; empty outside a checkout")
+    code: str = _column("hash of the code of the harness and all installed plugins; environment.json has the parts")
     version: str = _column(
         "version, commit and Python of the programs of cache and proxy, where `interpreter` sets another one, and what "
         "brought their transports, where the harness did not"

@@ -18,7 +18,7 @@ FLOORS = [
     ["harness", "harness.entry_points", "harness.protocol", "harness.units", "harness.suggest"],
     ["harness.factors", "harness.api", "harness.cli"],
     ["harness.results"],
-    ["harness.rendezvous", "harness.registry", "harness.analysis", "harness.__main__"],
+    ["harness.rendezvous", "harness.registry", "harness.contents", "harness.analysis", "harness.__main__"],
     ["harness.machine", "harness.report", "transports"],
     ["harness.console"],
     ["harness.supervisor", "harness.plugins", "harness.new_transport", "harness.clean", "harness.starter"],
@@ -35,6 +35,7 @@ PROGRAM = {*BASE, "harness.machine", "harness.console", "harness.supervisor"}
 ONLY = {
     "harness.rendezvous": GROUND,
     "harness.registry": GROUND,
+    "harness.contents": GROUND,
     "harness.machine": BASE,
     "harness.console": {*BASE, "harness.machine"},
     "harness.supervisor": PROGRAM,

@@ -17,8 +17,8 @@ RESULT = [
     "requests",
     *OUTCOMES,
     *"seconds requests_per_s content_bytes latency_p50_us latency_p90_us latency_p99_us latency_p99.9_us".split(),
-    *"latency_p99.99_us first_byte_p50_us latency_max_us user_s kernel_s busy switches".split(),
-    *"peak_rss_bytes histogram".split(),
+    *"latency_p99.99_us first_byte_p50_us latency_max_us others_p50_us others_max_us".split(),
+    *"user_s kernel_s busy switches peak_rss_bytes histogram".split(),
 ]
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
@@ -170,7 +170,7 @@ def test_requests_that_all_failed_have_no_rate_and_no_latency(capsys):
     (tally,) = shared_tallies(1, 10)
     tally.begin()
     for ended in range(10):
-        tally.add(FAILED, 0, 0, ended)
+        tally.add(FAILED, 0, 0, 990 if ended < 6 else 2000)
     tally.end(2_000_000_000, Usage())
     result = totals.summarise([tally], 1_000_000_000)
     assert (result["requests"], result["requests_per_s"], result["latency_p50_us"], result["histogram"]) == (
@@ -184,6 +184,7 @@ def test_requests_that_all_failed_have_no_rate_and_no_latency(capsys):
         "10 requests in 1.000 s: 0 replies OK/s, 0.0 MB/s",
         "latency of replies OK in us: p50 0  p90 0  p99 0  p99.9 0  p99.99 0  max 0",
         "OK 0  FILE_NOT_FOUND 0  ERROR 0  INVALID 0  short 0  wrong 0  failed 10",
+        "latency of the others: p50 1  max 2",
         "Saturated: 10 requests/s were asked for, and the latency is that of a growing queue.",
     ]
 

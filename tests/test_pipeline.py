@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -92,6 +93,24 @@ def test_a_client_that_stalls_in_the_body_frees_worker_and_lane_within_the_timeo
 
 
 @pytest.mark.parametrize("data", ["posix_shm", "sendfile", "handoff"])
+@pytest.mark.parametrize("data", ["posix_shm", "memfd"])
+def test_a_cache_serves_more_files_than_it_may_open_and_ends_well(pipeline, data):
+    content = {pipeline.write(f"{number}", b"%d" % number * 100): b"%d" % number * 100 for number in range(300)}
+    (pipeline.files / "link").symlink_to(pipeline.files)
+    limited = ["bash", "-c", 'ulimit -n 64; exec "$0" -m harness "$@"', sys.executable]
+    cache = pipeline.start("simplecached", "-c", pipeline.files, "-t", 2, command=limited)
+    assert cache.line().startswith("simplecached: ready")
+    proxy = pipeline.proxy("--data", data)
+    (worker,) = cache.children()
+    links = ["/link" * depth for depth in range(5)]
+    for path, link in zip(content, itertools.cycle(links), strict=False):
+        assert get(proxy.port, link + path) == whole(content[path])
+    assert get(proxy.port, "/link/0") == whole(content["/0"]), "one that was closed meanwhile"
+    assert len(os.listdir(f"/proc/{worker}/fd")) < 60
+    assert cache.errors == ""
+    assert cache.stop() == 0
+
+
 def test_bytes_behind_a_request_cost_its_reply_nothing(pipeline, data):
     content = os.urandom(1 << 20)
     path = pipeline.write("file", content)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -121,6 +122,21 @@ def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, stu
         assert errors.count("\n") == 1
 
 
+def test_a_run_is_not_resumed_where_a_plugin_has_other_code_of_the_same_version(base, study, tmp_path, plugins):
+    working = FAILING.replace('raise OSError("this one never works")', "super().publish(count)")
+    plugins("failing", working)
+    out = tmp_path / "out"
+    study.write_text(SMALL.replace("[posix_shm, fifo]", "[posix_shm, failing]"))
+    assert run(study, "-o", out, "--only", 1, "--repeat", 1)[0] == 0
+    (before,) = {row.code for row in rows_of(out)}
+    (tmp_path / "failing.py").write_text(working + "# changed\n")
+    code, _, errors = run("--resume", out)
+    assert code == 2
+    assert re.search(r"cannot resume .*: the code of failing 1\.0 was '\w{12}' and is '\w{12}': run", errors), errors
+    assert run(study, "-o", tmp_path / "anew", "--only", 1, "--repeat", 1)[0] == 0
+    assert {row.code for row in rows_of(tmp_path / "anew")}.isdisjoint({before})
+
+
 def test_a_run_is_not_resumed_where_the_experiment_is_another(base, study, tmp_path, capfd):
     out = tmp_path / "out"
     assert run(study, "-o", out, "--only", 1, "--repeat", 1)[0] == 0
@@ -203,6 +219,25 @@ def test_a_trial_that_fails_is_tried_once_more_kept_with_reason_and_logs_and_the
     logs = os.listdir(out / "logs")
     assert {name.split("-attempt")[0] for name in logs} == {f"trial-{row.trial}" for row in failed}
     assert "this one never works" in "".join((out / "logs" / name).read_text() for name in logs)
+
+
+# As FAILING; its process is killed under load.
+KILLED = FAILING.replace(
+    'raise OSError("this one never works")',
+    "self.left -= 1\n        self.left or os.kill(os.getpid(), 9)\n        super().publish(count)",
+)
+KILLED = "import os\n" + KILLED.replace("class Broken(FifoSender):", "class Broken(FifoSender):\n    left = 200\n")
+
+
+def test_where_a_program_dies_the_reason_begins_with_its_role_and_the_signal(base, study, tmp_path, plugins):
+    plugins("failing", KILLED)
+    text = SMALL.replace("[posix_shm, fifo]", "[failing]").replace("repeats: 3", "repeats: 1")
+    study.write_text(text.replace("{clients: 2", "{timeout: 2s, clients: 2").replace("warmup: 20ms", "warmup: 1ms"))
+    run(study, "-o", tmp_path / "out", "--only", 1)
+    for row in rows_of(tmp_path / "out"):
+        assert row.status == "failed"
+        assert row.reason.startswith("cache: simplecached ended with exit code 1; its last words: "), row.reason
+        assert "SIGKILL" in row.reason.partition("; so ")[0]
 
 
 def test_what_a_transport_refuses_is_a_row_and_not_tried_again(base, study, tmp_path):

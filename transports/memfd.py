@@ -12,12 +12,13 @@ lane.
 Killed peers: the proxy owns the socket, so a killed proxy is noticed at once (ECONNREFUSED), a killed cache by the
 timeout.
 
-Limits: each cache process has `keep` bytes of memory of its own for content, and a descriptor for each file in it.
-Descriptors on their way count against RLIMIT_NOFILE, unix(7).
+Limits: each cache process has `keep` bytes of memory of its own for content, and a descriptor for each file in it, for
+a quarter of RLIMIT_NOFILE files at most. Descriptors on their way count against RLIMIT_NOFILE, unix(7).
 """
 
 import fcntl
 import os
+import resource
 import threading
 from collections import OrderedDict
 from contextlib import AbstractContextManager
@@ -101,6 +102,7 @@ class Store:
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
+        self._most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._kept: OrderedDict[tuple[int, ...], Sealed] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -116,7 +118,7 @@ class Store:
         with self._lock:
             self._kept[key] = sealed
             total = sum(each.size for each in self._kept.values())
-            while total > self._keep and len(self._kept) > 1:
+            while (total > self._keep and len(self._kept) > 1) or len(self._kept) > self._most:
                 total -= self._kept.popitem(last=False)[1].size
         return sealed
 

@@ -23,7 +23,7 @@ from harness.analysis.slices import METRICS, Slices, centre
 from harness.factors import CHANNELS, FACTORS
 from harness.results import Trial
 
-PROVENANCE = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit")
+PROVENANCE = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit", "code")
 THROUGHPUT, MEDIAN_LATENCY, CPU_TIME = "requests_per_s", "latency_p50_us", "cpu_us_per_request"
 # Metrics whose difference is a time for each request -> that time in microseconds. With throughput it is the time that
 # the whole system takes for one, which is less than its latency where several are under way.

@@ -23,7 +23,7 @@ from harness.results import Trial
 # What must be the same in two runs that are compared.
 _ALIKE = ("host", "cpu", "cpus", "kernel", "python")
 # What may differ, because it is often what is compared.
-_VERSION = ("harness", "commit")
+_VERSION = ("harness", "commit", "code")
 _WORSE = {SLOWER, MORE}
 # The columns that identify a cell in both runs.
 _KEY = [*(name for name in FACTORS if name != "control"), "origin"]

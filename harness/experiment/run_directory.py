@@ -17,6 +17,7 @@ from typing import Any
 
 from harness import machine, results
 from harness.analysis.run_files import ENVIRONMENT, EXPERIMENT, LOGS
+from harness.contents import contents
 from harness.experiment.plan import Plan
 from harness.experiment.planner import load_plan
 
@@ -29,6 +30,7 @@ _ALIKE = {
     "harness": ("software", "harness"),
     "commit": ("software", "commit"),
 }
+_CODE = ("software", "code")  # distribution -> hash, see harness/contents.py
 VERSIONS = "versions"  # in environment.json: interpreter -> what it runs
 # What of a plan decides what is measured, and how it is judged.
 _DECIDED = "question cells repeats seed least within baseline claims probes design slicing budget".split()
@@ -59,6 +61,7 @@ class RunDirectory:
                 )
         os.makedirs(directory, exist_ok=True)
         facts = machine.facts()
+        facts["software"]["code"] = contents()
         facts["experiment"] = {"name": plan.name, "file": source, "program": program, "command": arguments}
         _write_json(f"{directory}/{ENVIRONMENT}", facts)
         run.write_datapackage()
@@ -81,9 +84,12 @@ class RunDirectory:
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(f"{directory}/{ENVIRONMENT}: no run wrote this: run the experiment anew") from None
         now = machine.facts()
+        now["software"]["code"] = contents()
+        installed = {*(_at(before, _CODE) or ()), *contents()}
+        alike = _ALIKE | {f"the code of {name}": (*_CODE, name) for name in sorted(installed)}
         unlike = [
             f"{name} was {_at(before, path)!r} and is {_at(now, path)!r}"
-            for name, path in _ALIKE.items()
+            for name, path in alike.items()
             if _at(before, path) != _at(now, path)
         ]
         if unlike:

@@ -23,7 +23,7 @@ COUNT, BYTES, END, EXACT, FIRSTS, USER, SYSTEM, SWITCHES, RSS_KIB, OPENED, CLOSE
 )
 _WORDS = OVER + 1
 MOST_FIRSTS = 1 << 14  # times to first bytes that are kept: those of the latest requests
-_LATENCIES = _WORDS + BUCKETS + MOST_FIRSTS
+_LATENCIES = _WORDS + 2 * BUCKETS + MOST_FIRSTS
 _MOST_EXACT = 1 << 20  # latencies that are kept one by one: 8 MiB, and seconds to sort
 
 
@@ -61,37 +61,39 @@ class Tally:
 
     words: a count for each of OUTCOMES, then the words named above. While requests are made, the words up to END are
     those of the latest flush(), and END is its time; the others are written by end(). latencies: ns, in the order in
-    which the requests ended, as far as there is room. histogram: how many of the later latencies are in each bucket
-    of histogram.py, so that hours of requests have room. firsts: ns to the first bytes of replies.
+    which the requests ended that were OK, as far as there is room. histogram: how many of the later latencies are in
+    each bucket of histogram.py, so that hours of requests have room. others: the same of the requests that were not OK.
+    firsts: ns to the first bytes of replies.
     counts: how many requests had each of OUTCOMES, up to date, in the process that counts only.
     """
 
     def __init__(self, memory: memoryview) -> None:
         self.words = memory[:_WORDS]
         self.histogram = memory[_WORDS : _WORDS + BUCKETS]
-        self.firsts = memory[_WORDS + BUCKETS : _LATENCIES]
+        self.others = memory[_WORDS + BUCKETS : _WORDS + 2 * BUCKETS]
+        self.firsts = memory[_WORDS + 2 * BUCKETS : _LATENCIES]
         self.latencies = memory[_LATENCIES:]
         self._room = len(self.latencies)
 
     def begin(self) -> None:
         """Set all counts to 0. Can be called again, after a warm-up."""
         self.counts = [0] * len(OUTCOMES)
-        self._buckets = [0] * BUCKETS
+        self._buckets, self._others = [0] * BUCKETS, [0] * BUCKETS
         self._content = self._exact = self._firsts = 0
         self.flush(time.monotonic_ns())
 
     def add(self, outcome: int, content: int, begun: int, ended: int, first: int = 0) -> None:
         """Count a request that has ended: its outcome, and the bytes of its content.
 
-        Its latency, from `begun` to `ended`, both ns on one clock, is kept where the outcome is OK. What fails takes
-        another time. first: when the first bytes of its reply came; 0: none came, or that is not known.
+        Its latency is from `begun` to `ended`, both ns on one clock. Those of other outcomes than OK are kept apart:
+        what fails takes another time. first: when the first bytes of its reply came; 0: none came, or that is not known.
         """
         self.counts[outcome] += 1
         self._content += content
-        if outcome != OK:
-            return
         latency = ended - begun
-        if self._exact < self._room:
+        if outcome != OK:
+            self._others[bucket(latency)] += 1
+        elif self._exact < self._room:
             self.latencies[self._exact] = latency
             self._exact += 1
         else:
@@ -107,6 +109,7 @@ class Tally:
     def end(self, end: int, usage: Usage) -> None:
         """Write everything to the shared memory; the last request ended at `end`."""
         self.histogram[:] = memoryview(array("Q", self._buckets))
+        self.others[:] = memoryview(array("Q", self._others))
         self._write(end, self._exact, min(self._firsts, MOST_FIRSTS), *usage)
 
     def _write(self, *words: int) -> None:

@@ -24,7 +24,8 @@ def progress(tallies: Sequence[Tally], begun: int) -> dict[str, float]:
 def summarise(tallies: Sequence[Tally], begun: int) -> dict[str, Any]:
     """The result of a load. begun: when it began, ns on the clock of time.monotonic_ns().
 
-    requests: those that ended, well or not. requests_per_s and all latencies are of the replies `OK`.
+    requests: those that ended, well or not. requests_per_s and latencies are of the replies `OK`; `others_*` are the
+    latencies of all other requests, upper bounds of buckets.
     histogram: pairs of a latency in ns and a count, see harness.load.histogram: so many requests took so long or a
     little less. Percentiles are exact, but read off the histogram where there were more requests than latencies could
     be kept one by one. user_s, kernel_s, switches, peak_rss_bytes: sums over the processes. busy: the share of the
@@ -37,6 +38,7 @@ def summarise(tallies: Sequence[Tally], begun: int) -> dict[str, Any]:
     histogram = histogram_of(exact, [tally.histogram for tally in tallies])
     firsts = sorted(ns for tally in tallies for ns in tally.firsts[: tally.words[FIRSTS]])
     latencies = exact
+    others = histogram_of((), [tally.others for tally in tallies])
     up_to: Sequence[int] = range(1, good + 1)
     if len(exact) < good:
         latencies, up_to = [bound for bound, _ in histogram], list(accumulate(count for _, count in histogram))
@@ -49,6 +51,8 @@ def summarise(tallies: Sequence[Tally], begun: int) -> dict[str, Any]:
         **{f"latency_p{p:g}_us": percentile(latencies, up_to, p) / 1e3 for p in PERCENTILES},
         "first_byte_p50_us": percentile(firsts, range(1, len(firsts) + 1), 50) / 1e3,
         "latency_max_us": percentile(latencies, up_to, 100) / 1e3,
+        "others_p50_us": of_histogram(others, 50) / 1e3,
+        "others_max_us": of_histogram(others, 100) / 1e3,
         "user_s": sum(word[USER] for word in words) / 1e9,
         "kernel_s": sum(word[SYSTEM] for word in words) / 1e9,
         "busy": min(1.0, max(word[USER] + word[SYSTEM] for word in words) / 1e9 / elapsed),
@@ -64,6 +68,11 @@ def histogram_of(latencies: Iterable[int], more: Iterable[Sequence[int]] = ()) -
     for histogram in more:
         buckets.update({index: count for index, count in enumerate(histogram) if count})
     return [(upper_bound(index), count) for index, count in sorted(buckets.items())]
+
+
+def of_histogram(pairs: Sequence[tuple[int, int]], percent: float) -> int:
+    """A percentile of what histogram_of() returned: an upper bound."""
+    return percentile([bound for bound, _ in pairs], list(accumulate(count for _, count in pairs)), percent)
 
 
 def percentile(values: Sequence[int], up_to: Sequence[int], percent: float) -> int:
@@ -91,6 +100,8 @@ def _text(result: dict[str, Any], rate: float | None) -> str:
         f"latency of replies OK in us: {spectrum}  max {result['latency_max_us']:.0f}",
         "  ".join(f"{outcome} {result[outcome]}" for outcome in OUTCOMES),
     ]
+    if result["OK"] < result["requests"]:
+        lines.append(f"latency of the others: p50 {result['others_p50_us']:.0f}  max {result['others_max_us']:.0f}")
     if rate and units.saturated(rate, result["requests_per_s"]):
         lines.append(f"Saturated: {rate:g} requests/s were asked for, and the latency is that of a growing queue.")
     if result["busy"] > 0.9:

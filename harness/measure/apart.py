@@ -23,13 +23,14 @@ from harness.measure.leftovers import keep_logs, sweep
 from harness.measure.placement import Placement, effective
 from harness.measure.probes.proc import Cpu, read_from_disks, resident
 from harness.measure.probing import ProbeFailed, Probing, Seen
-from harness.measure.program import CellRefused, Program, TrialError
+from harness.measure.program import CellRefused, Program, TrialError, with_cause
 from harness.measure.servers import START, Servers
 from harness.measure.starting import Command
 from harness.results import APART, Bucket, Trial
 
 _REQUEST = 30.0  # seconds for a request of the load
 _LONG = 86_400.0  # seconds for a load that is a number of requests
+_SETTLE = 1.0  # seconds for a program to end whose worker has been killed
 _COLD = 0.8  # share of the pages that must have come from disks; some are held when they are to be dropped
 
 Live = Callable[[Mapping[str, float]], None]
@@ -64,9 +65,6 @@ def run(
             undo.callback(home.close)
             undo.push(partial(keep_logs, [home.directory], logs, f"trial-{trial.trial}-attempt-{trial.attempt}"))
             _measure(spec, pair, trial, name, home.directory, Probing(trial, probes, seen), seen, live, undo)
-            if trial.ok != trial.requests_ended:
-                bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
-                raise TrialError(f"not every reply was OK: {bad}")
         trial.status = "ok"
     except (TrialError, ProbeFailed, OSError, ValueError) as error:
         trial.status = "refused" if isinstance(error, CellRefused) else "failed"
@@ -98,8 +96,27 @@ def _measure(
     moves_content = pair is None or pair.data.moves_content
     files = _make_files(spec, directory, zeros=not moves_content)
     trial.file_size_bytes = files.mean_size
-    cell = _Programs(spec, name, directory, files, undo)
+    cell = _Programs(spec, name, directory, files, moves_content, undo)
     client = cell.start(trial, bool(live))
+    try:
+        _look_at(spec, cell, client, trial, directory, probing, seen, live)
+    except CellRefused:
+        raise
+    except (TrialError, ProbeFailed) as error:
+        raise TrialError(with_cause(str(error), cell.cause())) from None
+
+
+def _look_at(
+    spec: Spec,
+    cell: "_Programs",
+    client: Program,
+    trial: Trial,
+    directory: str,
+    probing: Probing,
+    seen: Seen,
+    live: Live | None,
+) -> None:
+    """Let the load run, and fill in what came of it. Raises TrialError, ProbeFailed."""
     processes = cell.pids()
     trial.placement_effective = effective(processes)
     cold = spec.page_cache == "cold"
@@ -112,23 +129,29 @@ def _measure(
     report = client.expect("requests", seconds=START)
     client.wait()
     record.fill_measured(trial, report)
-    wanted = trial.ok * sum(-(-size // PAGESIZE) * PAGESIZE for size in files.sizes) / len(files.sizes)
-    if cold and read < _COLD * wanted and moves_content:
+    if trial.ok != trial.requests_ended:
+        bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
+        raise TrialError(f"not every reply was OK: {bad}")
+    wanted = trial.ok * sum(-(-size // PAGESIZE) * PAGESIZE for size in cell.files.sizes) / len(cell.files.sizes)
+    if cold and read < _COLD * wanted and cell.moves_content:
         raise TrialError(f"page_cache cold: only {read / wanted:.0%} of the pages came from disks; take more copies")
     seen["latency"] = [Bucket(trial.trial, bound / 1e3, count) for bound, count in report["histogram"]]
 
 
 class _Programs:
-    """The programs of a trial: its servers, and what makes the requests."""
+    """The programs of a trial: its servers, and what makes the requests. files: what is asked for. moves_content:
+    whether the content of the files arrives."""
 
-    def __init__(self, spec: Spec, name: str, directory: str, files: FileSet, undo: ExitStack) -> None:
-        self._spec, self._name, self._directory, self._files = spec, name, directory, files
-        self._undo = undo
+    def __init__(
+        self, spec: Spec, name: str, directory: str, files: FileSet, moves_content: bool, undo: ExitStack
+    ) -> None:
+        self._spec, self._name, self._directory, self._undo = spec, name, directory, undo
+        self.files, self.moves_content = files, moves_content
 
     def start(self, trial: Trial, live: bool) -> Program:
         """Start them all. Returns the one that makes the requests, when it is warm. Fills in trial.origin."""
         spec, load = self._spec, self._load(live)
-        where = self._name, self._directory, self._files.directory
+        where = self._name, self._directory, self.files.directory
         self._servers = Servers(spec, *where, self._undo, lane_load=load)
         self._servers.await_ready(spec.warmup)
         trial.origin = self._servers.origin
@@ -151,10 +174,21 @@ class _Programs:
     def _load(self, live: bool) -> list[str]:
         spec = self._spec
         amount = ["-r", str(spec.requests)] if spec.requests else ["--seconds", str(spec.seconds)]
-        warmup = ["--warmup", str(spec.warmup), "--verify", self._files.directory]
+        warmup = ["--warmup", str(spec.warmup), "--verify", self.files.directory]
         gate = ["--gate", "--json", *(["--live"] if live else [])]
         apart = ["--apart"] if spec.page_cache == "cold" else []
         return ["-w", f"{self._directory}/workload.txt", *warmup, *gate, *amount, *apart]
+
+    def cause(self) -> str:
+        """How one of its programs has ended or been stopped, once a moment has passed for that to show; else empty."""
+        programs = [*self._servers.programs.values(), self._client]
+        deadline = time.monotonic() + _SETTLE
+        while True:
+            if said := next(filter(None, (program.failure() for program in programs)), ""):
+                return said
+            if time.monotonic() > deadline:
+                return ""
+            time.sleep(_SETTLE / 20)
 
     def pids(self) -> dict[str, list[int]]:
         """The processes of each role that has any."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import harness
-from harness import machine
+from harness import contents, machine
 from harness.factors import FACTORS, Spec, applies
 from harness.load.tally import OUTCOMES
 from harness.measure import versions
@@ -33,6 +33,7 @@ def fill_known(spec: Spec, trial: Trial) -> None:
     trial.host, trial.kernel, trial.python = platform.node(), platform.release(), platform.python_version()
     trial.cpu, trial.cpus = machine.cpu_model(), len(os.sched_getaffinity(0))
     trial.harness, trial.commit, trial.version = harness.__version__, machine.commit(), versions.version(spec)
+    trial.code = contents.code()
     trial.floor = "source" if spec.source == "direct" else ""
 
 

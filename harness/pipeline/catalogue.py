@@ -1,14 +1,18 @@
-"""Where the content comes from: a directory, or a file of keys and paths. Each file is opened once.
+"""Where the content comes from: a directory, or a file of keys and paths.
 
 Descriptors stay open and are read with positional reads only. A directory's files are opened when they are first
-asked for, so files that appear later are found. A file that is replaced by another of its name goes unnoticed.
+asked for, so files that appear later are found. A file that is replaced by another of its name goes unnoticed while it
+is open. How many stay open is bounded: strangers choose what is asked for.
 """
 
 import errno
 import os
 import re
+import resource
 import stat
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from harness.console import Refused
@@ -42,23 +46,38 @@ def open_source(source: str, cold: bool = False) -> Catalogue:
     return Cold(catalogue.find, catalogue.sample()) if cold else catalogue
 
 
+class Descriptor(int):
+    """A descriptor that is closed with the last reference to it: who uses it keeps it open."""
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # os may be gone before the last reference
+        close(self)
+
+
 class Directory:
     """The files below one directory. A symbolic link is followed if it leads to a file below that directory.
 
-    Each file has one path here: a path with `//`, `/./` or `/../` in it leads to no file.
+    Each file has one path here: a path with `//`, `/./` or `/../` in it leads to no file. Files are kept open by the
+    path that no link is in, so that a file which is asked for over links takes no second descriptor. At most `most` are
+    open, by default half of RLIMIT_NOFILE, getrlimit(2); the one that was used longest ago is closed.
     """
 
     caller_closes = False
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, most: int = 0) -> None:
         self._root = os.path.realpath(root)
         self._below = self._root.rstrip("/") + "/"
-        self._opened: dict[bytes, int] = {}
+        self._most = most or max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._opened: OrderedDict[bytes, Descriptor] = OrderedDict()  # the one used longest ago first, once half full
 
     def find(self, path: bytes, /) -> int | None:
-        """See Catalogue."""
+        """See Catalogue. The descriptor stays open while the caller keeps the object that this returns."""
         fd = self._opened.get(path)
-        return self._open(path) if fd is None else fd
+        if fd is None:
+            return self._open(path)
+        if len(self._opened) > self._most >> 1:  # the order does not matter before
+            with suppress(KeyError):  # another thread has just let go of it
+                self._opened.move_to_end(path)
+        return fd
 
     def sample(self) -> int | None:
         """The descriptor of any file that is not empty, None if there is none."""
@@ -81,14 +100,17 @@ class Directory:
             raise
         try:
             here = f"/proc/self/fd/{pin}"
-            if not os.readlink(here).startswith(self._below) or not stat.S_ISREG(os.fstat(pin).st_mode):
+            place = os.readlink(here)
+            if not place.startswith(self._below) or not stat.S_ISREG(os.fstat(pin).st_mode):
                 return None
-            fd = os.open(here, os.O_RDONLY | os.O_CLOEXEC)
+            own = b"/" + os.fsencode(place.removeprefix(self._below))
+            if (fd := self._opened.get(own)) is None:
+                fd = self._opened.setdefault(own, Descriptor(os.open(here, os.O_RDONLY | os.O_CLOEXEC)))
         finally:
             os.close(pin)
-        if (first := self._opened.setdefault(path, fd)) != fd:  # another thread was faster
-            os.close(fd)
-        return first
+        while len(self._opened) > self._most:
+            self._opened.popitem(last=False)
+        return fd
 
 
 class Locals:

@@ -49,7 +49,7 @@ def write(first: str, second: str, metric: str, output: str | None = None) -> st
                     ("began", trials[0].started_utc),
                     *(
                         (name, ", ".join(sorted({str(getattr(trial, name)) for trial in trials})))
-                        for name in ("host", "cpu", "kernel", "python", "harness", "commit")
+                        for name in ("host", "cpu", "kernel", "python", "harness", "commit", "code")
                     ),
                 ]
             ),

@@ -14,7 +14,7 @@ from harness.results import Trial
 
 _MOST = 200  # trials and cells that a list names
 _MOST_PLAN = 200_000  # characters of the experiment file
-_MACHINE = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit")
+_MACHINE = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit", "code")
 
 
 def section(
