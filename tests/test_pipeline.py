@@ -92,7 +92,6 @@ def test_a_client_that_stalls_in_the_body_frees_worker_and_lane_within_the_timeo
         assert time.monotonic() - begun < 3.9
 
 
-@pytest.mark.parametrize("data", ["posix_shm", "sendfile", "handoff"])
 @pytest.mark.parametrize("data", ["posix_shm", "memfd"])
 def test_a_cache_serves_more_files_than_it_may_open_and_ends_well(pipeline, data):
     content = {pipeline.write(f"{number}", b"%d" % number * 100): b"%d" % number * 100 for number in range(300)}
@@ -111,6 +110,7 @@ def test_a_cache_serves_more_files_than_it_may_open_and_ends_well(pipeline, data
     assert cache.stop() == 0
 
 
+@pytest.mark.parametrize("data", ["posix_shm", "sendfile", "handoff"])
 def test_bytes_behind_a_request_cost_its_reply_nothing(pipeline, data):
     content = os.urandom(1 << 20)
     path = pipeline.write("file", content)

@@ -224,15 +224,15 @@ def test_a_trial_that_fails_is_tried_once_more_kept_with_reason_and_logs_and_the
 # As FAILING; its process is killed under load.
 KILLED = FAILING.replace(
     'raise OSError("this one never works")',
-    "self.left -= 1\n        self.left or os.kill(os.getpid(), 9)\n        super().publish(count)",
+    "Broken.left -= 1\n        Broken.left or os.kill(os.getpid(), 9)\n        super().publish(count)",
 )
-KILLED = "import os\n" + KILLED.replace("class Broken(FifoSender):", "class Broken(FifoSender):\n    left = 200\n")
+KILLED = "import os\n" + KILLED.replace("class Broken(FifoSender):", "class Broken(FifoSender):\n    left = 20\n")
 
 
 def test_where_a_program_dies_the_reason_begins_with_its_role_and_the_signal(base, study, tmp_path, plugins):
     plugins("failing", KILLED)
     text = SMALL.replace("[posix_shm, fifo]", "[failing]").replace("repeats: 3", "repeats: 1")
-    study.write_text(text.replace("{clients: 2", "{timeout: 2s, clients: 2").replace("warmup: 20ms", "warmup: 1ms"))
+    study.write_text(text.replace("{clients: 2", "{timeout: 2s, clients: 2"))
     run(study, "-o", tmp_path / "out", "--only", 1)
     for row in rows_of(tmp_path / "out"):
         assert row.status == "failed"

@@ -13,7 +13,7 @@ Killed peers: the proxy owns the socket, so a killed proxy is noticed at once (E
 timeout.
 
 Limits: each cache process has `keep` bytes of memory of its own for content, and a descriptor for each file in it, for
-a quarter of RLIMIT_NOFILE files at most. Descriptors on their way count against RLIMIT_NOFILE, unix(7).
+an eighth of RLIMIT_NOFILE files at most. Descriptors on their way count against RLIMIT_NOFILE, unix(7).
 """
 
 import fcntl
@@ -102,7 +102,7 @@ class Store:
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
-        self._most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        self._most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
         self._kept: OrderedDict[tuple[int, ...], Sealed] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -86,7 +86,7 @@ class Tally:
         """Count a request that has ended: its outcome, and the bytes of its content.
 
         Its latency is from `begun` to `ended`, both ns on one clock. Those of other outcomes than OK are kept apart:
-        what fails takes another time. first: when the first bytes of its reply came; 0: none came, or that is not known.
+        what fails takes another time. first: when the first bytes of its reply came; 0: none came, or it is not known.
         """
         self.counts[outcome] += 1
         self._content += content

@@ -97,8 +97,8 @@ def _measure(
     files = _make_files(spec, directory, zeros=not moves_content)
     trial.file_size_bytes = files.mean_size
     cell = _Programs(spec, name, directory, files, moves_content, undo)
-    client = cell.start(trial, bool(live))
     try:
+        client = cell.start(trial, bool(live))
         _look_at(spec, cell, client, trial, directory, probing, seen, live)
     except CellRefused:
         raise
@@ -147,18 +147,19 @@ class _Programs:
     ) -> None:
         self._spec, self._name, self._directory, self._undo = spec, name, directory, undo
         self.files, self.moves_content = files, moves_content
+        self._servers: Servers | None = None
 
     def start(self, trial: Trial, live: bool) -> Program:
         """Start them all. Returns the one that makes the requests, when it is warm. Fills in trial.origin."""
         spec, load = self._spec, self._load(live)
         where = self._name, self._directory, self.files.directory
-        self._servers = Servers(spec, *where, self._undo, lane_load=load)
-        self._servers.await_ready(spec.warmup)
-        trial.origin = self._servers.origin
+        self._servers = servers = Servers(spec, *where, self._undo, lane_load=load)
+        servers.await_ready(spec.warmup)
+        trial.origin = servers.origin
         if spec.scope == "lane":
-            self._client = self._servers.programs["proxy"]
+            self._client = servers.programs["proxy"]
         else:
-            self._client = self._start_client(self._servers.port, trial, load)
+            self._client = self._start_client(servers.port, trial, load)
             self._client.expect("ready", seconds=START + spec.warmup)
         return self._client
 
@@ -180,19 +181,18 @@ class _Programs:
         return ["-w", f"{self._directory}/workload.txt", *warmup, *gate, *amount, *apart]
 
     def cause(self) -> str:
-        """How one of its programs has ended or been stopped, once a moment has passed for that to show; else empty."""
-        programs = [*self._servers.programs.values(), self._client]
+        """How one of its servers has ended or been stopped, once a moment has passed for that to show; else empty."""
+        servers = self._servers.programs.values() if self._servers else ()
         deadline = time.monotonic() + _SETTLE
-        while True:
-            if said := next(filter(None, (program.failure() for program in programs)), ""):
+        while time.monotonic() < deadline:
+            if said := next(filter(None, (program.failure() for program in servers)), ""):
                 return said
-            if time.monotonic() > deadline:
-                return ""
             time.sleep(_SETTLE / 20)
+        return ""
 
     def pids(self) -> dict[str, list[int]]:
         """The processes of each role that has any."""
-        servers = self._servers.pids()
+        servers = self._servers.pids() if self._servers else {}
         return servers if self._spec.scope == "lane" else {"client": self._client.pids(), **servers}
 
 
