@@ -176,7 +176,8 @@ def arguments() -> argparse.ArgumentParser:
         dest="source",
         default=None,
         metavar="SOURCE",
-        help="a directory, or a file of lines `/key path` (paths from the working directory)",
+        help="a directory, of whose files at most half of `ulimit -n` stay open, or a file of lines `/key path` (paths "
+        "from the working directory)",
     )
     add(
         "--origin",
