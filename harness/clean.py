@@ -16,9 +16,13 @@ def main(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv)
 
-    def body() -> None:
+    def body() -> int:
+        failed: list[str] = []
         homes = glob(f"{escape(rendezvous.base_directory())}/{args.name or '*'}/*")
-        found = rendezvous.sweep(args.name)
+        found = rendezvous.sweep(args.name, failed)
         print("\n".join([*found, *(home for home in homes if not os.path.exists(home))]) or "nothing to remove")
+        for line in failed:
+            console.say(f"cannot remove {line}")
+        return int(bool(failed))
 
     return console.main("clean", body)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from harness import rendezvous, units
+from harness import rendezvous, suggest, units
 
 _Value = TypeVar("_Value")
 
@@ -59,17 +59,10 @@ def main(program: str, body: Callable[[], int | None], stopped: int = 0) -> int:
     try:
         return body() or 0
     except (Failure, OSError, ValueError) as error:
-        say(_line(error))
+        say(suggest.reason(error))
         return 3 if isinstance(error, Refused) else 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
         return stopped
-
-
-def _line(error: Exception) -> str:
-    """What went wrong. Of a call of the system: the file, and the reason without the number that Python puts first."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{os.fsdecode(error.filename)}: {error.strerror[0].lower()}{error.strerror[1:]}"
-    return str(error)
 
 
 def heeded_signals() -> list[signal.Signals]:

@@ -9,6 +9,7 @@ import functools
 import importlib
 import itertools
 import os
+import re
 import sys
 from typing import Any, NamedTuple
 
@@ -36,8 +37,14 @@ def entry_points(group: str) -> list[EntryPoint]:
     found: dict[str, str] = {}
     for path in sys.path:
         for metadata in _metadata_in(path or "."):
-            found.setdefault(os.path.basename(metadata).partition("-")[0].lower(), metadata)
+            found.setdefault(_normal(metadata), metadata)
     return [point for metadata in found.values() for point in _points(metadata, group)]
+
+
+def _normal(metadata: str) -> str:
+    """The name of a distribution as PEP 503 has it, of a directory NAME-VERSION.dist-info or NAME.egg-info."""
+    name = os.path.splitext(os.path.basename(metadata))[0].partition("-")[0]
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _metadata_in(path: str) -> list[str]:

@@ -70,12 +70,13 @@ def _load(entries: list[EntryPoint]) -> Registry:
     distributions = {}
     for entry in entries:
         distributions[entry.name] = entry.distribution
+        known = manager.has_plugin(entry.name)
         try:
             manager.register(entry.load(), entry.name)
             manager.check_pending()
         except Exception as error:  # noqa: BLE001  a plugin may raise anything
             failed[entry.name] = f"{type(error).__name__}: {error}"
-            if manager.has_plugin(entry.name):
+            if not known and manager.has_plugin(entry.name):
                 manager.unregister(name=entry.name)
     return _collect(manager, failed, distributions)
 
@@ -175,7 +176,7 @@ def completed(text: str, **wanted: Any) -> str:
 def probe(name: str) -> api.Probe:
     """A new probe of that name, for one trial. Raises UnknownTransport."""
     if name not in installed().probes:
-        raise UnknownTransport(_unknown("probe", name, installed().probes))
+        raise UnknownTransport(unknown("probe", name, installed().probes))
     return installed().probes[name]()
 
 
@@ -234,7 +235,7 @@ def _find(kind: Kind, name: str) -> Any:
     if name not in known:
         known = getattr(installed(), kind)
     if name not in known:
-        raise UnknownTransport(_unknown(f"{kind} transport", name, known))
+        raise UnknownTransport(unknown(f"{kind} transport", name, known))
     return known[name]
 
 
@@ -244,7 +245,7 @@ def _build(transport: Any, options: dict[str, str]) -> Any:
     values = {}
     for option, value in options.items():
         if option not in fields:
-            raise UnknownTransport(_unknown(f"option of {name}", option, fields))
+            raise UnknownTransport(unknown(f"option of {name}", option, fields))
         values[option] = _convert(f"{name}:{option}", value, type(fields[option].default))
     try:
         return transport(**values)
@@ -262,6 +263,7 @@ def _convert(where: str, value: str, kind: type) -> Any:
         raise UnknownTransport(f"{where}={value}: not {wanted}") from None
 
 
-def _unknown(what: str, name: str, known: Any) -> str:
+def unknown(what: str, name: str, known: Any) -> str:
+    """What to say of a name that no plugin offers: what may be meant, and which plugins could not be loaded."""
     failed = "".join(f"; plugin {plugin} failed to load: {reason}" for plugin, reason in installed().failed.items())
     return suggest.unknown(what, name, sorted(known)) + failed

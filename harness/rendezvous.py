@@ -28,7 +28,8 @@ from harness.api.scope import LEDGER, Scope, private_file, sysv_object, write_pr
 
 BASE_VARIABLE = "TRANSPORT_HARNESS_DIR"
 DEFAULT = "default"
-LOCK, SERVING, LEFT = "lock", "serving", "left"
+LOCK, SERVING, SWEEPS, LEFT = "lock", "serving", "sweeps", "left"
+DIGITS = "digits"  # the file of a scope with the end of its names
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 _ENTRY = re.compile(r"^(posix(?= /)|(?:shm|sem|msg)(?= \d+\n)) (\S+)\n")  # a line of a ledger
 _LOCK_SECONDS = 10.0
@@ -80,23 +81,24 @@ class Home:
     """A running program's own directory, from construction to close().
 
     lock: the descriptor that holds it; programs that are a part of this one inherit it. Sweeps first what dead programs
-    left, here and at all rendezvous of this user, for nobody else would free their memory and queues. Raises Taken if a
-    running program has it, ValueError for a bad rendezvous.
+    left at this rendezvous, for nobody else would free their memory and queues; not where a program with `sweeps` runs,
+    which does that itself, and counts. Raises Taken if a running program has it, ValueError for a bad rendezvous.
     """
 
-    def __init__(self, rendezvous: str, program: str) -> None:
+    def __init__(self, rendezvous: str, program: str, sweeps: bool = False) -> None:
         self.directory = f"{rendezvous_directory(rendezvous)}/{program}"
         self._owner = os.getpid()
         with _locked_base() as base:
-            _sweep_dead(base, os.listdir(base))
+            if not any(is_taken(home, SWEEPS) for home in _homes(f"{base}/{rendezvous}")):
+                _sweep_dead(base, [rendezvous])  # what cannot be removed is said where somebody asks for it: sweep()
             if os.path.isdir(self.directory):
                 if is_taken(self.directory):
                     raise Taken(errno.EADDRINUSE, "another one is running", self.directory)
-                sweep_home(self.directory)  # which has failed just now: here it raises
+                sweep_home(self.directory)  # of a killed program
             os.makedirs(os.path.dirname(self.directory), mode=0o700, exist_ok=True)  # mode: of the last directory only
             os.mkdir(self.directory, mode=0o700)
             self.lock = self.hold(LOCK)
-            os.write(self.lock, os.urandom(4).hex().encode())  # for _label()
+            self._sweeps = self.hold(SWEEPS) if sweeps else -1
 
     def hold(self, name: str) -> int:
         """Make a lock file and hold its lock, together with all forks to come, until unhold() or the end of the last.
@@ -110,6 +112,7 @@ class Home:
     def scope(self, part: str, timeout: float) -> Scope:
         """Make the directory of a scope that this program provisions."""
         os.mkdir(f"{self.directory}/{part}", 0o700)
+        write_private_file(f"{self.directory}/{part}/{DIGITS}", os.urandom(4).hex())
         return Scope(f"{self.directory}/{part}", _label(self.directory, part), timeout, ledger=True)
 
     def close(self) -> list[str]:
@@ -123,6 +126,8 @@ class Home:
             found = sweep_home(self.directory)
             os.close(self.lock)
             self.lock = -1
+            if self._sweeps >= 0:
+                os.close(self._sweeps)
             _remove_empty(os.path.dirname(self.directory))
         return found
 
@@ -133,18 +138,18 @@ def unhold(lock: int) -> None:
 
 
 def foreign_scope(rendezvous: str, program: str, part: str, timeout: float) -> Scope:
-    """The scope that another program provisioned, for an end to be opened in it. Raises FileNotFoundError where that
-    program's home is gone."""
+    """The scope that another program provisioned, for an end to be opened in it. Raises FileNotFoundError where it is
+    gone."""
     home = f"{rendezvous_directory(rendezvous)}/{program}"
     return Scope(f"{home}/{part}", _label(home, part), timeout)
 
 
 def _label(home: str, part: str) -> str:
-    """The prefix of the names of a scope. It ends with random digits from the lock file of its home: anybody may make
-    objects in the name spaces of POSIX and SysV, and another user who could guess a name would keep it from us."""
-    with open(f"{home}/{LOCK}") as lock:
-        random = lock.read()
-    return f"th-{os.getuid()}-{os.path.basename(os.path.dirname(home))}-{os.path.basename(home)}-{part}-{random}"
+    """The prefix of the names of a scope. It ends with random digits, which only we can read before the names are made:
+    the name spaces of POSIX and SysV are for all, and another user who could guess a name would keep it from us."""
+    with open(f"{home}/{part}/{DIGITS}") as file:
+        digits = file.read()
+    return f"th-{os.getuid()}-{os.path.basename(os.path.dirname(home))}-{os.path.basename(home)}-{part}-{digits}"
 
 
 def write_note(path: str, timeout: float, transport: str) -> None:
@@ -190,20 +195,22 @@ def _sweep_scope(directory: str) -> list[str]:
     return found
 
 
-def sweep(rendezvous: str | None = None) -> list[str]:
+def sweep(rendezvous: str | None = None, failed: list[str] | None = None) -> list[str]:
     """Remove what dead programs of this user left, at one rendezvous or all. Returns the IPC objects found.
 
     Does not touch homes whose owner runs, nor directories that are not homes: a home has a lock file that we made. What
-    cannot be removed does not keep the rest: it is in the OSError that is raised in the end.
+    cannot be removed does not keep the rest. It is added to `failed`, a line each; without that OSError says it.
     """
     if rendezvous is not None:
         rendezvous_directory(rendezvous)  # refuses a bad name
     if not os.path.isdir(base_directory()):
         return []
     with _locked_base() as base:
-        found, failed = _sweep_dead(base, [rendezvous] if rendezvous is not None else os.listdir(base))
-    if failed:
-        raise OSError("; ".join(failed))
+        found, wrong = _sweep_dead(base, [rendezvous] if rendezvous is not None else os.listdir(base))
+    if wrong and failed is None:
+        raise OSError("; ".join(wrong))
+    if failed is not None:
+        failed += wrong
     return found
 
 
@@ -213,17 +220,21 @@ def _sweep_dead(base: str, names: list[str]) -> tuple[list[str], list[str]]:
     failed: list[str] = []
     for name in names:
         directory = f"{base}/{name}"
-        for program in os.listdir(directory) if os.path.isdir(directory) else ():
-            home = f"{directory}/{program}"
+        for home in _homes(directory):
             try:
                 if not os.path.isfile(f"{home}/{LOCK}"):
                     _remove_empty(home)  # its maker was killed before it could lock it
                 elif not is_taken(home):
                     found += sweep_home(home)
-            except OSError as error:
-                failed.append(f"{home}: {error}")
+            except Exception as error:  # noqa: BLE001  whatever it is, it must not keep others from starting
+                failed.append(f"{home}: {type(error).__name__}: {error}")
         _remove_empty(directory)
     return found, failed
+
+
+def _homes(directory: str) -> list[str]:
+    """The homes at a rendezvous, of whose directory this is the path, and whatever else is there."""
+    return [f"{directory}/{program}" for program in os.listdir(directory)] if os.path.isdir(directory) else []
 
 
 @contextmanager

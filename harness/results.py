@@ -105,7 +105,7 @@ class Trial(Spec, Identity):
     latency_p99_us: float = _column("99th percentile", 0.0, "us")
     latency_p99_9_us: float = _column("99.9th percentile", 0.0, "us")
     latency_p99_99_us: float = _column("99.99th percentile", 0.0, "us")
-    latency_max_us: float = _column("largest latency", 0.0, "us")
+    latency_max_us: float = _column("largest latency of a reply OK", 0.0, "us")
     first_byte_p50_us: float = _column(
         "median time to the first bytes of the reply; live: mean of the medians of the slices", 0.0, "us"
     )
@@ -239,7 +239,7 @@ def _finite(text: str) -> float:
     return number
 
 
-_NOT_NEGATIVE = [name for name, kind in get_type_hints(Trial).items() if kind is float]
+_FIGURES = [name for name, kind in get_type_hints(Trial).items() if kind is float]
 _READ: dict[type, Any] = {int: int, float: _finite, str: str, bool: _truth}  # how a cell of a table is read
 
 
@@ -372,8 +372,8 @@ def _rows(path: str, kind: type[_Row]) -> Iterator[_Row]:
                 raise ValueError(f"{path}:{rows.line_num}: {len(row)} values for {len(columns)} columns: a torn line")
             try:
                 made = kind(**{name: types[name](text) for name, text in zip(columns, row, strict=True)})
-                if isinstance(made, Trial):
-                    _check_good(made)
+                if isinstance(made, Trial) and (wrong := impossible(made)):
+                    raise ValueError(wrong)
             except ValueError as error:
                 raise ValueError(f"{path}:{rows.line_num}: {error}") from None
             if isinstance(made, Trial):
@@ -381,15 +381,19 @@ def _rows(path: str, kind: type[_Row]) -> Iterator[_Row]:
             yield made
 
 
-def _check_good(row: Trial) -> None:
-    """Raises ValueError where a good trial has figures that no load gives."""
+def impossible(row: Trial) -> str:
+    """Which figure of a good trial no load gives, and why; empty where all may be."""
     if row.status != "ok":
-        return
+        return ""
+    for name in _FIGURES:
+        value = getattr(row, name)
+        if not math.isfinite(value):
+            return f"{name} is {value}, no finite number"
+        if value < -1e-9:  # sums of differences may end a hair below 0
+            return f"{name} is {value}: it cannot be negative"
     if row.requests_per_s <= 0:
-        raise ValueError(f"requests_per_s of a trial with status ok is {row.requests_per_s}: it must be over 0")
-    for name in _NOT_NEGATIVE:
-        if getattr(row, name) < -1e-9:  # sums of differences may end a hair below 0
-            raise ValueError(f"{name} is {getattr(row, name)}: it cannot be negative")
+        return f"requests_per_s of a trial with status ok is {row.requests_per_s}: it must be over 0"
+    return ""
 
 
 def _blank(row: Trial, names: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What to say where a name is not known: the name that may be meant, or all that there are."""
+"""What to say where a name is not known (the name that may be meant, or all that there are), or a call failed."""
 
 from collections.abc import Iterable
 
@@ -14,3 +14,11 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), names, 1)
     hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(names) or 'none'}"
     return f"{name}: no such {what}; {hint}"
+
+
+def reason(error: Exception) -> str:
+    """What went wrong. Of a call of the system: the file, and the reason without the number that Python puts first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        file = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else str(error.filename)
+        return f"{file}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)

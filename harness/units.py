@@ -64,10 +64,15 @@ def rate(value: object) -> float:
     return number
 
 
-def saturated(rate: float, served: float) -> bool:
-    """Whether an open loop has not kept up: under 90 % of the requests/s that were asked for were served. rate: 0 in a
-    closed loop."""
-    return served < 0.9 * rate
+def saturated(asked: float, measured: float, median: float) -> bool:
+    """Whether an open loop has not kept up, so that its queue grew. All are seconds.
+
+    asked: for how long requests were due. measured: until the last one ended. median: of their latencies. A load that
+    keeps up ends about a latency after its last request was due. One that does not ends later and later the longer it
+    is, by about twice the median, for the latencies grow from nothing to that.
+    """
+    late = measured - asked
+    return 0 < 1.3 * median < late and late > 0.1 * asked
 
 
 def bandwidth(value: object) -> int:

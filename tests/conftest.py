@@ -20,6 +20,8 @@ from support.programs import Pipeline, SharedPipeline
 from harness import rendezvous
 
 gc.disable()  # until all tests are collected: a fifth of that time otherwise
+# BLAS otherwise starts a thread on each CPU when numpy is imported, which spins for a while.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each program that a test starts would compile its modules anew
 settings.register_profile("tests", deadline=None)  # other work may hold one example up
 settings.load_profile("tests")

@@ -51,8 +51,11 @@ def test_what_is_installed_here_is_found_with_its_distribution():
 
 
 def test_of_two_versions_the_first_on_the_path_counts(tmp_path, monkeypatch):
-    for place, version in (("first", "2.0"), ("second", "1.0")):
-        metadata = tmp_path / place / f"Some_Package-{version}.dist-info"
+    for place, version, name in (
+        ("first", "2.0", "Some_Package.egg-info"),
+        ("second", "1.0", "some-package-1.0.dist-info".replace("-p", "_p")),
+    ):
+        metadata = tmp_path / place / name
         metadata.mkdir(parents=True)
         (metadata / "entry_points.txt").write_text(f"[ours]\nname = math:pi{version[0]}\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path / place) for place in ("first", "second")])

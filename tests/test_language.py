@@ -36,7 +36,7 @@ def load(tmp_path, text):
             "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
             + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)),
             "1:1",
-            "over 100,000 values, with all that aliases repeat",
+            "over 100,000 values that aliases repeat",
         ),
         ("factors:\n  data: fifo\n  data: fifo\n", "3:3", "not YAML: found duplicate key"),
         (b"question: caf\xe9\n", "1:1", "not UTF-8"),
@@ -261,3 +261,18 @@ def test_any_file_makes_a_plan_or_has_its_mistakes_reported(tmp_path_factory, do
 
 def test_every_field_of_a_cell_can_be_written():
     assert {field.name for field in dataclasses.fields(Spec)} == {*language.CellForm.model_fields}
+
+
+def test_what_is_included_counts_with_all_that_it_is_crossed_with(tmp_path):
+    levels = ", ".join(f"{number}s" for number in range(101, 191))
+    text = f"factors: {{clients: [{', '.join(map(str, range(1, 31)))}]}}\ninclude: [{{timeout: [{levels}]}}]\n"
+    with pytest.raises(language.Mistakes, match=r"2,730 cells; leave levels out"):
+        load(tmp_path, text)
+    assert len(load(tmp_path, f"{text}most_cells: 3000\n").cells) == 2730
+
+
+def test_a_plan_of_as_many_cells_as_a_file_allows_is_read_again(tmp_path):
+    numbers = ", ".join(map(str, range(1, 61)))
+    study = load(tmp_path, f"factors: {{clients: [{numbers}], copies: [{numbers}]}}\nmost_cells: 3600\n")
+    (tmp_path / "again.yaml").write_text(study.text())
+    assert planner.load_plan(str(tmp_path / "again.yaml"), "study") == study

@@ -179,13 +179,12 @@ def test_requests_that_all_failed_have_no_rate_and_no_latency(capsys):
         0,
         [],
     )
-    assert totals.print_result(result, False, rate=10) == 1
+    assert totals.print_result(result, False, asked=0.5) == 1
     assert capsys.readouterr().out.splitlines() == [
         "10 requests in 1.000 s: 0 replies OK/s, 0.0 MB/s",
         "latency of replies OK in us: p50 0  p90 0  p99 0  p99.9 0  p99.99 0  max 0",
         "OK 0  FILE_NOT_FOUND 0  ERROR 0  INVALID 0  short 0  wrong 0  failed 10",
         "latency of the others: p50 1  max 2",
-        "Saturated: 10 requests/s were asked for, and the latency is that of a growing queue.",
     ]
 
 

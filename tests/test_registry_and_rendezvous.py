@@ -149,10 +149,14 @@ def test_names_differ_from_one_start_of_a_program_to_the_next(base):
     assert len(set(names)) == 4
 
 
-def test_any_program_that_starts_sweeps_what_dead_ones_left(base):
+def test_any_program_that_starts_sweeps_what_dead_ones_left_at_its_rendezvous(base):
+    runner = rendezvous.Home("tests", "trial", sweeps=True)
     scope = killed("proxy-1")
-    assert [name for name in os.listdir("/dev/shm") if scope.label in name]
-    home = rendezvous.Home("other", "owner")
+    rendezvous.Home("other", "owner").close()
+    rendezvous.Home("tests", "owner").close()
+    assert [name for name in os.listdir("/dev/shm") if scope.label in name], "where a runner sweeps, nobody else does"
+    runner.close()
+    home = rendezvous.Home("tests", "owner")
     assert not [name for name in os.listdir("/dev/shm") if scope.label in name]
     assert not os.path.exists(scope.directory)
     home.close()
@@ -179,15 +183,15 @@ def test_a_home_that_cannot_be_swept_does_not_keep_the_others(base):
 
     def fails(home):
         if home.endswith("proxy-1"):
-            raise PermissionError(13, "Permission denied", home)
+            raise posix_ipc.PermissionsError("Permission denied")
         return sweep_home(home)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rendezvous, "sweep_home", fails)
         bad, good = killed("proxy-1"), killed("proxy-2")
-        rendezvous.Home("other", "owner").close()
+        rendezvous.Home("tests", "owner").close()
         assert (os.path.exists(bad.directory), os.path.exists(good.directory)) == (True, False)
-        with pytest.raises(OSError, match=r"proxy-1: .*Permission denied"):
+        with pytest.raises(OSError, match=r"proxy-1: PermissionsError: Permission denied"):
             rendezvous.sweep()
     assert len(rendezvous.sweep()) == 3  # memory and two semaphores
 

@@ -580,9 +580,11 @@ def test_a_control_that_is_off_withholds_every_verdict_and_says_why():
 
 
 def test_an_open_loop_that_does_not_keep_its_rate_is_said_to_be_saturated():
-    rows = trials([({"data": "a"}, 480), ({"data": "b"}, 312)], rate=500.0, latency_p50_us=100.0)
+    rows = trials([({"data": "a"}, 480), ({"data": "b"}, 312)], rate=500.0, seconds=1.0, measured_s=1.02)
+    for row in rows:
+        row.latency_p50_us, row.measured_s = (250_000.0, 1.6) if row.data == "b" else (100.0, 1.02)
     (said,) = [note for note in study.analyse(rows, {}).notes if "Saturated" in note]
-    assert said.startswith("Saturated, so that the latency is that of a growing queue: b (1 KiB files). Under")
+    assert said.startswith("Saturated: b (1 KiB files). The rate is more than was served")
 
 
 def test_a_cell_that_failed_in_some_blocks_is_named_with_their_number():

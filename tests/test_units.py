@@ -104,3 +104,18 @@ def test_what_is_no_percentage_is_refused_with_one(text):
 )
 def test_a_name_that_is_not_known_gets_the_one_that_may_be_meant_or_all(name, known, text):
     assert suggest.unknown("thing", name, iter(known)) == text
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured", "median", "saturated"),
+    [
+        (1.0, 1.001, 0.0003, False),
+        (1.0, 1.2, 0.2, False),  # slow replies, no queue
+        (1.0, 1.09, 0.0003, False),  # one late reply
+        (1.0, 1.6, 0.3, True),
+        (10.0, 30.0, 10.0, True),
+        (1.0, 2.0, 0.0, False),  # nothing came back
+    ],
+)
+def test_an_open_loop_is_saturated_where_it_ends_ever_later(asked, measured, median, saturated):
+    assert units.saturated(asked, measured, median) is saturated

@@ -77,8 +77,8 @@ def notes(
         if cell.saturated
     ]:
         said.append(
-            f"Saturated, so that the latency is that of a growing queue: {', '.join(saturated)}. Under 90 % of the "
-            "requests that were asked for were served."
+            f"Saturated: {', '.join(saturated)}. The rate is more than was served, and the latency is that of a "
+            "growing queue."
         )
     if any(cell.client_busy > 0.9 for cell in cells):
         said.append(

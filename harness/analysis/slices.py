@@ -113,6 +113,8 @@ def read(path: str) -> Slices:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     if table.shape[1] != len(columns):
         raise ValueError(f"{path}: rows of {table.shape[1]} numbers, where there are {len(columns)} columns")
+    if not np.isfinite(table).all():
+        raise ValueError(f"{path}: a figure that is no finite number")
     empty = np.zeros(len(table))  # a column that a later version has added
     return Slices({**dict.fromkeys(COLUMNS, empty), **dict(zip(columns, table.T, strict=True))})
 

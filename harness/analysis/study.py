@@ -56,7 +56,7 @@ class Cell:
 
     design: its compared factors. trials: how many good trials it has; `disturbed` of them are flagged. wait: the wait
     strategy of its data transport. client_busy: mean share of the time that the busiest client process ran, 0 to 1.
-    saturated: whether a trial did not keep up with the rate of its open loop.
+    saturated: whether most trials did not keep up with the rate of their open loop.
     measurements: metric -> measurement, for METRICS; a metric that was 0 in all trials is missing. rows: the numbers of
     its trials in trials.csv.
     """
@@ -161,7 +161,8 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
     comparisons = len(to_baselines(context_trials, bases))
     control, off = controls(sorted_trials)
     measured = {metric: _measurements(context_trials, bases, metric, off(metric)) for metric in METRICS}
-    leading = leaders(context_trials) if not control.off else [[] for _ in context_trials]
+    not_run = _not_run(trials, experiment)
+    leading = [[] for _ in context_trials] if control.off or not_run else leaders(context_trials)
 
     contexts = []
     for context, base, best in zip(context_trials, bases, leading, strict=True):
@@ -193,7 +194,6 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
                 )
             )
     counts = _counts(trials)
-    not_run = _not_run(trials, experiment)
     machines = {tuple(getattr(trial, name) for name in PROVENANCE) for trial in trials}
     origins = sorted({trial.origin for trial in trials if trial.origin})
     return Study(
@@ -206,7 +206,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
         crossovers=crossovers(
             (context.levels, [cell.label for cell in context.leaders])
             for context in contexts
-            if not not_run and context.leaders and sum(not cell.floor for cell in context.cells) > 1
+            if context.leaders and sum(not cell.floor for cell in context.cells) > 1
         ),
         counts=counts,
         missing=_missing(context_trials),
@@ -244,6 +244,13 @@ def narrow_enough(
     )
 
 
+def _saturated(trial: Trial) -> bool:
+    if not trial.rate:
+        return False
+    asked = trial.seconds or trial.requests / trial.rate
+    return units.saturated(asked, trial.measured_s, trial.latency_p50_us / 1e6)
+
+
 def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measurement]) -> Cell:
     return Cell(
         number=cell.number[0],
@@ -255,7 +262,7 @@ def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measureme
         baseline=baseline,
         wait=cell.wait,
         client_busy=sum(trial.client_busy for trial in cell.trials) / len(cell.trials),
-        saturated=any(units.saturated(trial.rate, trial.requests_per_s) for trial in cell.trials),
+        saturated=2 * sum(map(_saturated, cell.trials)) > len(cell.trials),
         measurements=measurements,
         rows=tuple(trial.trial for trial in cell.trials),
     )

@@ -54,7 +54,7 @@ from harness.suggest import unknown
 
 Path = tuple[str | int, ...]
 
-_MOST_NODES = 100_000  # aliases of aliases multiply
+_MOST_REPEATED = 100_000  # values that aliases repeat: aliases of aliases multiply
 MOST_CELLS = 1000  # unless a file says more
 # What the library says of mistakes that people make, and what to say.
 _SAYINGS = {
@@ -195,9 +195,10 @@ class Source:
         """Raises Mistakes where the text is no YAML mapping."""
         self._path = path
         self._places: dict[Path, tuple[int, int]] = {}
-        self._left = _MOST_NODES
+        self._left, self._seen = _MOST_REPEATED, set[int]()
         try:
-            self.data = self._plain(YAML(typ="rt", pure=True).load(text), ())
+            document = YAML(typ="rt", pure=True).load(text)
+            self.data = self._plain(document, (), False)
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -209,18 +210,22 @@ class Source:
         if not isinstance(self.data, dict):
             raise Mistakes(f"{path}:1:1: write `factors:` and the factors below it")
 
-    def _plain(self, node: Any, at: Path) -> Any:
-        self._left -= 1
+    def _plain(self, node: Any, at: Path, repeated: bool) -> Any:
+        """The node as Python's own kinds. repeated: whether it is below an alias."""
+        if isinstance(node, CommentedMap | CommentedSeq):
+            repeated |= id(node) in self._seen
+            self._seen.add(id(node))
+        self._left -= repeated
         if self._left < 0:
-            raise Mistakes(f"{self._path}:1:1: over {_MOST_NODES:,} values, with all that aliases repeat")
+            raise Mistakes(f"{self._path}:1:1: over {_MOST_REPEATED:,} values that aliases repeat")
         if isinstance(node, CommentedMap):
             for key in node:
                 self._places[(*at, str(key))] = node.lc.key(key)
-            return {str(key): self._plain(value, (*at, str(key))) for key, value in node.items()}
+            return {str(key): self._plain(value, (*at, str(key)), repeated) for key, value in node.items()}
         if isinstance(node, CommentedSeq):
             for index in range(len(node)):
                 self._places[(*at, index)] = node.lc.item(index)
-            return [self._plain(value, (*at, index)) for index, value in enumerate(node)]
+            return [self._plain(value, (*at, index), repeated) for index, value in enumerate(node)]
         for kind in (int, float, str):
             if isinstance(node, kind) and not isinstance(node, bool):
                 return kind(node)  # not the library's own kinds of numbers

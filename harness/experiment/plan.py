@@ -167,6 +167,8 @@ def matches(cell: Spec, levels: Mapping[str, Any]) -> bool:
 
 def no_cell(cells: Sequence[Spec], levels: Mapping[str, Any]) -> str:
     """What to say where none of these cells has these levels: the levels that no cell has, and what there is."""
+    if not cells:
+        return "no cell is left"
     missing = [name for name, level in levels.items() if not any(matches(cell, {name: level}) for cell in cells)]
     if not missing:
         return f"no cell has {' and '.join(_written(name, level) for name, level in levels.items())} together"

@@ -125,7 +125,11 @@ class _Planner:
     def _check_number(self, dimensions: list[list[dict[str, Any]]]) -> None:
         """Raises Mistakes before any cell is made where there are too many."""
         document = self._document
-        included = [math.prod(len(levels) for levels in given(form).values()) for form in document.include]
+        included = [
+            math.prod(len(levels) for levels in given(form).values())
+            * math.prod(len(one) for one in dimensions if not set(one[0]) & set(given(form)))
+            for form in document.include
+        ]
         crossed = math.prod(len(dimension) for dimension in dimensions)
         if (number := crossed + sum(included)) > document.most_cells:
             text = f"{number:,} cells; leave levels out, or write `most_cells: {number}` if all of them are meant"

@@ -93,7 +93,10 @@ def run(plan: Plan | None, args: argparse.Namespace, argv: list[str], command: s
     args: with what add_options() has added. command, argv: what the user wrote, for environment.json.
     """
     with alone(args.patience):
-        rendezvous.sweep()  # what killed runs left
+        failed: list[str] = []
+        rendezvous.sweep(failed=failed)  # what killed runs left
+        for line in failed:
+            console.say(f"cannot remove {line}")
         if plan is None:
             directory, plan = _reopen(args)
             refused = refusals(plan.cells)

@@ -113,11 +113,13 @@ class RunDirectory:
 
     def keep(self, table: str, rows: Sequence[results.Row]) -> None:
         """Add rows to a table; durable on return."""
+        _fail_impossible(rows)
         if rows:
             results.append(f"{self.path}/{table}", *rows)
 
     def keep_block(self, rows: Sequence[results.Trial]) -> None:
         """Add the rows of a block, all or none: what is in trials.csv is complete; durable on return."""
+        _fail_impossible(rows)
         results.append_all(self.trials, *rows)
 
     def note(self, key: str, value: Any) -> None:
@@ -146,6 +148,13 @@ class RunDirectory:
         with open(f"{self.path}/{ENVIRONMENT}", encoding="utf-8") as file:
             facts: Mapping[str, Any] = json.load(file)
         return facts
+
+
+def _fail_impossible(rows: Sequence[results.Row]) -> None:
+    """A good trial with a figure that no load gives, as of a probe that errs, has failed: no file with it is read."""
+    for row in rows:
+        if isinstance(row, results.Trial) and (reason := results.impossible(row)):
+            row.status, row.reason = "failed", reason
 
 
 def _at(facts: Any, path: Iterable[str]) -> Any:

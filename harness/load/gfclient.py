@@ -111,7 +111,8 @@ def _run(args: argparse.Namespace) -> int:
     work = partial(_work, args, target, paths, sums, tallies)
     gate = "gfclient" if args.gate else ""
     begun = run_processes(processes, work, gate, partial(progress, tallies) if args.live else None)
-    return print_result(summarise(tallies, begun), args.json, args.rate)
+    asked = args.seconds or args.requests / args.rate if args.rate else None
+    return print_result(summarise(tallies, begun), args.json, asked)
 
 
 def _work(

@@ -83,16 +83,16 @@ def percentile(values: Sequence[int], up_to: Sequence[int], percent: float) -> i
     return values[bisect_left(up_to, -(-up_to[-1] * round(percent * 100) // 10000))] if values else 0
 
 
-def print_result(result: dict[str, Any], as_json: bool, rate: float | None = None) -> int:
+def print_result(result: dict[str, Any], as_json: bool, asked: float | None = None) -> int:
     """Print what summarise() returned: one line of JSON, or some to be read. Returns the program's exit code.
 
-    rate: requests/s that an open loop asked for.
+    asked: for how many seconds the requests of an open loop were due.
     """
-    print(json.dumps(result) if as_json else _text(result, rate))
+    print(json.dumps(result) if as_json else _text(result, asked))
     return 0 if result["OK"] == result["requests"] else 1
 
 
-def _text(result: dict[str, Any], rate: float | None) -> str:
+def _text(result: dict[str, Any], asked: float | None) -> str:
     spectrum = "  ".join(f"p{p:g} {result[f'latency_p{p:g}_us']:.0f}" for p in PERCENTILES)
     lines = [
         f"{result['requests']} requests in {result['seconds']:.3f} s: {result['requests_per_s']:.0f} replies OK/s, "
@@ -102,8 +102,8 @@ def _text(result: dict[str, Any], rate: float | None) -> str:
     ]
     if result["OK"] < result["requests"]:
         lines.append(f"latency of the others: p50 {result['others_p50_us']:.0f}  max {result['others_max_us']:.0f}")
-    if rate and units.saturated(rate, result["requests_per_s"]):
-        lines.append(f"Saturated: {rate:g} requests/s were asked for, and the latency is that of a growing queue.")
+    if asked and units.saturated(asked, result["seconds"], result["latency_p50_us"] / 1e6):
+        lines.append("Saturated: the rate is more than was served, and the latency is that of a growing queue.")
     if result["busy"] > 0.9:
         lines.append(f"The client itself was busy {result['busy']:.0%} of the time: it may be what you measure.")
     return "\n".join(lines)

@@ -61,7 +61,7 @@ def run(
         if reason := impossible(spec):
             raise CellRefused(reason)
         with ExitStack() as undo:
-            home = rendezvous.Home(name, "trial")
+            home = rendezvous.Home(name, "trial", sweeps=True)
             undo.callback(home.close)
             undo.push(partial(keep_logs, [home.directory], logs, f"trial-{trial.trial}-attempt-{trial.attempt}"))
             _measure(spec, pair, trial, name, home.directory, Probing(trial, probes, seen), seen, live, undo)

@@ -170,7 +170,7 @@ class _Block:
     def _home(self, undo: ExitStack, name: str, group: list[int]) -> str:
         """The directory of a new rendezvous."""
         self._rendezvous[name] = group
-        home = rendezvous.Home(name, "trial")
+        home = rendezvous.Home(name, "trial", sweeps=True)
         self._homes[name] = home.directory
         undo.callback(home.close)
         self.directories.append(home.directory)

@@ -126,7 +126,7 @@ class LiveCell:
             setattr(trial, f"{role}_faults", round(faults * share))
         trial.run_queue_wait_s = sum(self._used[role, "run_queue_wait"] for role in roles) / 1e9 * share
         trial.foreign_cpu_s = others * trial.cpus * totals["seconds"]
-        trial.steal_s = stolen * trial.cpus * totals["seconds"]
+        trial.steal_s = max(0.0, stolen) * trial.cpus * totals["seconds"]
         for reading in growth:
             setattr(trial, f"{reading.role}_{reading.metric}", int(reading.value))
         bounds = sorted(self._latencies)

@@ -30,7 +30,7 @@ Handler = Callable[[int, bytes], None]
 CONGESTION = "reno"
 SYSTEM = "system"
 
-_LINGER = 1.0  # seconds to wait for a client that should close first, or that has yet to read why it was refused
+_LINGER = 1.0  # seconds to wait for a client that should close first, or that has sent more than a request
 _BACKLOG = 4096
 
 

@@ -70,7 +70,7 @@ def headline(context: Context) -> str:
     leaders = [cell.label for cell in context.leaders]
     rivals = sum(not cell.floor for cell in context.cells)
     if not leaders:
-        return "verdicts are withheld"
+        return "not said: see the notes"
     if _too_many(context):
         return f"cannot tell, {len(leaders)} of {rivals} are unbeaten"
     more = f" or {len(leaders) - _MOST_NAMED} more" if len(leaders) > _MOST_NAMED else ""
@@ -123,7 +123,7 @@ def _designs(context: Context, most: int) -> list[tuple[Cell, list[Any]]]:
     rivals = [cell for cell in context.cells if not cell.floor] or context.cells
     leaders = context.leaders
     if not leaders:
-        return [(rivals[0], [badge("withheld", "bad"), f" first here: {rivals[0].label}"])]
+        return [(rivals[0], [badge("not said", "bad"), f" first here: {rivals[0].label}"])]
     if _too_many(context):
         folded = _folded(f"{len(leaders)} of {len(rivals)} are unbeaten", leaders)
         return [(leaders[0], [badge("cannot tell", "unsure"), f" first here: {leaders[0].label}", folded])]

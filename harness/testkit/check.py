@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO
 
-from harness import console, registry, suggest, testkit
+from harness import console, registry, testkit
 from harness.api import DataTransport
 from harness.registry import AnyTransport
 from harness.testkit import leaks
@@ -137,7 +137,7 @@ def _of_both_kinds(text: str) -> list[AnyTransport]:
     wrong = None
     names = {*registry.installed().command, *registry.installed().data}
     if (name := registry.parse(text)[0]) not in names:
-        raise registry.UnknownTransport(suggest.unknown("transport", name, sorted(names)))
+        raise registry.UnknownTransport(registry.unknown("transport", name, names))
     for build, known in (
         (registry.command_transport, registry.installed().command),
         (registry.data_transport, registry.installed().data),

@@ -196,7 +196,7 @@ class Steal(Counting):
         machine_s = machine.cpu_times(self._cpus).since(self._machine)
         used = sum((self._used(role) for role in self._processes), Counter[str]())
         return [
-            Reading("", "steal_s", machine_s.steal, "s"),
+            Reading("", "steal_s", max(0.0, machine_s.steal), "s"),
             Reading("", "foreign_cpu_s", max(0.0, machine_s.foreign(used["cpu"] / 1e9)), "s"),
             Reading("", "run_queue_wait_s", used["wait"] / 1e9, "s"),
         ]
