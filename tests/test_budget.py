@@ -32,7 +32,7 @@ def run(seconds, restart_s, round_s, learn=lambda blocks: (), patience=0.0):
             cost = restart_s + rounds * round_s
             clock.now += cost + patience
             made.append(rounds)
-            one.block(rounds, round_s, cost)
+            one.block(rounds, round_s, cost, len(CELLS))
             for use in learn(len(made)):
                 one._use = use
         return made, one.passed
@@ -66,7 +66,7 @@ def test_blocks_have_rounds_enough_to_withstand_spikes_where_five_such_blocks_fi
 
 def test_the_time_goes_to_the_context_whose_intervals_would_be_the_widest():
     one = budget.Budget(Plan("made up", "", CELLS, 1000, budget=60.0, baseline={"data": "posix_shm"}))
-    one.block(20, 0.5, 12.0)
+    one.block(20, 0.5, 12.0, len(CELLS))
     assert one.line == "learning what restarts and rounds cost"
     rows = studies.trials([({"data": "posix_shm"}, 10_000), ({"data": "sendfile"}, 15_000)], 3)
     one.learn(rows, slices.of_rows(studies.slices_of(rows, 20, np.random.default_rng(5), spread=0.2)))
@@ -75,3 +75,19 @@ def test_the_time_goes_to_the_context_whose_intervals_would_be_the_widest():
     rows = studies.trials([({"data": "posix_shm"}, 10_000), ({"data": "sendfile"}, 15_000)], 3)
     one.learn(rows, slices.of_rows(studies.slices_of(rows, 20, np.random.default_rng(5), spread=0.6)))
     assert one._use.half_width > 2 * narrow
+
+
+def test_cells_that_come_in_a_small_block_of_their_own_do_not_make_a_round_of_all_look_cheap():
+    """Of 73 cells one did not fit beside the others: a round of the 72 costs 6 s, one of it and its baseline 0.2 s."""
+    clock, made = Clock(), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "time", clock)
+        one = budget.Budget(Plan("made up", "", CELLS, 1000, budget=150.0, baseline={"data": "posix_shm"}))
+        while rounds := one.rounds():
+            for cells, restart_s, round_s in ((72, 10.0, 6.0), (3, 1.0, 0.2)):
+                clock.now += restart_s + rounds * round_s
+                one.block(rounds, round_s, restart_s + rounds * round_s, cells)
+                rounds = rounds if cells == 3 else one.rounds() or rounds
+            made.append(rounds)
+        assert one.passed < 165
+    assert max(made) < 20

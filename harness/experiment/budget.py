@@ -26,7 +26,8 @@ class Budget:
     def __init__(self, plan: Plan, spent: float = 0.0) -> None:
         self._plan = plan
         self._begun = time.monotonic() - spent
-        self._restart_s = self._round_s = 0.0  # what they cost in the latest block
+        self._restart_s = self._round_s = 0.0  # what they cost all cells together
+        self._cells = 0  # of the largest block
         self._use: Use | None = None
 
     @property
@@ -34,9 +35,20 @@ class Budget:
         """Seconds since the run began."""
         return time.monotonic() - self._begun
 
-    def block(self, rounds: int, round_s: float, seconds: float) -> None:
-        """A block of so many rounds has taken `seconds` in all."""
-        self._restart_s, self._round_s = seconds - rounds * round_s, round_s
+    def block(self, rounds: int, round_s: float, seconds: float, cells: int) -> None:
+        """A block of so many rounds and cells has taken `seconds` in all.
+
+        Cells that the machine does not hold beside the others come in a block of their own. Where that is less than half
+        as large, it belongs to the one before it, and its costs are added: blocks that follow each other cost alike
+        otherwise, also where a cell has been left out.
+        """
+        restart_s = seconds - rounds * round_s
+        if 2 * cells >= self._cells:
+            self._restart_s, self._round_s = restart_s, round_s
+            self._cells = max(self._cells, cells)
+        else:
+            self._restart_s += restart_s
+            self._round_s += round_s
 
     def learn(self, rows: Iterable[Trial], slices: Slices | None) -> None:
         """Divide what is left by how the ratios of all blocks so far scatter."""

@@ -208,7 +208,8 @@ class _Run:
                 if budget:
                     self._directory.note(_SPENT, round(budget.passed, 3))
                 if budget and outcome.rounds:
-                    budget.block(outcome.rounds, outcome.round_s, outcome.seconds)
+                    cells = len({one.trial for one in outcome.slices})
+                    budget.block(outcome.rounds, outcome.round_s, outcome.seconds, cells)
                     budget.learn(self._rows, run_files.slices_of(self._directory.path))
 
     def _apart(self, slots: Sequence[Slot], shown: Progress) -> None:
