@@ -38,9 +38,9 @@ class Budget:
     def block(self, rounds: int, round_s: float, seconds: float, cells: int) -> None:
         """A block of so many rounds and cells has taken `seconds` in all.
 
-        Cells that the machine does not hold beside the others come in a block of their own. Where that is less than half
-        as large, it belongs to the one before it, and its costs are added: blocks that follow each other cost alike
-        otherwise, also where a cell has been left out.
+        Cells that the machine does not hold beside the others come in a block of their own. Where that is less than
+        half as large, it belongs to the one before it, and its costs are added. Otherwise blocks that follow each other
+        cost alike, also where a cell has been left out.
         """
         restart_s = seconds - rounds * round_s
         if 2 * cells >= self._cells:
