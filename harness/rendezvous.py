@@ -28,8 +28,9 @@ from harness.api.scope import LEDGER, Scope, private_file, sysv_object, write_pr
 
 BASE_VARIABLE = "TRANSPORT_HARNESS_DIR"
 DEFAULT = "default"
-LOCK, SERVING, SWEEPS, LEFT = "lock", "serving", "sweeps", "left"
-DIGITS = "digits"  # the file of a scope with the end of its names
+LOCK, SERVING, LEFT = "lock", "serving", "left"
+_SWEEPS = "sweeps"  # the lock file of a home that sweeps by itself
+_DIGITS = "digits"  # the file of a scope with the end of its names
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 _ENTRY = re.compile(r"^(posix(?= /)|(?:shm|sem|msg)(?= \d+\n)) (\S+)\n")  # a line of a ledger
 _LOCK_SECONDS = 10.0
@@ -80,16 +81,17 @@ def wait_until_free(lock: io.FileIO) -> None:
 class Home:
     """A running program's own directory, from construction to close().
 
-    lock: the descriptor that holds it; programs that are a part of this one inherit it. Sweeps first what dead programs
-    left at this rendezvous, for nobody else would free their memory and queues; not where a program with `sweeps` runs,
-    which does that itself, and counts. Raises Taken if a running program has it, ValueError for a bad rendezvous.
+    lock: the descriptor that holds it; programs that are a part of this one inherit it. A new home first sweeps what
+    dead programs left at its rendezvous, for no other program would free their memory and queues. sweeps: this program
+    sweeps by itself and counts what it finds, so that while it runs no other home at its rendezvous sweeps. Raises
+    Taken if a running program has the directory, ValueError for a bad rendezvous.
     """
 
     def __init__(self, rendezvous: str, program: str, sweeps: bool = False) -> None:
         self.directory = f"{rendezvous_directory(rendezvous)}/{program}"
         self._owner = os.getpid()
         with _locked_base() as base:
-            if not any(is_taken(home, SWEEPS) for home in _homes(f"{base}/{rendezvous}")):
+            if not any(is_taken(home, _SWEEPS) for home in _homes(f"{base}/{rendezvous}")):
                 _sweep_dead(base, [rendezvous])  # what cannot be removed is said where somebody asks for it: sweep()
             if os.path.isdir(self.directory):
                 if is_taken(self.directory):
@@ -98,7 +100,7 @@ class Home:
             os.makedirs(os.path.dirname(self.directory), mode=0o700, exist_ok=True)  # mode: of the last directory only
             os.mkdir(self.directory, mode=0o700)
             self.lock = self.hold(LOCK)
-            self._sweeps = self.hold(SWEEPS) if sweeps else -1
+            self._sweeps = self.hold(_SWEEPS) if sweeps else -1
 
     def hold(self, name: str) -> int:
         """Make a lock file and hold its lock, together with all forks to come, until unhold() or the end of the last.
@@ -112,8 +114,9 @@ class Home:
     def scope(self, part: str, timeout: float) -> Scope:
         """Make the directory of a scope that this program provisions."""
         os.mkdir(f"{self.directory}/{part}", 0o700)
-        write_private_file(f"{self.directory}/{part}/{DIGITS}", os.urandom(4).hex())
-        return Scope(f"{self.directory}/{part}", _label(self.directory, part), timeout, ledger=True)
+        digits = os.urandom(4).hex()
+        write_private_file(f"{self.directory}/{part}/{_DIGITS}", digits)
+        return Scope(f"{self.directory}/{part}", _label(self.directory, part, digits), timeout, ledger=True)
 
     def close(self) -> list[str]:
         """Remove the home. Returns the IPC objects that were still in it, of workers that could not remove them.
@@ -141,14 +144,13 @@ def foreign_scope(rendezvous: str, program: str, part: str, timeout: float) -> S
     """The scope that another program provisioned, for an end to be opened in it. Raises FileNotFoundError where it is
     gone."""
     home = f"{rendezvous_directory(rendezvous)}/{program}"
-    return Scope(f"{home}/{part}", _label(home, part), timeout)
+    with open(f"{home}/{part}/{_DIGITS}") as digits:
+        return Scope(f"{home}/{part}", _label(home, part, digits.read()), timeout)
 
 
-def _label(home: str, part: str) -> str:
+def _label(home: str, part: str, digits: str) -> str:
     """The prefix of the names of a scope. It ends with random digits, which only we can read before the names are made:
     the name spaces of POSIX and SysV are for all, and another user who could guess a name would keep it from us."""
-    with open(f"{home}/{part}/{DIGITS}") as file:
-        digits = file.read()
     return f"th-{os.getuid()}-{os.path.basename(os.path.dirname(home))}-{os.path.basename(home)}-{part}-{digits}"
 
 

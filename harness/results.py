@@ -372,12 +372,12 @@ def _rows(path: str, kind: type[_Row]) -> Iterator[_Row]:
                 raise ValueError(f"{path}:{rows.line_num}: {len(row)} values for {len(columns)} columns: a torn line")
             try:
                 made = kind(**{name: types[name](text) for name, text in zip(columns, row, strict=True)})
-                if isinstance(made, Trial) and (wrong := impossible(made)):
-                    raise ValueError(wrong)
+                if isinstance(made, Trial):
+                    _blank(made, lacking)
+                    if wrong := impossible(made):
+                        raise ValueError(wrong)
             except ValueError as error:
                 raise ValueError(f"{path}:{rows.line_num}: {error}") from None
-            if isinstance(made, Trial):
-                _blank(made, lacking)
             yield made
 
 

@@ -20,12 +20,14 @@ import os
 import socket
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from harness import cli, registry
 
 _MODULES = ("pipeline.simplecached", "pipeline.webproxy", "load.gfclient", "load.lane")
-_MOST = 1 << 16  # bytes of a request
+_MOST = 1 << 18  # bytes of a request: more than a socket sends at once by default, socket(7)
 
 
 def main(control: int) -> None:
@@ -35,6 +37,14 @@ def main(control: int) -> None:
     registry.installed()
     gc.collect()
     gc.freeze()  # else a collection in each program would copy the pages that they share
+    serve(control, partial(_prepare, control))
+
+
+def serve(control: int, prepare: Callable[[dict[str, Any], list[int]], None]) -> None:
+    """Answer until the socket with this descriptor ends.
+
+    prepare: called in the fork that is to be a program, with the request to start it and the descriptors that came.
+    """
     with socket.socket(fileno=control) as asked:
         while True:
             text, descriptors, _, _ = socket.recv_fds(asked, _MOST, 2)
@@ -46,24 +56,20 @@ def main(control: int) -> None:
             else:
                 pid = os.fork()
                 if not pid:
-                    _become(request, descriptors, control)
+                    _become(request, descriptors, prepare)
                 answer = {"pid": pid}
                 for one in descriptors:
                     os.close(one)
             asked.send(json.dumps(answer).encode())
 
 
-def _become(request: dict[str, Any], descriptors: list[int], control: int) -> NoReturn:
-    """Be the program that is asked for, which must not keep the starter's end of its socket open."""
+def _become(
+    request: dict[str, Any], descriptors: list[int], prepare: Callable[[dict[str, Any], list[int]], None]
+) -> NoReturn:
+    """Be the program that is asked for."""
     code: Any = 1
     try:
-        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        for target, one in enumerate((*descriptors, log)):
-            os.dup2(one, target)
-        os.closerange(3, max(log, control, *descriptors) + 1)
-        os.setpgid(0, 0)  # Ctrl-C is for the program that started all this
-        os.sched_setscheduler(0, request["policy"], os.sched_param(os.sched_get_priority_min(request["policy"])))
-        os.sched_setaffinity(0, request["cpus"])
+        prepare(request, descriptors)
         code = cli.main(request["start"])
     except SystemExit as error:  # of an argument that is wrong
         code = error.code
@@ -72,6 +78,17 @@ def _become(request: dict[str, Any], descriptors: list[int], control: int) -> No
     finally:
         sys.stdout.flush()
         os._exit(code if isinstance(code, int) else 1)
+
+
+def _prepare(control: int, request: dict[str, Any], descriptors: list[int]) -> None:
+    """What a program of a block has of its own. It must not keep the starter's end of its socket open."""
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for target, one in enumerate((*descriptors, log)):
+        os.dup2(one, target)
+    os.closerange(3, max(log, control, *descriptors) + 1)
+    os.setpgid(0, 0)  # Ctrl-C is for the program that started all this
+    os.sched_setscheduler(0, request["policy"], os.sched_param(os.sched_get_priority_min(request["policy"])))
+    os.sched_setaffinity(0, request["cpus"])
 
 
 if __name__ == "__main__":

@@ -154,7 +154,9 @@ def test_any_program_that_starts_sweeps_what_dead_ones_left_at_its_rendezvous(ba
     scope = killed("proxy-1")
     rendezvous.Home("other", "owner").close()
     rendezvous.Home("tests", "owner").close()
-    assert [name for name in os.listdir("/dev/shm") if scope.label in name], "where a runner sweeps, nobody else does"
+    assert [name for name in os.listdir("/dev/shm") if scope.label in name], (
+        "the runner sweeps here, so the start of another program sweeps nothing"
+    )
     runner.close()
     home = rendezvous.Home("tests", "owner")
     assert not [name for name in os.listdir("/dev/shm") if scope.label in name]

@@ -118,7 +118,7 @@ class Store:
         with self._lock:
             self._kept[key] = sealed
             total = sum(each.size for each in self._kept.values())
-            while (total > self._keep and len(self._kept) > 1) or len(self._kept) > self._most:
+            while len(self._kept) > 1 and (total > self._keep or len(self._kept) > self._most):
                 total -= self._kept.popitem(last=False)[1].size
         return sealed
 

@@ -55,7 +55,7 @@ from harness.suggest import unknown
 Path = tuple[str | int, ...]
 
 _MOST_REPEATED = 100_000  # values that aliases repeat: aliases of aliases multiply
-MOST_CELLS = 1000  # unless a file says more
+_MOST_CELLS = 1000  # unless a file says more
 # What the library says of mistakes that people make, and what to say.
 _SAYINGS = {
     r"found character '\\t'": "a tab; indent with spaces",
@@ -185,7 +185,7 @@ class Document(BaseModel):
     claims: list[ClaimForm] = []
     seed: int = Field(default=1, ge=0)
     live: bool = False
-    most_cells: int = Field(default=MOST_CELLS, ge=1)
+    most_cells: int = Field(default=_MOST_CELLS, ge=1)
 
 
 class Source:

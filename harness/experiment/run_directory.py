@@ -60,8 +60,7 @@ class RunDirectory:
                     f"{directory}/{name} is there already: name another directory with -o, or --resume {directory}"
                 )
         os.makedirs(directory, exist_ok=True)
-        facts = machine.facts()
-        facts["software"]["code"] = contents()
+        facts = _facts()
         facts["experiment"] = {"name": plan.name, "file": source, "program": program, "command": arguments}
         _write_json(f"{directory}/{ENVIRONMENT}", facts)
         run.write_datapackage()
@@ -83,9 +82,8 @@ class RunDirectory:
             raise ValueError(f"{error.filename}: no such file: nothing to resume in {directory}") from None
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(f"{directory}/{ENVIRONMENT}: no run wrote this: run the experiment anew") from None
-        now = machine.facts()
-        now["software"]["code"] = contents()
-        installed = {*(_at(before, _CODE) or ()), *contents()}
+        now = _facts()
+        installed = {*(_at(before, _CODE) or ()), *_at(now, _CODE)}
         alike = _ALIKE | {f"the code of {name}": (*_CODE, name) for name in sorted(installed)}
         unlike = [
             f"{name} was {_at(before, path)!r} and is {_at(now, path)!r}"
@@ -148,6 +146,13 @@ class RunDirectory:
         with open(f"{self.path}/{ENVIRONMENT}", encoding="utf-8") as file:
             facts: Mapping[str, Any] = json.load(file)
         return facts
+
+
+def _facts() -> dict[str, Any]:
+    """What environment.json says of machine and code."""
+    facts = machine.facts()
+    facts["software"]["code"] = contents()
+    return facts
 
 
 def _fail_impossible(rows: Sequence[results.Row]) -> None:

@@ -38,10 +38,10 @@ def summarise(tallies: Sequence[Tally], begun: int) -> dict[str, Any]:
     histogram = histogram_of(exact, [tally.histogram for tally in tallies])
     firsts = sorted(ns for tally in tallies for ns in tally.firsts[: tally.words[FIRSTS]])
     latencies = exact
-    others = histogram_of((), [tally.others for tally in tallies])
+    others = ranked(histogram_of((), [tally.others for tally in tallies]))
     up_to: Sequence[int] = range(1, good + 1)
     if len(exact) < good:
-        latencies, up_to = [bound for bound, _ in histogram], list(accumulate(count for _, count in histogram))
+        latencies, up_to = ranked(histogram)
     return {
         "requests": sum(word[COUNT] for word in words),
         **{outcome: sum(word[index] for word in words) for index, outcome in enumerate(OUTCOMES)},
@@ -51,8 +51,8 @@ def summarise(tallies: Sequence[Tally], begun: int) -> dict[str, Any]:
         **{f"latency_p{p:g}_us": percentile(latencies, up_to, p) / 1e3 for p in PERCENTILES},
         "first_byte_p50_us": percentile(firsts, range(1, len(firsts) + 1), 50) / 1e3,
         "latency_max_us": percentile(latencies, up_to, 100) / 1e3,
-        "others_p50_us": of_histogram(others, 50) / 1e3,
-        "others_max_us": of_histogram(others, 100) / 1e3,
+        "others_p50_us": percentile(*others, 50) / 1e3,
+        "others_max_us": percentile(*others, 100) / 1e3,
         "user_s": sum(word[USER] for word in words) / 1e9,
         "kernel_s": sum(word[SYSTEM] for word in words) / 1e9,
         "busy": min(1.0, max(word[USER] + word[SYSTEM] for word in words) / 1e9 / elapsed),
@@ -70,9 +70,10 @@ def histogram_of(latencies: Iterable[int], more: Iterable[Sequence[int]] = ()) -
     return [(upper_bound(index), count) for index, count in sorted(buckets.items())]
 
 
-def of_histogram(pairs: Sequence[tuple[int, int]], percent: float) -> int:
-    """A percentile of what histogram_of() returned: an upper bound."""
-    return percentile([bound for bound, _ in pairs], list(accumulate(count for _, count in pairs)), percent)
+def ranked(histogram: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """Pairs of a value and a count, ascending, as percentile() takes them: the values, and how many are not larger."""
+    pairs = list(histogram)
+    return [value for value, _ in pairs], list(accumulate(count for _, count in pairs))
 
 
 def percentile(values: Sequence[int], up_to: Sequence[int], percent: float) -> int:

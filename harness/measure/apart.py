@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from mmap import PAGESIZE
 
 from harness import rendezvous
@@ -23,14 +24,13 @@ from harness.measure.leftovers import keep_logs, sweep
 from harness.measure.placement import Placement, effective
 from harness.measure.probes.proc import Cpu, read_from_disks, resident
 from harness.measure.probing import ProbeFailed, Probing, Seen
-from harness.measure.program import CellRefused, Program, TrialError, with_cause
+from harness.measure.program import CellRefused, Program, TrialError, caused, failed
 from harness.measure.servers import START, Servers
 from harness.measure.starting import Command
 from harness.results import APART, Bucket, Trial
 
 _REQUEST = 30.0  # seconds for a request of the load
 _LONG = 86_400.0  # seconds for a load that is a number of requests
-_SETTLE = 1.0  # seconds for a program to end whose worker has been killed
 _COLD = 0.8  # share of the pages that must have come from disks; some are held when they are to be dropped
 
 Live = Callable[[Mapping[str, float]], None]
@@ -96,66 +96,46 @@ def _measure(
     moves_content = pair is None or pair.data.moves_content
     files = _make_files(spec, directory, zeros=not moves_content)
     trial.file_size_bytes = files.mean_size
-    cell = _Programs(spec, name, directory, files, moves_content, undo)
-    try:
+    cell = _Programs(spec, name, directory, files, undo)
+    with caused(cell.cause, ProbeFailed):
         client = cell.start(trial, bool(live))
-        _look_at(spec, cell, client, trial, directory, probing, seen, live)
-    except CellRefused:
-        raise
-    except (TrialError, ProbeFailed) as error:
-        raise TrialError(with_cause(str(error), cell.cause())) from None
-
-
-def _look_at(
-    spec: Spec,
-    cell: "_Programs",
-    client: Program,
-    trial: Trial,
-    directory: str,
-    probing: Probing,
-    seen: Seen,
-    live: Live | None,
-) -> None:
-    """Let the load run, and fill in what came of it. Raises TrialError, ProbeFailed."""
-    processes = cell.pids()
-    trial.placement_effective = effective(processes)
-    cold = spec.page_cache == "cold"
-    before = _read_from_disks(processes) if cold else 0
-    with probing.looking(processes, directory):
-        client.say("go")
-        _await_end(spec, client, processes, live)
-    read = _read_from_disks(processes) - before if cold else 0
-    client.say("end")
-    report = client.expect("requests", seconds=START)
-    client.wait()
-    record.fill_measured(trial, report)
-    if trial.ok != trial.requests_ended:
-        bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
-        raise TrialError(f"not every reply was OK: {bad}")
-    wanted = trial.ok * sum(-(-size // PAGESIZE) * PAGESIZE for size in cell.files.sizes) / len(cell.files.sizes)
-    if cold and read < _COLD * wanted and cell.moves_content:
+        processes = cell.pids()
+        trial.placement_effective = effective(processes)
+        cold = spec.page_cache == "cold"
+        before = _read_from_disks(processes) if cold else 0
+        with probing.looking(processes, directory):
+            client.say("go")
+            _await_end(spec, client, processes, live)
+        read = _read_from_disks(processes) - before if cold else 0
+        client.say("end")
+        report = client.expect("requests", seconds=START)
+        client.wait()
+        record.fill_measured(trial, report)
+        if trial.ok != trial.requests_ended:
+            bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
+            raise TrialError(f"not every reply was OK: {bad}")
+    wanted = trial.ok * sum(-(-size // PAGESIZE) * PAGESIZE for size in files.sizes) / len(files.sizes)
+    if cold and read < _COLD * wanted and moves_content:
         raise TrialError(f"page_cache cold: only {read / wanted:.0%} of the pages came from disks; take more copies")
     seen["latency"] = [Bucket(trial.trial, bound / 1e3, count) for bound, count in report["histogram"]]
 
 
 class _Programs:
-    """The programs of a trial: its servers, and what makes the requests. files: what is asked for. moves_content:
-    whether the content of the files arrives."""
+    """The programs of a trial: its servers, and what makes the requests."""
 
-    def __init__(
-        self, spec: Spec, name: str, directory: str, files: FileSet, moves_content: bool, undo: ExitStack
-    ) -> None:
-        self._spec, self._name, self._directory, self._undo = spec, name, directory, undo
-        self.files, self.moves_content = files, moves_content
+    def __init__(self, spec: Spec, name: str, directory: str, files: FileSet, undo: ExitStack) -> None:
+        self._spec, self._name, self._directory, self._files = spec, name, directory, files
+        self._undo = undo
         self._servers: Servers | None = None
+        self._pids: dict[str, list[int]] = {}  # of the servers, once they serve
 
     def start(self, trial: Trial, live: bool) -> Program:
         """Start them all. Returns the one that makes the requests, when it is warm. Fills in trial.origin."""
         spec, load = self._spec, self._load(live)
-        where = self._name, self._directory, self.files.directory
+        where = self._name, self._directory, self._files.directory
         self._servers = servers = Servers(spec, *where, self._undo, lane_load=load)
         servers.await_ready(spec.warmup)
-        trial.origin = servers.origin
+        self._pids, trial.origin = servers.pids(), servers.origin
         if spec.scope == "lane":
             self._client = servers.programs["proxy"]
         else:
@@ -175,25 +155,19 @@ class _Programs:
     def _load(self, live: bool) -> list[str]:
         spec = self._spec
         amount = ["-r", str(spec.requests)] if spec.requests else ["--seconds", str(spec.seconds)]
-        warmup = ["--warmup", str(spec.warmup), "--verify", self.files.directory]
+        warmup = ["--warmup", str(spec.warmup), "--verify", self._files.directory]
         gate = ["--gate", "--json", *(["--live"] if live else [])]
         apart = ["--apart"] if spec.page_cache == "cold" else []
         return ["-w", f"{self._directory}/workload.txt", *warmup, *gate, *amount, *apart]
 
     def cause(self) -> str:
-        """How one of its servers has ended or been stopped, once a moment has passed for that to show; else empty."""
-        servers = self._servers.programs.values() if self._servers else ()
-        deadline = time.monotonic() + _SETTLE
-        while time.monotonic() < deadline:
-            if said := next(filter(None, (program.failure() for program in servers)), ""):
-                return said
-            time.sleep(_SETTLE / 20)
-        return ""
+        """How one of its servers has ended or been stopped; empty where all run."""
+        programs = self._servers.programs.values() if self._servers else ()
+        return failed(programs, list(chain.from_iterable(self._pids.values())))[1]
 
     def pids(self) -> dict[str, list[int]]:
         """The processes of each role that has any."""
-        servers = self._servers.pids() if self._servers else {}
-        return servers if self._spec.scope == "lane" else {"client": self._client.pids(), **servers}
+        return self._pids if self._spec.scope == "lane" else {"client": self._client.pids(), **self._pids}
 
 
 def _await_end(spec: Spec, client: Program, processes: Mapping[str, Sequence[int]], live: Live | None) -> None:

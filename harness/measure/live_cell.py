@@ -1,28 +1,24 @@
 """One cell of a live block: its servers, the program that makes its load, and what its slices add up to."""
 
 import json
-import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 from harness.api import Reading
 from harness.factors import Spec
 from harness.load.tally import OUTCOMES
-from harness.load.totals import PERCENTILES, percentile
+from harness.load.totals import PERCENTILES, percentile, ranked
 from harness.measure import record
 from harness.measure.live_programs import REQUEST, LiveServers, Load, Pids
-from harness.measure.probes.proc import Used, state, used
-from harness.measure.program import Program, TrialError
+from harness.measure.probes.proc import Used, used
+from harness.measure.program import Program, TrialError, failed
 from harness.measure.slicing import Lengths
 from harness.results import Bucket, Slice, Trial
 
 # When content is compared with the files.
 COMPARED_FIRST, COMPARED_LAST = "in the warm-up, compared with the files", "after the rounds, compared with the files"
 SERVING = ("proxy", "cache")
-_DYING = 1.0  # seconds for a program to end that a failed slice is due to
-_ENDING = 6.0  # the same where a worker of it has ended: the others get some seconds for their requests
 
 
 class LiveCell:
@@ -129,8 +125,7 @@ class LiveCell:
         trial.steal_s = max(0.0, stolen) * trial.cpus * totals["seconds"]
         for reading in growth:
             setattr(trial, f"{reading.role}_{reading.metric}", int(reading.value))
-        bounds = sorted(self._latencies)
-        up_to = list(accumulate(self._latencies[bound] for bound in bounds))
+        bounds, up_to = ranked(sorted(self._latencies.items()))
         report = {
             **dict.fromkeys(OUTCOMES, 0),
             "OK": int(totals["requests"]),
@@ -153,17 +148,12 @@ def failed_program(cells: Sequence[LiveCell]) -> tuple[LiveCell | None, str]:
 
     Waits a while for one that ends.
     """
-    begun = time.monotonic()
-    pids = {pid for cell in cells for some in cell.pids.values() for pid in some}
-    while True:
-        for cell in cells:
-            for program in cell.programs():
-                if how := program.failure():
-                    return cell, how
-        ending = any(state(pid) in {"", "Z"} for pid in pids)
-        if time.monotonic() - begun > (_ENDING if ending else _DYING) * bool(cells):
-            return None, ""
-        time.sleep(0.02)
+    owners: dict[Program, LiveCell] = {}
+    for cell in cells:
+        for one in cell.programs():
+            owners.setdefault(one, cell)
+    program, how = failed(owners, {pid for cell in cells for some in cell.pids.values() for pid in some})
+    return owners[program] if program else None, how
 
 
 def _serving(cpu: Mapping[tuple[str, str], int]) -> int:

@@ -6,8 +6,8 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from harness.measure.placement import Placement
@@ -15,6 +15,8 @@ from harness.measure.probes.proc import state
 from harness.measure.starting import Start, Wanted
 
 _END = 4.0  # seconds for a program to end after SIGTERM
+_DYING = 1.0  # seconds for a program to end that a failure is due to
+_ENDING = 6.0  # the same where a worker of it has ended: the others get some seconds for their requests
 _REFUSED = {2, 3}  # exit codes of a program that refuses what the cell asks for
 
 
@@ -143,6 +145,34 @@ class Program:
 def with_cause(text: str, cause: str) -> str:
     """What was seen, after its cause where there is one."""
     return f"{cause}; so {text}" if cause and cause not in text else text
+
+
+@contextmanager
+def caused(cause: Callable[[], str], other: type[Exception] = TrialError) -> Iterator[None]:
+    """A TrialError that the body raises, or an exception of the other kind, becomes a TrialError that begins with its
+    cause. CellRefused passes as it is."""
+    try:
+        yield
+    except CellRefused:
+        raise
+    except (TrialError, other) as error:
+        raise TrialError(with_cause(str(error), cause())) from None
+
+
+def failed(programs: Collection[Program], pids: Collection[int]) -> tuple[Program | None, str]:
+    """The first of these programs that has ended or is stopped, and how; (None, "") where all run.
+
+    Waits a while for one that ends. pids: of all their processes, as they were.
+    """
+    begun = time.monotonic()
+    while True:
+        for program in programs:
+            if how := program.failure():
+                return program, how
+        ending = any(state(pid) in {"", "Z"} for pid in pids)
+        if time.monotonic() - begun > (_ENDING if ending else _DYING) * bool(programs):
+            return None, ""
+        time.sleep(0.02)
 
 
 def children(pid: int) -> list[int]:

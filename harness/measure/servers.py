@@ -11,7 +11,7 @@ from functools import partial
 from harness.factors import Spec
 from harness.measure.channels import described
 from harness.measure.placement import Placement
-from harness.measure.program import CellRefused, Program, TrialError, children, with_cause
+from harness.measure.program import Program, caused, children
 from harness.measure.starting import Command, Start
 
 START = 30.0  # seconds for programs to be ready
@@ -85,15 +85,10 @@ class Servers:
 
         Raises TrialError, CellRefused. A proxy can wait for a cache that was ready and has ended: that is then named.
         """
-        try:
+        with caused(lambda: next(filter(None, (program.failure() for program in self.programs.values())), "")):
             if "cache" in self.programs:
                 self.programs["cache"].expect("ready", seconds=START)
             ready = self.programs["proxy"].expect("ready", seconds=START + warmup)
-        except CellRefused:
-            raise
-        except TrialError as error:
-            cause = next(filter(None, (program.failure() for program in self.programs.values())), "")
-            raise TrialError(with_cause(str(error), cause)) from None
         if self._spec.scope != "lane":
             self.port = ready["port"]
 

@@ -57,16 +57,16 @@ class Directory:
     """The files below one directory. A symbolic link is followed if it leads to a file below that directory.
 
     Each file has one path here: a path with `//`, `/./` or `/../` in it leads to no file. Files are kept open by the
-    path that no link is in, so that a file which is asked for over links takes no second descriptor. At most `most` are
-    open, by default half of RLIMIT_NOFILE, getrlimit(2); the one that was used longest ago is closed.
+    path that no link is in, so that a file which is asked for over links takes no second descriptor. At most half of
+    RLIMIT_NOFILE are open, getrlimit(2); then the one that was used longest ago is closed.
     """
 
     caller_closes = False
 
-    def __init__(self, root: str, most: int = 0) -> None:
+    def __init__(self, root: str) -> None:
         self._root = os.path.realpath(root)
         self._below = self._root.rstrip("/") + "/"
-        self._most = most or max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._opened: OrderedDict[bytes, Descriptor] = OrderedDict()  # the one used longest ago first, once half full
 
     def find(self, path: bytes, /) -> int | None:
@@ -75,7 +75,7 @@ class Directory:
         if fd is None:
             return self._open(path)
         if len(self._opened) > self._most >> 1:  # the order does not matter before
-            with suppress(KeyError):  # another thread has just let go of it
+            with suppress(KeyError):  # another thread may have dropped the file meanwhile
                 self._opened.move_to_end(path)
         return fd
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness import results
 from harness.analysis import naming, run_files
+from harness.analysis.cells import PROVENANCE
 from harness.analysis.study import Study
 from harness.report import page
 from harness.report.markup import Markup, el
@@ -14,7 +15,6 @@ from harness.results import Trial
 
 _MOST = 200  # trials and cells that a list names
 _MOST_PLAN = 200_000  # characters of the experiment file
-_MACHINE = ("host", "cpu", "cpus", "kernel", "python", "harness", "commit", "code")
 
 
 def section(
@@ -77,7 +77,7 @@ def _facts(
     seeds = sorted({trial.seed for trial in trials})
     machines = {
         name: sorted({str(getattr(trial, name)) for trial in trials if trial.status == "ok"} - {""})
-        for name in _MACHINE
+        for name in PROVENANCE
     }
     times = dict.fromkeys((trials[0].started_utc, trials[-1].started_utc)) if trials else ()
     return [

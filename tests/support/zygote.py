@@ -1,9 +1,8 @@
 """Programs of the harness as forks of a process that has their modules: each start costs a tenth of the CPU time.
 
 There is one such process for the programs that move files, and one for the runner. Each is started by the first test
-that wants it, and ends with the process that runs the tests. Its answers and what it is asked are JSON objects on a
-SOCK_SEQPACKET socket, as in harness/starter.py. What differs from a program of its own: its parent is that process, and
-its output is flushed before it ends, not by Python's own end.
+that wants it, and ends with the process that runs the tests. It answers as harness/starter.py does. What differs from a
+program of its own: its parent is that process, and its output is flushed before it ends, not by Python's own end.
 """
 
 import atexit
@@ -18,7 +17,8 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
+
+from harness import starter
 
 RUNNER = ("experiment.run", "measure.live", "report.run_page", "analysis.show")
 OTHERS = ("pipeline.simplecached", "pipeline.webproxy", "load.gfclient", "load.lane", "origin.server")
@@ -125,42 +125,17 @@ def can_start(env):
 def main(control, modules):
     for module in modules:
         importlib.import_module(f"harness.{module}")
-    with socket.socket(fileno=control) as asked:
-        while True:
-            text, descriptors, _, _ = socket.recv_fds(asked, 1 << 20, 2)
-            if not text:
-                return
-            request = json.loads(text)
-            if "reap" in request:
-                answer = {"status": os.waitpid(request["reap"], 0)[1]}
-            else:
-                pid = os.fork()
-                if not pid:
-                    become(request, descriptors)
-                answer = {"pid": pid}
-                for one in descriptors:
-                    os.close(one)
-            asked.send(json.dumps(answer).encode())
+    starter.serve(control, prepare)
 
 
-def become(request, descriptors):
-    code = 1
-    try:
-        null = os.open(os.devnull, os.O_RDONLY)
-        for target, one in enumerate((null, *descriptors)):
-            os.dup2(one, target)
-        os.closerange(3, 1000)
-        os.environ.clear()
-        os.environ.update(request["env"])
-        os.chdir(request["cwd"])
-        code = importlib.import_module("harness.cli").main(request["start"])
-    except SystemExit as error:
-        code = error.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code if isinstance(code, int) else 1)
+def prepare(request, descriptors):
+    null = os.open(os.devnull, os.O_RDONLY)
+    for target, one in enumerate((null, *descriptors)):
+        os.dup2(one, target)
+    os.closerange(3, 1000)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
 
 
 if __name__ == "__main__":
