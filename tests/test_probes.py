@@ -119,6 +119,18 @@ def test_the_cpu_time_of_a_role_is_that_of_all_its_processes_in_user_mode_and_in
     assert reported["proxy", "kernel_s"] > 2 * reported["proxy", "user_s"]
 
 
+@pytest.mark.processes
+def test_the_memory_of_a_process_that_has_ended_is_no_figure_and_no_defect():
+    if not (pid := os.fork()):
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it is still listed
+    try:
+        with pytest.raises(ProcessLookupError):
+            proc.Memory().begin({"cache": [pid]}, "")
+    finally:
+        os.waitpid(pid, 0)
+
+
 def test_page_faults_are_counted_and_so_are_memory_and_descriptors_that_were_not_given_back(worker, tmp_path):
     one = worker()
     os.mkdir(tmp_path / "memory")

@@ -4,6 +4,7 @@ They read at the go-ahead and after the last reply, outside the measured time, a
 threads are counted one by one (switches, run_queue_wait_s), a thread that ended before the last reply is missing.
 """
 
+import errno
 import os
 import time
 from abc import abstractmethod
@@ -163,6 +164,10 @@ class Memory(Counting):
     def _read(self, pid: int) -> Counts:
         with open(f"/proc/{pid}/status") as lines:
             status = dict(line.split(":", 1) for line in lines)
+        if (
+            "VmRSS" not in status
+        ):  # proc_pid_status(5): a process that has ended has no memory, though it is still listed
+            raise ProcessLookupError(errno.ESRCH, "has ended", f"/proc/{pid}")
         rss, peak = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
         return {("rss", pid): rss, ("peak", pid): peak, ("fds", pid): len(os.listdir(f"/proc/{pid}/fd"))}
 
