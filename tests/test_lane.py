@@ -18,6 +18,7 @@ from harness import registry, rendezvous, results
 from harness.factors import FACTORS, Spec
 from harness.load.lane import main
 from harness.measure import apart
+from harness.measure.probes.proc import cpu_clock
 
 CHANNELS = [("posix_mq", data) for data in DATA]
 CHANNELS += [(command, "posix_shm") for command in COMMAND if command != "posix_mq"]
@@ -196,8 +197,9 @@ def test_whichever_of_its_processes_is_killed_the_others_end_in_time(pipeline, b
     for victim in range(levels):
         lane = start(pipeline, [path], "--data", data, "--seconds", 60, "--timeout", 1)
         assert eventually(lambda lane=lane: len(processes_of(lane.pid)) == levels)
-        time.sleep(0.3)
         everyone = processes_of(lane.pid)
+        # It asks for a minute: what has used so much CPU time is not warming up any more, however busy the machine is.
+        assert eventually(lambda asking=everyone[1]: cpu_clock(asking) > 300_000_000), lane.errors
         os.kill(everyone[victim], signal.SIGKILL)
         assert lane.wait() == (-signal.SIGKILL if victim == 0 else 1)
         assert eventually(lambda everyone=everyone: all(map(gone, everyone)), 4)
