@@ -409,7 +409,7 @@ class Spec:
         0.2,
         SECONDS,
         "workload",
-        "requests before those that count; their content is compared with the files",
+        "requests before those that count, and in trials apart after them: their content is compared with the files",
         "s",
         shared=True,
     )

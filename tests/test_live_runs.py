@@ -194,6 +194,18 @@ def test_a_transport_that_corrupts_content_under_load_fails(base, study, tmp_pat
     assert next(row.status for row in rows_of(tmp_path / "out") if row.data == "posix_shm") == others
 
 
+@pytest.mark.parametrize("factors", ["sink: discard, rate: 300/s", "sink: copy, scope: lane"])
+def test_a_trial_apart_finds_what_is_corrupted_after_its_warm_up(base, study, tmp_path, plugins, factors):
+    plugins("wrong", WRONG.replace("AFTER", "0.4"))
+    text = f"design: apart\nfactors: {{data: wrong, {factors}}}\n{SETTINGS}repeats: 1\n"
+    text = text.replace("warmup: 20ms", "warmup: 50ms, seconds: 0.7s")
+    code, _, errors = run(study(text.replace("slices:", "# slices:")), "-o", tmp_path / "out")
+    assert code == 1, errors
+    rows = rows_of(tmp_path / "out")
+    assert [row.status for row in rows] == ["failed"] * 2, "it is tried twice"
+    assert all(re.search(r"after the load: not every reply was OK: \d+ wrong", row.reason) for row in rows), rows[0]
+
+
 BUSY = """
 import threading
 import time

@@ -11,7 +11,7 @@ import pytest
 
 from harness.load import totals, workload
 from harness.load.sinks import Checksum, Compare, Copy, Save, checksums
-from harness.load.tally import FAILED, OK, OUTCOMES, Usage, check_warm_up, shared_tallies
+from harness.load.tally import FAILED, OK, OUTCOMES, Usage, check_all_ok, shared_tallies
 
 RESULT = [
     "requests",
@@ -201,10 +201,10 @@ def test_a_tally_that_begins_again_has_forgotten_the_warm_up():
 
 def test_a_warm_up_with_any_reply_that_is_not_ok_is_refused_with_its_counts():
     good, bad = counted([10]), counted([10, 20])
-    check_warm_up([good, good])
+    check_all_ok([good, good], "warm-up")
     bad.add(FAILED, 0, 0, 30)
     with pytest.raises(OSError, match=r"^warm-up: not every reply was OK: 3 OK, 1 failed$"):
-        check_warm_up([good, bad])
+        check_all_ok([good, bad], "warm-up")
 
 
 def test_the_usage_of_two_times_adds_up_and_the_peak_is_the_larger_one():

@@ -1,5 +1,6 @@
 """The whole pipeline, with real processes: intact content, fair lanes, bad clients, killed peers, clean ends."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -79,17 +80,58 @@ def test_bad_clients_cost_no_other_client_anything_and_free_their_worker_in_time
     assert code == 0, output
 
 
+def test_clients_that_are_silent_or_send_their_request_in_pieces_hold_no_worker(pipeline):
+    path = pipeline.write("file", b"content")
+    pipeline.cache()
+    proxy = pipeline.proxy("-t", 2, "--timeout", 20)
+    request = f"GETFILE GET {path}\r\n\r\n".encode()
+    with contextlib.ExitStack() as undo:
+        silent, slow = ([undo.enter_context(Connection(proxy.port)) for _ in range(30)] for _ in range(2))
+        for byte in request[:-1]:
+            for one in slow:
+                one.send(bytes([byte]))
+        begun = time.monotonic()
+        assert get_all(proxy.port, [path] * 20, 2) == [whole(b"content")] * 20
+        assert time.monotonic() - begun < 10, "each of the others would hold a worker for 20 s"
+        for one in (*slow, *silent):
+            one.send(request[-1:] if one in slow else request)
+        assert [one.rest() for one in (*slow, *silent)] == [whole(b"content")] * 60
+    assert proxy.errors == ""
+
+
+def test_the_rest_of_a_request_has_to_come_in_time_and_there_is_room_for_many(pipeline):
+    path = pipeline.write("file", b"content")
+    pipeline.cache()
+    proxy = pipeline.proxy("-t", 1, "--timeout", 2)
+    (worker,) = proxy.children()
+    with contextlib.ExitStack() as undo:
+        many = [undo.enter_context(Connection(proxy.port)).send(b"GETFILE ") for _ in range(300)]
+        assert many[0].rest() == b"", "it has made room for a later one"
+        assert get(proxy.port, path) == whole(b"content")
+        assert len(os.listdir(f"/proc/{worker}/fd")) < 300
+        many[-1].send(b"NONSENSE")
+        assert many[-1].rest() == b"GETFILE INVALID\r\n\r\n"
+        many[-2].socket.shutdown(socket.SHUT_WR)
+        assert many[-2].rest() == b"", "it has closed, and gets no reply"
+        begun = time.monotonic()
+        assert many[-3].rest() == b""
+        assert time.monotonic() - begun < 10
+    assert eventually(lambda: len(os.listdir(f"/proc/{worker}/fd")) < 40)
+    assert proxy.errors == ""
+
+
 @pytest.mark.parametrize("data", sorted(registry.installed().data))
 def test_a_client_that_stalls_in_the_body_frees_worker_and_lane_within_the_timeout(pipeline, data):
     path = pipeline.write_zeros("file", 64 << 20)
     small = pipeline.write("small", bytes(7))
-    pipeline.cache()
+    cache = pipeline.cache()
     proxy = pipeline.proxy("-t", 1, "-n", 1, "--timeout", 2, "--data", data)
     with Connection(proxy.port) as stalling:
         stalling.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
         begun = time.monotonic()
         assert get(proxy.port, small) == b"GETFILE OK 7\r\n\r\n" + bytes(7)
         assert time.monotonic() - begun < 3.9
+    assert "Errno" not in proxy.errors + cache.errors, "a reason in words"
 
 
 @pytest.mark.parametrize("data", ["posix_shm", "memfd"])

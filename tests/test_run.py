@@ -282,6 +282,8 @@ def test_a_second_study_waits_or_refuses_saying_who_measures(base, study, tmp_pa
         code, _, errors = run(study, "-o", tmp_path / "out", "--patience", 0)
         assert code == 1
         assert f"pid {os.getpid()} of " in errors
+        code, _, errors = run(study, "-o", tmp_path / "beside", "--only", 1, "--repeat", 1, "--beside")
+        assert code == 0, errors
         process = start_run(study, "-o", tmp_path / "waits", "--only", 1, "--repeat", 1)
         assert "another study measures on this machine" in process.stderr.readline()
         assert not (tmp_path / "waits/trials.csv").exists()

@@ -1,6 +1,8 @@
 """Every built-in transport keeps its promises, and each promise has a transport that breaks it and is caught."""
 
+import fcntl
 import os
+import socket
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,15 @@ import pytest
 from support.transports import COMMAND, DATA
 
 from harness import testkit
-from harness.api import HEAD_BYTES, FileSender, Scope
+from harness.api import (
+    COMMAND_BYTES,
+    HEAD_BYTES,
+    FileSender,
+    Scope,
+    StreamReceiver,
+    bound_socket,
+    content_length,
+)
 from harness.testkit import leaks, waits
 from transports.fifo import FifoCommandReceiver, FifoCommands, FifoCommandSender, FifoData, FifoReceiver, FifoSender
 from transports.memfd import Memfd
@@ -19,6 +29,7 @@ from transports.null import Null, NullCommands
 from transports.posix_mq import PosixMqCommands, PosixQueue
 from transports.posix_shm import PosixShm
 from transports.sendfile import DescriptorSender, FileReceiver, Sendfile
+from transports.unix import UnixData
 
 pytestmark = pytest.mark.processes
 
@@ -281,6 +292,72 @@ class SharingOneLane(FifoData):
 
 
 @dataclass(frozen=True)
+class SharingTheReceiveBuffer(FifoData):
+    caught_by = "lanes that threads use at the same time do not mix"
+    says = "did not arrive intact|not the head|the reply is to request|announced"
+    timeout = 0.5
+
+    class Receiver(FifoReceiver):
+        shared = memoryview(bytearray(1 << 18))
+
+        def __init__(self, scope, options):
+            super().__init__(scope, options)
+            self._buffer = self.shared
+
+    def receiver(self, scope) -> FifoReceiver:
+        return self.Receiver(scope, self)
+
+
+@dataclass(frozen=True)
+class SharingTheSendBuffer(FifoData):
+    caught_by = "lanes that threads use at the same time do not mix"
+    says = "did not arrive intact|not the head|the reply is to request|announced"
+    timeout = 0.5
+
+    class Sender(FifoSender):
+        shared = memoryview(bytearray(1 << 18))
+
+        def __init__(self, scope, options):
+            super().__init__(scope, options)
+            self._buffer = self.shared
+
+    def sender(self, scope) -> FifoSender:
+        return self.Sender(scope, self)
+
+
+@dataclass(frozen=True)
+class CountingInTheClass(FifoData):
+    caught_by = "lanes that threads use at the same time do not mix"
+    says = "more than was announced"
+    timeout = 0.5
+
+    class Receiver(FifoReceiver):
+        left = 0  # bytes of the reply that are still to come
+
+        def take(self):
+            piece = super().take()
+            kind = type(self)
+            kind.left = (kind.left or HEAD_BYTES + content_length(piece)) - len(piece)
+            if kind.left < 0:
+                raise ValueError("more than was announced")
+            return piece
+
+    def receiver(self, scope) -> FifoReceiver:
+        return self.Receiver(scope, self)
+
+
+@dataclass(frozen=True)
+class WaitingForTheLiving(UnixData):
+    caught_by = "a sender that lives but goes no further is noticed in time"
+    says = "it had not ended"
+    never = 0.5
+
+    def receiver(self, scope) -> StreamReceiver:
+        listener = bound_socket(socket.SOCK_STREAM, scope.path("socket"), scope.timeout)
+        return StreamReceiver(listener, self.chunk, scope.timeout, lambda: listener.accept()[0])  # without limit_waits
+
+
+@dataclass(frozen=True)
 class Padding(Sendfile):
     caught_by = "a file that shrinks ends the reply with an error"
     says = "did not arrive intact"
@@ -345,6 +422,23 @@ class Tearing(FifoCommands):
             super().send(record[:200])
             time.sleep(0.0002)
             super().send(record[200:])
+
+    def sender(self, scope) -> FifoCommandSender:
+        return self.Sender(scope, "fifo0", os.O_WRONLY)
+
+
+@dataclass(frozen=True)
+class SharingARecord(FifoCommands):
+    caught_by = "each record reaches exactly one of many receivers whole"
+    says = "torn or doubled"
+
+    class Sender(FifoCommandSender):
+        shared = bytearray(COMMAND_BYTES)
+
+        def send(self, record):
+            self.shared[:] = record
+            time.sleep(0)
+            super().send(self.shared)
 
     def sender(self, scope) -> FifoCommandSender:
         return self.Sender(scope, "fifo0", os.O_WRONLY)
@@ -446,6 +540,44 @@ class WaitingUnderALock(FifoCommands):
                 yield
             finally:
                 posix_ipc.unlink_semaphore(scope.posix_name("lock"))
+
+    def receiver(self, scope) -> FifoCommandReceiver:
+        return self.Receiver(scope, self._parts())
+
+
+@dataclass(frozen=True)
+class WaitingUnderAFileLock(FifoCommands):
+    caught_by = "a stopped receiver holds up no more than one record"
+    says = "the lock is held"
+    timeout = 0.5
+
+    class Receiver(FifoCommandReceiver):
+        """The kernel frees its lock where it is killed, but not where it is stopped."""
+
+        def __init__(self, scope, parts):
+            super().__init__(scope, parts)
+            self._lock = os.open(scope.path("lock"), os.O_CREAT | os.O_RDWR)
+
+        def receive(self):
+            deadline = time.monotonic() + self._timeout
+            while True:
+                try:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise TimeoutError("the lock is held") from None
+                    time.sleep(0.001)
+            try:
+                return super().receive()
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+        def close(self):
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+            super().close()
 
     def receiver(self, scope) -> FifoCommandReceiver:
         return self.Receiver(scope, self._parts())
@@ -576,4 +708,4 @@ def test_a_floor_under_another_name_keeps_the_promises_that_null_keeps():
         "a zero copy end does not read the content",
         "no content is kept unless the transport says so",
     ]
-    assert len(outcomes) == 22
+    assert len(outcomes) == 24

@@ -5,6 +5,8 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -228,6 +230,37 @@ def test_queues_that_the_user_may_not_have_are_refused_with_the_sum(home):
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_MSGQUEUE, before)
+
+
+def test_a_queue_whose_name_is_taken_is_not_taken_for_one_that_is_too_large(home):
+    scope = home.scope("lane", TIMEOUT)
+    data = registry.data_transport("posix_mq")
+    with data.provision(scope), pytest.raises(OSError, match=r"already exists: another program made it$"):
+        data.provision(scope).__enter__()
+
+
+FIFOS_OF_A_USER = """
+import os, tempfile
+from contextlib import ExitStack
+from harness import registry, rendezvous
+os.setuid(54321)  # of whom there are no others: a limit of a user
+with tempfile.TemporaryDirectory() as os.environ["TRANSPORT_HARNESS_DIR"], ExitStack() as undo:
+    home = rendezvous.Home("pipes", "test")
+    data = registry.data_transport("fifo:pipe_size=1MiB")
+    for number in range(int(open("/proc/sys/fs/pipe-user-pages-soft").read()) // 256 + 1):
+        scope = home.scope(f"lane{number}", 1.0)
+        undo.enter_context(data.provision(scope))
+        undo.callback(data.receiver(scope).close)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes an ordinary user")
+def test_pipes_over_what_all_pipes_of_a_user_may_hold_are_not_taken_for_one_that_is_too_large():
+    result = subprocess.run([sys.executable, "-c", FIFOS_OF_A_USER], capture_output=True, text=True, check=False)
+    said = result.stderr.splitlines()[-1]
+    assert said.startswith("OSError: pipe_size=1048576: all pipes of this user"), result.stderr
+    assert "pipe-user-pages-soft" in said
 
 
 @pytest.mark.processes

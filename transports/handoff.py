@@ -162,6 +162,8 @@ class Giver(ClientGiver):
         if self._outcome == errno.ENODATA:
             raise EOFError("the file ended early")
         if self._outcome:
+            if self._outcome == errno.ETIMEDOUT:
+                raise TimeoutError("the client stalled")
             raise OSError(self._outcome, os.strerror(self._outcome))  # Python picks the subclass
 
     def take_back(self) -> bool:

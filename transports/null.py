@@ -43,7 +43,8 @@ from harness.api import (
     check_least,
     hookimpl,
 )
-from transports.common.posix_memory import MemoryEnd, provisioned_memory, wait
+from transports.common.posix_memory import MemoryEnd, provisioned_memory
+from transports.common.posix_waits import wait
 
 _LOOK_AGAIN = 200e-6
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock, fcntl(2): type, whence, start, length, pid

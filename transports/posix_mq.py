@@ -5,7 +5,8 @@ buffer of the cache -> mq_timedsend(2) -> message -> mq_timedreceive(2) -> bytes
 an object of its own -> the client: one system call a message at either end, and one copy more than a pipe has.
 
 Killed peers: the queue keeps senders and receivers waiting in order, and does not report a killed one. Senders find it
-full, receivers find it empty, until the timeout, which the calls take from the wall clock.
+full, receivers find it empty, until the timeout. The calls take it from the wall clock; where that is set back, a cache
+worker that has nothing to do may wait for longer, and nothing else does: transports/common/posix_waits.py.
 
 Limits: an ordinary user's queue may hold msg_max messages (10) of msgsize_max bytes (8192), and the machine
 queues_max queues (256), mq_overview(7). A user may have RLIMIT_MSGQUEUE bytes of queues, usually 819200, and a queue
@@ -13,10 +14,14 @@ counts in full from its creation to its last close. A lane of 4 x 8192 bytes tak
 which is somewhat faster with large files, takes a 12th.
 """
 
+import errno
 import resource
+import select
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import posix_ipc
 
@@ -34,6 +39,7 @@ from harness.api import (
     hookimpl,
 )
 from transports.common.message_queues import MessageReceiver, MessageSender, check_limit
+from transports.common.posix_waits import LATE, SHORT, call_again
 
 _LIMITS = "/proc/sys/fs/mqueue"
 _OVERHEAD = 96  # bytes that also count for each message: a msg_msg and a posix_msg_tree_node, mq_overview(7)
@@ -76,10 +82,10 @@ class PosixMqData(DataTransport):
         return provisioned_queue(scope, self.depth, self.chunk)
 
     def receiver(self, scope: Scope) -> Receiver:
-        return MessageReceiver(PosixQueue(scope))
+        return MessageReceiver(LaneQueue(scope))
 
     def sender(self, scope: Scope) -> Sender:
-        return MessageSender(PosixQueue(scope), self.chunk)
+        return MessageSender(LaneQueue(scope), self.chunk)
 
 
 class PosixQueue(CommandSender, CommandReceiver):
@@ -90,31 +96,42 @@ class PosixQueue(CommandSender, CommandReceiver):
             self._queue = posix_ipc.MessageQueue(scope.posix_name("queue"))
         except posix_ipc.ExistentialError as error:
             raise FileNotFoundError(str(error)) from error
+        self._full, self._empty = (f"{what} for {self._timeout} s" for what in ("the queue stayed full", "no message"))
 
     def send(self, message: bytes | memoryview) -> None:
-        while True:
-            try:
-                self._queue.send(message, self._timeout)
-            except posix_ipc.BusyError:
-                raise TimeoutError(f"the queue stayed full for {self._timeout} s") from None
-            except posix_ipc.SignalError:
-                continue  # posix_ipc does not retry as PEP 475 does
-            return
+        try:
+            self._queue.send(message, SHORT)
+        except LATE:
+            call_again(partial(self._queue.send, message), self._queue, select.POLLOUT, self._timeout, self._full)
 
     def receive(self) -> bytes:
+        # By the wall clock, as many may wait for a command, and poll(2) would wake them all.
+        begun = time.monotonic()
+        left = self._timeout
         while True:
             try:
-                message: bytes = self._queue.receive(self._timeout)[0]
-            except posix_ipc.BusyError:
-                raise TimeoutError(f"no message for {self._timeout} s") from None
-            except posix_ipc.SignalError:
-                continue
-            return message
+                message: bytes = self._queue.receive(left)[0]
+                return message
+            except LATE:
+                if (left := begun + self._timeout - time.monotonic()) <= 0:
+                    raise TimeoutError(self._empty) from None
 
     def close(self) -> None:
         if self._open:
             self._open = False
             self._queue.close()
+
+
+class LaneQueue(PosixQueue):
+    """The queue of a lane, from which one end receives."""
+
+    def receive(self) -> bytes:
+        message: bytes
+        try:
+            message = self._queue.receive(SHORT)[0]
+        except LATE:
+            message = call_again(self._queue.receive, self._queue, select.POLLIN, self._timeout, self._empty)[0]
+        return message
 
 
 @contextmanager
@@ -123,8 +140,7 @@ def provisioned_queue(scope: Scope, depth: int, size: int) -> Iterator[None]:
     try:
         queue = posix_ipc.MessageQueue(name, posix_ipc.O_CREX, mode=0o600, max_messages=depth, max_message_size=size)
     except (ValueError, OSError, posix_ipc.Error) as error:
-        explain(depth, size)
-        raise OSError(f"no queue of {depth} messages x {size} bytes: {error}") from error
+        raise OSError(f"no queue of {depth} messages x {size} bytes: {_reason(depth, size, error)}") from error
     queue.close()
     try:
         yield
@@ -132,18 +148,25 @@ def provisioned_queue(scope: Scope, depth: int, size: int) -> Iterator[None]:
         posix_ipc.unlink_message_queue(name)
 
 
-def explain(depth: int, size: int) -> None:
-    """Raises OSError with the limit that a refused queue is over; the kernel says EINVAL or too many open files."""
+def _reason(depth: int, size: int, error: Exception) -> str:
+    """Why a queue was refused, mq_open(3). EINVAL and EMFILE have several causes: this looks which one it is.
+
+    It is not that this process has no descriptor left: the ledger has just had one.
+    """
+    if isinstance(error, posix_ipc.ExistentialError):
+        return f"{error}: another program made it"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"this machine has as many queues as {_LIMITS}/queues_max allows: end what holds them, or raise it"
     check_limit(depth, "messages", f"{_LIMITS}/msg_max")
     check_limit(size, "bytes a message", f"{_LIMITS}/msgsize_max")
     quota = resource.getrlimit(resource.RLIMIT_MSGQUEUE)[0]
     counts = depth * (size + _OVERHEAD)
-    if quota != resource.RLIM_INFINITY:
-        raise OSError(
-            f"a queue of {depth} messages x {size} bytes counts {counts} bytes, and of the {quota} that this user may "
-            f"have in queues (room for {quota // counts} such) less is left: take fewer lanes, a smaller chunk or "
-            "depth, or raise RLIMIT_MSGQUEUE (`ulimit -q`)"
-        )
+    if quota == resource.RLIM_INFINITY:
+        return str(error)
+    return (
+        f"it counts {counts} bytes, and of the {quota} that this user may have in queues (room for {quota // counts} "
+        "such) less is left: take fewer lanes, a smaller chunk or depth, or raise RLIMIT_MSGQUEUE (`ulimit -q`)"
+    )
 
 
 @hookimpl

@@ -6,8 +6,7 @@ All pages are there before the first reply: posix_fallocate(3) makes them, MAP_P
 
 Limits: chunk times depth bytes for each lane must fit into /dev/shm (usually half of the memory).
 
-Killed peers: noticed by the timeout, which sem_timedwait(3) takes from the wall clock, and a spinning end from the
-monotonic one.
+Killed peers: noticed by the timeout.
 
 With sync=fifo passing a slot on is a write(2) of one byte and taking one a read(2), with poll(2) if it has to wait:
 transports/common/fifo_sync.py. A killed proxy is then noticed at once (EPIPE), and so is a killed cache within a reply.
@@ -26,6 +25,7 @@ from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
 from transports.common.fifo_sync import FifoRingReceiver, FifoSemaphore, fifo_semaphore
 from transports.common.fifos import provisioned_fifos
 from transports.common.posix_memory import provisioned_memory
+from transports.common.posix_waits import LATE, SHORT, wait_on
 from transports.common.ring import Parts, Ring, RingReceiver, RingSender, late
 
 _SPIN_SECONDS = 100e-6  # of spin-then-block: about twice the time to be woken on another core
@@ -106,14 +106,11 @@ class BlockingSemaphore:
         self.close: Callable[[], None] = self._semaphore.close
 
     def acquire(self) -> None:
-        while True:
-            try:
-                self._semaphore.acquire(self._timeout)
-            except posix_ipc.BusyError:
+        try:
+            self._semaphore.acquire(SHORT)
+        except LATE:
+            if not wait_on(self._semaphore, self._timeout):
                 raise TimeoutError(self._late) from None
-            except posix_ipc.SignalError:
-                continue  # posix_ipc does not retry as PEP 475 does
-            return
 
 
 class SpinningSemaphore(BlockingSemaphore):

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 import posix_ipc
 
 from harness.api import COMMAND_BYTES, CommandReceiver, CommandSender, CommandTransport, Scope, check_least, hookimpl
-from transports.common.posix_memory import MemoryEnd, provisioned_memory, wait
+from transports.common.posix_memory import MemoryEnd, provisioned_memory
+from transports.common.posix_waits import wait
 
 PUBLISHED, TAKEN, WORDS = 0, 8, 64  # 64-bit words at the front of the memory, each position on a cache line of its own
 _RETRY = 20e-6

@@ -45,7 +45,7 @@ def alone(patience: float, name: str = "") -> Iterator[None]:
                     say(f"another study measures on this machine, {holder}; waiting, for {patience:g} s at most")
                 announced = True
                 if not select.select([other], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                    raise Failure(f"another study measures on this machine, {holder}: wait for it, or end it")
+                    raise Failure(f"another study measures on this machine, {holder}: wait for it, or take --beside")
         lock.listen()
         yield
 

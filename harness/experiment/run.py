@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -60,6 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long to wait for another study on this machine to end; 0 refuses at once (%(default)g)",
     )
+    add("--beside", action="store_true", help="measure beside another study; each then disturbs the other")
     add(
         "--quiet",
         type=float,
@@ -92,7 +94,7 @@ def run(plan: Plan | None, args: argparse.Namespace, argv: list[str], command: s
 
     args: with what add_options() has added. command, argv: what the user wrote, for environment.json.
     """
-    with alone(args.patience):
+    with nullcontext() if args.beside else alone(args.patience):
         failed: list[str] = []
         rendezvous.sweep(failed=failed)  # what killed runs left
         for line in failed:

@@ -23,7 +23,7 @@ from harness.load.slices import (
     slice_tallies,
     summarise_slice,
 )
-from harness.load.tally import Tally, check_warm_up, shared_tallies
+from harness.load.tally import Tally, check_all_ok, shared_tallies
 from harness.load.totals import print_result, progress, summarise
 from harness.load.workload import check_apart, check_below, part, read_workload, share
 from harness.protocol.dialects import DIALECTS
@@ -49,8 +49,8 @@ def arguments() -> argparse.ArgumentParser:
         "--verify",
         default=None,
         metavar="DIR",
-        help="compare content with the files below DIR (with --discard or --copy: in the warm-up, or in slices that "
-        "ask for it)",
+        help="compare content with the files below DIR (with --discard or --copy: in the warm-up and for as long after "
+        "the load, or in slices that ask for it)",
     )
     add(
         "--rate",
@@ -71,7 +71,7 @@ def arguments() -> argparse.ArgumentParser:
     sink = parser.add_mutually_exclusive_group()
     sink.add_argument("-o", dest="output", default=None, metavar="DIR", help="keep the files below DIR")
     sink.add_argument("--discard", action="store_true", help="have the kernel drop content without copying it")
-    sink.add_argument("--copy", action="store_true", help="copy content to memory, and compare in the warm-up only")
+    sink.add_argument("--copy", action="store_true", help="copy content to memory")
     sink.add_argument("--checksum", action="store_true", help="compare its CRC-32 with that of the files of --verify")
     return parser
 
@@ -110,7 +110,9 @@ def _run(args: argparse.Namespace) -> int:
     tallies = shared_tallies(processes, args.requests)
     work = partial(_work, args, target, paths, sums, tallies)
     gate = "gfclient" if args.gate else ""
-    begun = run_processes(processes, work, gate, partial(progress, tallies) if args.live else None)
+    live = partial(progress, tallies) if args.live else None
+    drops_content = args.discard or args.copy
+    begun = run_processes(processes, work, gate, live, bool(args.warmup and args.verify and drops_content))
     asked = args.seconds or args.requests / args.rate if args.rate else None
     return print_result(summarise(tallies, begun), args.json, asked)
 
@@ -128,11 +130,16 @@ def _work(
     processes = len(tallies)
     clients = range(index, args.clients, processes)  # of this process, among all
     parts = [part(len(paths), client, args.clients) for client in clients if args.apart]
+
+    def compare(one: loader.Loader, tally: Tally, when: str) -> None:
+        """Load with all clients, as when it counts, and compare what comes with the files of --verify."""
+        compared = [_compared(args, sinks.Sink()) for _ in clients]
+        one.run(compared, share(None, len(paths), index, processes), deadline(args.warmup), parts=parts)
+        check_all_ok([tally], when)
+
     one = loader.Loader(target, paths, tallies[index], stop_requested)
     if args.warmup:
-        warm_up = [_compared(args, sinks.Sink()) for _ in clients]
-        one.run(warm_up, share(None, len(paths), index, processes), deadline(args.warmup), parts=parts)
-        check_warm_up([tallies[index]])
+        compare(one, tallies[index], "warm-up")
     measured = [_sink(args, f"{os.getpid()}-{client}", sums) for client in clients]
     requests = share(args.requests, len(paths), index, processes)
     _be_punctual()
@@ -140,6 +147,9 @@ def _work(
     until = deadline(args.seconds)
     due_times = _due_times(time.monotonic_ns(), args.rate, args.arrivals, args.seed, index, processes)
     one.run(measured, requests, until, due_times, parts)
+    yield
+    (uncounted,) = shared_tallies(1, 1)
+    compare(loader.Loader(target, paths, uncounted, stop_requested), uncounted, "after the load")
     yield
 
 

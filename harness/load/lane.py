@@ -20,7 +20,7 @@ from harness.load.lane_worker import MEASURED, VERIFIED, Team
 from harness.load.load_processes import Order, run_processes, run_slices
 from harness.load.sinks import checksums
 from harness.load.slices import Ask, SliceTally, open_windows, read_ask, slice_tallies, summarise_slice
-from harness.load.tally import Tally, check_warm_up, shared_tallies
+from harness.load.tally import Tally, check_all_ok, shared_tallies
 from harness.load.totals import print_result, progress, summarise
 from harness.load.workload import check_apart, check_below, read_workload, share
 from harness.pipeline.cache_link import open_proxy_home, wait_for_cache
@@ -54,7 +54,8 @@ def arguments() -> argparse.ArgumentParser:
         "--verify",
         default=None,
         metavar="DIR",
-        help="compare content with the files below DIR: all of it in the warm-up, or in slices that ask for it",
+        help="compare content with the files below DIR: all of it in the warm-up and for as long after the load, or in "
+        "slices that ask for it",
     )
     add_load_arguments(parser)
     add_lanes(parser)
@@ -97,7 +98,9 @@ def _run(args: argparse.Namespace) -> int:
         tallies = shared_tallies(workers, args.requests)
         work = partial(_work, args, team, len(paths), tallies)
         gate = "lane" if args.gate else ""
-        begun = run_processes(args.processes, work, gate, partial(progress, tallies) if args.live else None)
+        live = partial(progress, tallies) if args.live else None
+        compares_after = bool(args.warmup and args.verify and args.sink != "checksum")
+        begun = run_processes(args.processes, work, gate, live, compares_after)
     return print_result(summarise(tallies, begun), args.json)
 
 
@@ -117,11 +120,16 @@ def _work(
         def shares(requests: int | None) -> list[range]:
             return [share(requests, paths, number, len(tallies)) for number in workers.numbers]
 
+        def compare(tallies: Sequence[Tally], when: str) -> None:
+            workers.run(VERIFIED, shares(None), deadline(args.warmup), tallies)
+            check_all_ok(tallies, when)
+
         if args.warmup:
-            workers.run(VERIFIED, shares(None), deadline(args.warmup), own)
-            check_warm_up(own)
+            compare(own, "warm-up")
         yield
         workers.run(MEASURED, shares(args.requests), deadline(args.seconds), own)
+        yield
+        compare(shared_tallies(len(own), 1), "after the load")
         yield
 
 

@@ -37,12 +37,17 @@ Work = Callable[[int, Callable[[], bool]], Generator[None, Order]]
 
 
 def run_processes(
-    count: int, work: Work, gate: str = "", progress: Callable[[int], dict[str, float]] | None = None
+    count: int,
+    work: Work,
+    gate: str = "",
+    progress: Callable[[int], dict[str, float]] | None = None,
+    compares_after: bool = False,
 ) -> int:
     """Run `work(0, ...)` to `work(count - 1, ...)`, each in a process of its own, until all have ended.
 
     gate: the program's name, for `ready`; "": there is no gate. progress: returns what to print each second, given the
-    time at which the requests began.
+    time at which the requests began. compares_after: whether the work takes another order, when the requests that
+    count have ended: to compare content once more.
 
     Returns when the requests began, ns on the clock of time.monotonic_ns(). Raises Failure where a process ends early,
     or standard input does.
@@ -60,6 +65,9 @@ def run_processes(
         if gate:
             _print({"done": True})
             sys.stdin.readline()
+        if compares_after:
+            processes.start({})
+            processes.await_each("compare content after the load")
     finally:
         processes.end()
     return begun

@@ -132,9 +132,9 @@ def shared_memory(count: int, requests: int | None) -> list[memoryview]:
     return [memory[start : start + words] for start in range(0, len(memory), words)]
 
 
-def check_warm_up(tallies: Sequence[Tally]) -> None:
-    """Raises OSError with the counts where a reply of the warm-up was not OK."""
+def check_all_ok(tallies: Sequence[Tally], when: str) -> None:
+    """Raises OSError with the counts where a reply was not OK. when: for the message: `warm-up`."""
     counts = [sum(tally.counts[outcome] for tally in tallies) for outcome in range(len(OUTCOMES))]
     if any(counts[OK + 1 :]):
         found = ", ".join(f"{count} {outcome}" for outcome, count in zip(OUTCOMES, counts, strict=True) if count)
-        raise OSError(f"warm-up: not every reply was OK: {found}")
+        raise OSError(f"{when}: not every reply was OK: {found}")

@@ -108,7 +108,7 @@ def _measure(
             _await_end(spec, client, processes, live)
         read = _read_from_disks(processes) - before if cold else 0
         client.say("end")
-        report = client.expect("requests", seconds=START)
+        report = client.expect("requests", seconds=START + spec.warmup)  # it compares content once more
         client.wait()
         record.fill_measured(trial, report)
         if trial.ok != trial.requests_ended:

@@ -4,16 +4,24 @@ Accepted sockets inherit the options of the listening one, which thus cost no sy
 SO_SNDTIMEO, socket(7): every wait for a client ends in time. TCP_CORK, tcp(7): header, content and the end of the
 connection share segments, however many calls write them; only a reply that stalls halfway may be held for 200 ms.
 
+A worker waits for no request. TCP_DEFER_ACCEPT, tcp(7): the kernel keeps a connection to itself until something has
+come over it, or gives it up after some seconds of silence. What comes in pieces is collected in the lobby: one thread
+waits there for all such clients. A worker does wait for a client to take its reply, SO_SNDTIMEO for each piece.
+
 The dialect is chosen when the server starts, and costs a request nothing.
 """
 
 import errno
+import math
 import os
 import select
 import socket
 import threading
 import time
+from _socket import socket as RawSocket  # noqa: N812  without the 2 us of the class that wraps it
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
 from typing import Protocol
 
 from harness.api import limit_waits
@@ -32,6 +40,7 @@ SYSTEM = "system"
 
 _LINGER = 1.0  # seconds to wait for a client that should close first, or that has sent more than a request
 _BACKLOG = 4096
+_LOBBY = 256  # clients whose request may come in pieces at a time: a quarter of the usual RLIMIT_NOFILE
 
 
 class Backend(Protocol):
@@ -55,6 +64,7 @@ def listen(host: str, port: int, timeout: float, congestion: str, cork: bool = T
     except OSError as error:
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     limit_waits(listener, timeout)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, math.ceil(timeout))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK if cork else socket.TCP_NODELAY, 1)
     if congestion != SYSTEM:
         try:
@@ -76,11 +86,11 @@ class Server:
         self._limit, self._parse, self._end = dialect.HEADER_LIMIT, dialect.parse_request, dialect.END
         self._refusal = dialect.refusal_header(getfile.INVALID)
         self._backend = backend
-        self._timeout = timeout
         self._stopping = False
-        handlers = [backend.handler() for _ in range(threads)]
+        handlers = [backend.handler() for _ in range(threads + 1)]
         if dialect.CLIENT_CLOSES_FIRST:
             handlers = [_await_close_after(handler) for handler in handlers]
+        self._lobby = _Lobby(_reader(self._limit), partial(self._answer, handlers.pop()), timeout)
         self._threads = [threading.Thread(target=self._work, args=(handler,), daemon=True) for handler in handlers]
         for thread in self._threads:
             thread.start()
@@ -100,6 +110,7 @@ class Server:
     def _work(self, handle: Handler) -> None:
         # socket.accept() would also build a socket object and ask the kernel for its name, which takes 3 us.
         accept = self._listener._accept  # type: ignore[attr-defined]
+        received = _reader(self._limit)
         while True:
             try:
                 client, _ = accept()
@@ -111,35 +122,139 @@ class Server:
                     time.sleep(0.1)
                 continue  # BlockingIOError: no client came for `timeout` seconds
             try:
-                path, more = self._read_request(client)
-                if path is not None:
-                    handle(client, path)
-                    if more:
-                        _linger(client)
-            except (OSError, EOFError):
-                pass  # the client went away or was silent for too long, or its file ended early
-            except Exception as error:  # noqa: BLE001  a defect costs its request, not the worker
-                say(f"request failed: {type(error).__name__}: {error}")
-            finally:
+                data = received(client)
+            except OSError:  # nothing has come for so long that the kernel gave up, or the client has gone
                 os.close(client)
+                continue
+            if not self._answer(handle, client, data):
+                self._lobby.admit(client, data)
 
-    def _read_request(self, client: int) -> tuple[bytes | None, bool]:
-        """The path of a request, and whether bytes came behind it. No path: it was refused, or never came."""
-        deadline = time.monotonic() + self._timeout
-        data = os.read(client, self._limit)
+    def _answer(self, handle: Handler, client: int, data: bytes) -> bool:
+        """Answer the request that has come, and close the connection. Returns False, and does nothing, if it is not
+        complete."""
+        complete = True
         try:
-            while (path := self._parse(data)) is None:  # it comes in pieces
-                if not readable(client, deadline):
-                    raise TimeoutError
-                more = os.read(client, self._limit)
-                if not more:
-                    return None, False
-                data += more
+            path = self._parse(data)
+            if path is not None:
+                handle(client, path)
+                if not data.endswith(self._end):
+                    _linger(client)
+            elif data:
+                complete = False
         except getfile.Malformed:
+            self._refuse(client)
+        except (OSError, EOFError):
+            pass  # the client went away or was silent for too long, or its file ended early
+        except Exception as error:  # noqa: BLE001  a defect costs its request, not the worker
+            say(f"request failed: {type(error).__name__}: {error}")
+        finally:
+            if complete:
+                os.close(client)
+        return complete
+
+    def _refuse(self, client: int) -> None:
+        with suppress(OSError):
             os.write(client, self._refusal)
             _linger(client)
-            return None, False
-        return path, not data.endswith(self._end)
+
+
+def _reader(limit: int) -> Callable[[int], bytes]:
+    """For one thread: a function that returns what has come from a client until now, at most `limit` bytes; empty where
+    it has closed. Raises BlockingIOError if nothing has come, OSError if the client has gone.
+
+    preadv2(2) reads from sockets without a wait since Linux 6.5. A socket object for MSG_DONTWAIT costs 2 us more.
+    """
+    room = bytearray(limit)
+    view = memoryview(room)
+
+    def read(client: int) -> bytes:
+        return bytes(view[: os.preadv(client, (room,), -1, os.RWF_NOWAIT)])
+
+    def receive(client: int) -> bytes:
+        connection = RawSocket(socket.AF_INET, socket.SOCK_STREAM, 0, client)
+        try:
+            return connection.recv(limit, socket.MSG_DONTWAIT)
+        finally:
+            connection.detach()
+
+    return read if _reads_without_a_wait() else receive
+
+
+@cache
+def _reads_without_a_wait() -> bool:
+    one, other = socket.socketpair()
+    with one, other:
+        try:
+            os.preadv(one.fileno(), (bytearray(1),), -1, os.RWF_NOWAIT)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+    return False
+
+
+class _Lobby:
+    """Where clients are whose request comes in pieces. Its thread waits for all of them, answers one whose request is
+    complete, and is there only while they are.
+
+    received: see _reader. answer: see Server._answer. seconds: for which a client may be here.
+    """
+
+    def __init__(self, received: Callable[[int], bytes], answer: Callable[[int, bytes], bool], seconds: float) -> None:
+        self._received, self._answer, self._seconds = received, answer, seconds
+        self._clients: dict[int, tuple[bytes, float]] = {}  # what has come, and until when the rest has to
+        self._attended = False
+        self._lock = threading.Lock()  # of both
+        self._epoll = select.epoll()
+
+    def admit(self, client: int, data: bytes) -> None:
+        """Wait for the rest of the client's request. Where the lobby is full, the one who came first has to go."""
+        with self._lock:
+            if len(self._clients) >= _LOBBY:
+                self._dismiss(next(iter(self._clients)))
+            self._enter(client, data, time.monotonic() + self._seconds)
+            if not self._attended:
+                self._attended = True
+                threading.Thread(target=self._attend, daemon=True).start()
+
+    def _attend(self) -> None:
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                for client in [one for one, (_, until) in self._clients.items() if until <= now]:
+                    self._dismiss(client)
+                if not self._clients:
+                    self._attended = False
+                    return
+                wait = min(until for _, until in self._clients.values()) - now
+            for client, _ in self._epoll.poll(wait):
+                self._advance(client)
+
+    def _advance(self, client: int) -> None:
+        """Take what has come from the client, and answer the request if it is complete."""
+        with self._lock:
+            if client not in self._clients:  # it has just been dismissed
+                return
+            data, until = self._leave(client)
+        try:
+            more = self._received(client)
+        except OSError:
+            more = b""
+        if not more:
+            os.close(client)
+        elif not self._answer(client, data + more):
+            with self._lock:
+                self._enter(client, data + more, until)
+
+    def _enter(self, client: int, data: bytes, until: float) -> None:
+        self._clients[client] = data, until
+        self._epoll.register(client, select.EPOLLIN)
+
+    def _leave(self, client: int) -> tuple[bytes, float]:
+        self._epoll.unregister(client)
+        return self._clients.pop(client)
+
+    def _dismiss(self, client: int) -> None:
+        self._leave(client)
+        os.close(client)
 
 
 def readable(fd: int, deadline: float) -> bool:

@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.api import HEAD_BYTES, ClientGiver, FileSender, Receiver, Sender, SocketReceiver
 from harness.protocol.wire import decode_head, encode_head
@@ -104,7 +104,7 @@ class CopyingRelay:
         gone = ""  # not the exception: its traceback would keep this frame, and with it a view of the lane's memory
         try:
             # Header and first content leave in one call.
-            _check_written(os.writev(sink, (header, piece)), len(header) + sent)
+            _send(os.writev, sink, (header, piece), len(header) + sent)
         except ConnectionError as error:
             gone = str(error)
         piece.release()  # a view that stayed, even in a traceback, would keep the lane mapped
@@ -114,7 +114,7 @@ class CopyingRelay:
             sent += len(piece)
             if not gone and sent <= length:
                 try:
-                    _check_written(os.write(sink, piece), len(piece))
+                    _send(os.write, sink, piece, len(piece))
                 except ConnectionError as error:
                     gone = str(error)
             piece.release()
@@ -169,7 +169,7 @@ class SocketRelay:
         gone = ""
         try:
             if header:
-                _check_written(os.write(sink, header), len(header))
+                _send(os.write, sink, header, len(header))
             if self._length:
                 self._receiver.deliver(sink, self._length)
         except ConnectionError as error:
@@ -201,7 +201,7 @@ class HandOffRelay:
             if self._length:
                 self._giver.finish()
             elif self._giver.take_back():
-                _check_written(os.write(sink, header), len(header))
+                _send(os.write, sink, header, len(header))
             else:
                 raise ValueError("the client was taken for a reply without content")
         except ConnectionError as error:
@@ -224,10 +224,15 @@ class HandOffRelay:
         self._giver.close()
 
 
-def _check_written(written: int, count: int) -> None:
-    """Raises TimeoutError if a blocking socket took less than all: its SO_SNDTIMEO passed, socket(7).
+def _send(write: Callable[[int, Any], int], sink: int, data: object, count: int) -> None:
+    """Have `write` send all of the data, `count` bytes, to the client's socket.
 
-    So a client has one timeout for each piece that a lane moves. In the cache the sender waits as long for room.
+    Raises TimeoutError if a blocking socket took less: its SO_SNDTIMEO passed, socket(7). So a client has one timeout
+    for each piece that a lane moves. In the cache the sender waits as long for room.
     """
+    try:
+        written = write(sink, data)
+    except BlockingIOError:
+        written = 0
     if written < count:
-        raise TimeoutError("the client stalled")
+        raise TimeoutError("the client stalled") from None

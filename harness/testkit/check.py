@@ -35,26 +35,35 @@ def main(argv: Sequence[str]) -> int:
         metavar="N",
         help="transports that are checked at once; their checks mostly wait (%(default)s)",
     )
+    parser.add_argument(
+        "--stress",
+        type=console.seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="go on for so long with each promise about many ends that are used at once",
+    )
     args = parser.parse_args(argv)
     if bool(args.transports) == args.all or (args.opt and len(args.transports) != 1):
         parser.error("name transports, or --all; --opt goes with one name")
     texts = args.transports
     if args.opt:
         texts = [f"{text}{',' if ':' in text else ':'}{','.join(args.opt)}" for text in texts]
-    return console.main("check", lambda: _run(_transports(texts), args.verbose, args.jobs), stopped=130)
+    return console.main("check", lambda: _run(_transports(texts), args), stopped=130)
 
 
-def _run(transports: list[AnyTransport], verbose: bool, jobs: int) -> int:
+def _run(transports: list[AnyTransport], args: argparse.Namespace) -> int:
     broken = 0
     contracts = [testkit.contract_for(transport) for transport in transports]
-    for transport, outcomes in zip(transports, _checked(contracts, jobs), strict=True):
+    for contract in contracts:
+        contract.stress = args.stress
+    for transport, outcomes in zip(transports, _checked(contracts, args.jobs), strict=True):
         kind = "data" if isinstance(transport, DataTransport) else "command"
         for outcome in outcomes:
             if outcome.problem:
                 print(f"  BROKEN   {outcome.sentence}\n           {outcome.problem}\n           {outcome.hint}")
             elif outcome.skipped:
                 print(f"  skipped  {outcome.sentence}: {outcome.skipped}")
-            elif verbose:
+            elif args.verbose:
                 print(f"  kept     {outcome.sentence}")
         bad = sum(bool(outcome.problem) for outcome in outcomes)
         kept = sum(not (outcome.problem or outcome.skipped) for outcome in outcomes)

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import ClassVar
 from harness.api import CommandReceiver, CommandTransport, Scope
 from harness.protocol import wire
 from harness.testkit.contract import Contract
-from harness.testkit.processes import Child, opened
+from harness.testkit.processes import Child, at_once, opened
 from harness.testkit.promise import expect
 from harness.testkit.waits import ends_in_time
 
@@ -22,47 +23,55 @@ class CommandContract(Contract):
     transport: ClassVar[CommandTransport]
 
     def test_each_record_reaches_exactly_one_of_many_receivers_whole(self) -> None:
-        """Senders are in several processes, receivers in several threads and processes. No record may be torn (keep it
-        one atomic message), lost or doubled."""
+        """Senders and receivers are in several threads of several processes. No record may be torn (keep it one atomic
+        message), lost or doubled, and ends may share no memory that changes."""
         with self._provisioned(1.5) as scope:
-            all_sent = mmap.mmap(-1, 1)  # shared with the processes
-            reading, writing = os.pipe()
-            ends = [self.transport.receiver(scope) for _ in range(2)]
+            for _ in self._again_and_again():
+                self._pass_records(scope)
 
-            def pass_on(end: CommandReceiver) -> None:
-                nothing_left = False
-                while not nothing_left:
-                    before = all_sent[0]  # where it is set before a wait, a wait in vain shows that nothing is left
-                    try:
-                        os.write(writing, end.receive())
-                    except TimeoutError:
-                        nothing_left = bool(before)
+    def _pass_records(self, scope: Scope) -> None:
+        """Send 900 records, and receive them all."""
+        all_sent = mmap.mmap(-1, 1)  # shared with the processes
+        reading, writing = os.pipe()
+        ends = [self.transport.receiver(scope) for _ in range(2)]
 
-            def receive() -> None:
-                pass_on(self.transport.receiver(scope))
+        def pass_on(end: CommandReceiver) -> None:
+            nothing_left = False
+            while not nothing_left:
+                before = all_sent[0]  # where it is set before a wait, a wait in vain shows that nothing is left
+                try:
+                    os.write(writing, end.receive())
+                except TimeoutError:
+                    nothing_left = bool(before)
 
-            receivers = [Child(receive) for _ in range(2)]
-            threads = [threading.Thread(target=pass_on, args=(end,)) for end in ends]
-            ranges = [range(first, first + 300) for first in (0, 1000, 2000)]
-            senders = [Child(partial(self._send, scope, numbers)) for numbers in ranges]
-            got: list[bytes] = []
-            collector = threading.Thread(target=_records, args=(reading, got))
-            for thread in (*threads, collector):
-                thread.start()
-            failed = [child.ended() for child in senders]
-            all_sent[0] = 1
-            failed += [child.ended() for child in receivers]
-            for thread in threads:
-                thread.join()
-            os.close(writing)
-            collector.join()
-            os.close(reading)
-            for end in ends:
-                end.close()
-            expect(not any(failed), "a sender or a receiver failed")
-            wanted = sorted(_record(number) for numbers in ranges for number in numbers)
-            expect(len(got) == len(wanted), f"{len(got)} records arrived of {len(wanted)}")
-            expect(sorted(got) == wanted, "records were torn or doubled")
+        def receive() -> None:
+            pass_on(self.transport.receiver(scope))
+
+        def send(numbers: range) -> None:
+            at_once(partial(self._send, scope), [numbers[start::3] for start in range(3)])
+
+        receivers = [Child(receive) for _ in range(2)]
+        threads = [threading.Thread(target=pass_on, args=(end,)) for end in ends]
+        ranges = [range(first, first + 300) for first in (0, 1000, 2000)]
+        senders = [Child(partial(send, numbers)) for numbers in ranges]
+        got: list[bytes] = []
+        collector = threading.Thread(target=_records, args=(reading, got))
+        for thread in (*threads, collector):
+            thread.start()
+        failed = [child.ended() for child in senders]
+        all_sent[0] = 1
+        failed += [child.ended() for child in receivers]
+        for thread in threads:
+            thread.join()
+        os.close(writing)
+        collector.join()
+        os.close(reading)
+        for end in ends:
+            end.close()
+        expect(not any(failed), "a sender or a receiver failed")
+        wanted = sorted(_record(number) for numbers in ranges for number in numbers)
+        expect(len(got) == len(wanted), f"{len(got)} records arrived of {len(wanted)}")
+        expect(sorted(got) == wanted, "records were torn or doubled")
 
     def test_no_record_waits_for_a_receiver_that_is_busy(self) -> None:
         """receive() must not fetch a record ahead, and a sender must not choose a receiver. Otherwise other clients'
@@ -134,6 +143,30 @@ class CommandContract(Contract):
             sender = Child(lambda: self._send(scope, range(3)))
             for number in range(3):
                 expect(receiver.receive() == _record(number), f"record {number} is not the next one")
+            expect(sender.ended() == 0, "the sender failed")
+            receiver.close()
+
+    def test_a_stopped_receiver_holds_up_no_more_than_one_record(self) -> None:
+        """A cache worker that is stopped (SIGSTOP) while it waits may have got a record, which then waits with it. All
+        others must reach those that go on: it must not wait with a lock that they need."""
+        with self._provisioned() as scope:
+            receiver = self.transport.receiver(scope)
+
+            def wait(say_opened: Callable[[], None]) -> None:
+                end = self.transport.receiver(scope)
+                say_opened()
+                end.receive()
+
+            child = opened(wait)
+            time.sleep(0.2)  # until it waits
+            os.kill(child.pid, signal.SIGSTOP)
+            sender = Child(lambda: self._send(scope, range(3)))
+            try:
+                got = [receiver.receive() for _ in range(2)]
+            finally:
+                child.kill()
+            kept = [_record(number) for number in range(3)]
+            expect(got in (kept[:2], kept[1:], [kept[0], kept[2]]), "other records arrived than those that were sent")
             expect(sender.ended() == 0, "the sender failed")
             receiver.close()
 

@@ -49,10 +49,15 @@ def sentence(name: str) -> str:
 
 
 class Contract:
-    """The promises of both kinds. `timeout`: seconds of the scopes, in checks that do not wait for it to pass."""
+    """The promises of both kinds.
+
+    timeout: seconds of the scopes, in checks that do not wait for it to pass. stress: seconds for which checks of many
+    ends at once go on, at least; with 0 they are run once.
+    """
 
     transport: ClassVar[CommandTransport | DataTransport]
     timeout: ClassVar[float] = 2.0
+    stress: ClassVar[float] = 0.0
 
     @contextlib.contextmanager
     def _home(self) -> Iterator[rendezvous.Home]:
@@ -69,6 +74,13 @@ class Contract:
             scope = home.scope("scope", timeout or self.timeout)
             with self.transport.provision(scope):
                 yield scope
+
+    def _again_and_again(self) -> Iterator[None]:
+        """Once, and then again until the seconds of `stress` are over."""
+        ended = time.monotonic() + self.stress
+        yield
+        while time.monotonic() < ended:
+            yield
 
     def test_its_attributes_are_true_or_false(self) -> None:
         """The class attributes `floor`, `moves_content` and `keeps_content` are bools: reports and experiments decide

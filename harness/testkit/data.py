@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import threading
@@ -16,8 +17,8 @@ from harness.protocol import wire
 from harness.testkit import leaks
 from harness.testkit.contract import Contract
 from harness.testkit.files import in_page_cache, leaves_page_cache, open_file, overwrite
-from harness.testkit.lane import HEADER, LaneUnderTest, collected, files_of
-from harness.testkit.processes import Child, opened, traced
+from harness.testkit.lane import HEADER, LaneUnderTest, answers_when_asked, collected, files_of
+from harness.testkit.processes import Child, at_once, opened, traced
 from harness.testkit.promise import Broken, expect
 from harness.testkit.waits import ends_in_time
 
@@ -78,17 +79,44 @@ class DataContract(Contract):
 
     def test_lanes_do_not_mix(self) -> None:
         """Three lanes at once, whose proxy ends are in one process: two lanes may share nothing."""
-        with self._home() as home, contextlib.ExitStack() as stack:
-            lanes = []
-            for number in range(3):
-                scope = home.scope(f"lane{number}", self.timeout)
-                stack.enter_context(self.transport.provision(scope))
-                lanes.append(stack.enter_context(LaneUnderTest(self.transport, scope)))
+        with self._lanes(3) as lanes:
             for _ in range(3):
                 contents = [self._content(70_000) for _ in lanes]
                 children = [lane.start(content) for lane, content in zip(lanes, contents, strict=True)]
                 for lane, content, child in reversed(list(zip(lanes, contents, children, strict=True))):
                     lane.finish(child, content)
+
+    def test_lanes_that_threads_use_at_the_same_time_do_not_mix(self) -> None:
+        """Four threads of one proxy and four of one cache, each pair with a lane of its own, and all of them busy. What
+        changes must not live in the module, in the class, in a default argument, or in a buffer that ends share."""
+        with self._lanes(4) as lanes:
+            for _ in self._again_and_again():
+                self._use_at_once(lanes)
+
+    def _use_at_once(self, lanes: list[LaneUnderTest]) -> None:
+        """Pass 16 replies over each of the lanes, all at the same time."""
+        sizes = [random.randint(1, 1 << random.randint(8, 20)) for _ in range(15)]
+        contents = [[self._content(size) for size in (*sizes, 70_000)] for _ in lanes]
+        asked = [lane.asks() for lane in lanes]
+
+        def send(lane: LaneUnderTest, asked: int, contents: list[bytes]) -> None:
+            with contextlib.closing(self.transport.sender(lane.scope)) as sender:
+                for _ in answers_when_asked(asked, sender, files_of(contents)):
+                    pass
+
+        def take(lane: LaneUnderTest, contents: list[bytes]) -> None:
+            for number, content in enumerate(contents, 1):
+                lane.finish(None, content, number)
+
+        child = Child(lambda: at_once(send, lanes, asked, contents))
+        for fd in asked:
+            os.close(fd)
+        try:
+            at_once(take, lanes, contents)
+        except BaseException:
+            child.kill()
+            raise
+        expect(child.ended() == 0, "a sender failed")
 
     def test_the_next_reply_may_come_from_another_process(self) -> None:
         """Between replies nothing may live only in a Python object: keep positions in the shared memory. An end must
@@ -141,34 +169,46 @@ class DataContract(Contract):
     def test_a_killed_sender_is_noticed_in_time(self) -> None:
         """Where the cache dies in the middle, take() or deliver() must raise EOFError, OSError or TimeoutError: a part
         of the content must not pass for all of it. Only where the open file has come over may the reply go on."""
+        self._interrupt_a_reply(signal.SIGKILL)
+
+    def test_a_sender_that_lives_but_goes_no_further_is_noticed_in_time(self) -> None:
+        """As where it dies, but no end of a connection will ever tell: each wait in the middle of a reply needs the
+        scope's timeout, too. Here the cache is stopped by SIGSTOP."""
+        self._interrupt_a_reply(signal.SIGSTOP)
+
+    def _interrupt_a_reply(self, by: signal.Signals) -> None:
+        """Stop or kill the sender once the first byte has come through."""
         content = self._large()
         with self._lane(0.5) as lane, open_file(content) as fd:
             whole = HEADER % len(content) + lane.sent(content)
 
-            def send_and_die(sender: Sender | FileSender) -> None:
+            def send_and_end(sender: Sender | FileSender) -> None:
                 _send(sender, fd)
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), by)
 
             def read() -> None:
                 start = collected(lane.theirs, at_most=1)
-                os.kill(child.pid, signal.SIGKILL)
+                os.kill(child.pid, by)
                 got.append(start + collected(lane.theirs))
 
             lane.connect()
-            child = lane.fork(send_and_die, closes=(lane.ours, lane.theirs))
+            child = lane.fork(send_and_end, closes=(lane.ours, lane.theirs))
             got: list[bytes] = []
             reader = threading.Thread(target=read)
             reader.start()
             with lane.theirs:
-                with lane.ours:
-                    failures = EOFError, OSError, ValueError
-                    pass_on = partial(lane.pass_on, 1, len(content), lane.ours)
-                    well = ends_in_time(pass_on, 0.5, failures, or_well=True, again=False)
-                reader.join()
+                try:
+                    with lane.ours:
+                        failures = EOFError, OSError, ValueError
+                        pass_on = partial(lane.pass_on, 1, len(content), lane.ours)
+                        well = ends_in_time(pass_on, 0.5, failures, or_well=True, again=False)
+                finally:
+                    os.kill(child.pid, signal.SIGKILL)  # where it has been given the client, that is now free
+                    reader.join()
             (received,) = got
             expect(received == whole or not well, "a part of the reply, or something else, was taken for all of it")
             expect(whole.startswith(received), "the client got other bytes than the file's")
-            expect(child.ended() == -signal.SIGKILL, "the sender failed before it could be killed")
+            expect(child.ended() == -signal.SIGKILL, f"the sender failed before it got {by.name}")
 
     def test_a_killed_receiver_does_not_hold_up_the_sender_for_longer_than_the_timeout(self) -> None:
         """loan(), publish() and send_file() must end in time where the proxy is dead."""
@@ -275,6 +315,16 @@ class DataContract(Contract):
     def _lane(self, timeout: float | None = None) -> Iterator[LaneUnderTest]:
         with self._provisioned(timeout) as scope, LaneUnderTest(self.transport, scope) as lane:
             yield lane
+
+    @contextlib.contextmanager
+    def _lanes(self, count: int) -> Iterator[list[LaneUnderTest]]:
+        with self._home() as home, contextlib.ExitStack() as stack:
+            lanes = []
+            for number in range(count):
+                scope = home.scope(f"lane{number}", self.timeout)
+                stack.enter_context(self.transport.provision(scope))
+                lanes.append(stack.enter_context(LaneUnderTest(self.transport, scope)))
+            yield lanes
 
     def _check_replies(self, lane: LaneUnderTest, contents: list[bytes]) -> None:
         child = lane.start_many(files_of(contents))

@@ -77,20 +77,22 @@ class LaneUnderTest:
         replies: (file, length of its content in bytes). may_open: False has the process fail where the later replies
         leave more descriptors open than the first one did.
         """
-        asked, self._ask = os.pipe()
+        asked = self.asks()
 
         def send(sender: Sender | FileSender) -> None:
-            answer = transfer.answerer_over(sender)
-            opened = []
-            for number, (fd, length) in enumerate(replies, 1):
-                os.read(asked, 1)
-                answer(number, wire.STATUS_OK, fd, length)
-                opened.append(leaks.descriptors())
+            opened = [leaks.descriptors() for _ in answers_when_asked(asked, sender, replies)]
             assert may_open or opened[-1] == opened[0], opened
 
         child = self.fork(send)
         os.close(asked)
         return child
+
+    def asks(self) -> int:
+        """A pipe that bears a byte for each reply that finish(None, ...) asks for: the end that reads it."""
+        if self._ask >= 0:
+            os.close(self._ask)
+        asked, self._ask = os.pipe()
+        return asked
 
     def connect(self) -> None:
         """Connect a client, and give its socket away where the transport wants it before the reply."""
@@ -163,6 +165,15 @@ class LaneUnderTest:
         finally:
             with contextlib.suppress(ChildProcessError):
                 child.ended()
+
+
+def answers_when_asked(asked: int, sender: Sender | FileSender, replies: Iterable[tuple[int, int]]) -> Iterator[None]:
+    """Send replies 1, 2, ... each when the pipe `asked` says so. replies: (file, length of its content in bytes)."""
+    answer = transfer.answerer_over(sender)
+    for number, (fd, length) in enumerate(replies, 1):
+        os.read(asked, 1)
+        answer(number, wire.STATUS_OK, fd, length)
+        yield
 
 
 def _connection(timeout: float) -> tuple[socket.socket, socket.socket]:

@@ -1,4 +1,4 @@
-"""The second processes of a check: they send, receive, and are killed."""
+"""The other processes of a check, which send, receive, and are killed; and its threads."""
 
 import contextlib
 import os
@@ -8,7 +8,8 @@ import socket
 import subprocess
 import tempfile
 import unittest
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from harness.testkit.promise import expect
 
@@ -66,6 +67,13 @@ def opened(work: Callable[[Callable[[], None]], None]) -> Child:
     os.close(reading)
     expect(bool(said), "provision() or receiver() failed in a second process")
     return child
+
+
+def at_once(work: Callable[..., None], *arguments: Sequence[object]) -> None:
+    """Call `work` with the arguments as map() would, each call in a thread of its own. Raises what one has raised."""
+    with ThreadPoolExecutor(len(arguments[0])) as pool:
+        for call in [pool.submit(work, *one) for one in zip(*arguments, strict=True)]:
+            call.result()
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ class FifoEnd:
                 fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, size)
         except OSError as error:
             os.close(self._fd)
-            raise OSError(f"pipe_size={size}: {error.strerror}; see /proc/sys/fs/pipe-max-size") from error
+            raise OSError(f"pipe_size={size}: {_reason(size, error)}") from error
 
     def _wait(self, what: str) -> None:
         """Wait until the FIFO can be read or written. Raises TimeoutError, which begins with `what`."""
@@ -55,3 +55,16 @@ class FifoEnd:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _reason(size: int, error: OSError) -> str:
+    """Why a pipe does not hold `size` bytes, fcntl(2) F_SETPIPE_SZ and pipe(7): EPERM has two causes."""
+    if error.errno != errno.EPERM:
+        return os.strerror(error.errno or 0)
+    largest, pages = (f"/proc/sys/fs/{name}" for name in ("pipe-max-size", "pipe-user-pages-soft"))
+    with open(largest) as most:
+        if size > (limit := int(most.read())):
+            return f"over the {limit} of {largest}"
+    return (
+        f"all pipes of this user hold as many pages as {pages} allows: take fewer lanes or smaller pipes, or raise it"
+    )

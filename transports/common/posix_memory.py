@@ -1,4 +1,4 @@
-"""POSIX shared memory with POSIX semaphores, shm_overview(7), sem_overview(7): making, opening, waiting, removing."""
+"""POSIX shared memory with POSIX semaphores, shm_overview(7), sem_overview(7): making, opening, removing."""
 
 import mmap
 import os
@@ -60,15 +60,3 @@ class MemoryEnd:
 
     def close(self) -> None:
         self._resources.close()
-
-
-def wait(semaphore: posix_ipc.Semaphore, seconds: float) -> bool:
-    """Take the semaphore. Returns whether that was possible within `seconds`."""
-    while True:
-        try:
-            semaphore.acquire(max(seconds, 0))
-        except posix_ipc.BusyError:
-            return False
-        except posix_ipc.SignalError:
-            continue  # posix_ipc does not retry as PEP 475 does
-        return True
