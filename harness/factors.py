@@ -190,6 +190,39 @@ def _show_interpreter(path: str) -> str:
     return re.sub(r"(?<=.)/\.?venv/bin/python[\d.]*$", "", short)
 
 
+_FAULTS = {
+    "kill": ("cache", "cache-worker", "proxy", "proxy-worker"),
+    "stop": ("cache", "proxy"),
+    "reset": ("client",),
+}
+_FAULT_WRITTEN = (
+    "`none`; `{kill: cache}`, or `cache-worker`, `proxy`, `proxy-worker`: SIGKILL, and a new start; "
+    "`{stop: cache, for: 1s}`, or `proxy`: SIGSTOP, then SIGCONT; `{reset: client}` in the middle of its reply"
+)
+
+
+def _fault(value: Any, _: str) -> str:
+    if value in ("", "none", None):
+        return ""
+    if not isinstance(value, str | Mapping) or not value:
+        raise ValueError(f"{value!r} is no fault: write {_FAULT_WRITTEN}")
+    if isinstance(value, str):
+        action, _, rest = value.partition(" ")
+        target, *more = rest.split(" for ")
+        value = {action: target, **({"for": more[0]} if more else {})}
+    action = next(iter(value))
+    if action not in _FAULTS:
+        raise ValueError(f"{action} is no fault: write {_FAULT_WRITTEN}")
+    target = value[action]
+    if target not in _FAULTS[action]:
+        raise ValueError(unknown(f"{action} of", target, _FAULTS[action]))
+    if set(value) - {action} != ({"for"} if action == "stop" else set()):
+        raise ValueError(
+            f"{action} {target}: " + ("say how long, `for: 1s`" if action == "stop" else "nothing else goes with it")
+        )
+    return f"{action} {target}" + (f" for {units.seconds(value['for']):g}s" if action == "stop" else "")
+
+
 def _show_files(files: str) -> str:
     return " + ".join(units.show_size(int(one)) if one.isdecimal() else one for one in files.split())
 
@@ -223,6 +256,7 @@ FILES = Kind(
 INTERPRETER = Kind(
     _interpreter, "`this`, or the path of a Python, from the experiment file's directory", _show_interpreter
 )
+FAULT = Kind(_fault, _FAULT_WRITTEN, lambda fault: fault or "none")
 PLACEMENT = Kind(_placement, "`free`, `same-core`, `spread`, or CPUs a role: `{client: 0, proxy: 1, cache: 0-1}`")
 
 _OF_CACHE = {"source": "cache"}
@@ -403,6 +437,22 @@ class Spec:
         "who the origin is: `own`, that of `harness origin`; `nginx`, where it is installed and not asked to be slow; "
         "`auto`: nginx where it can, else `own`. The column `origin` says which it was",
         only=_OF_CURL,
+    )
+    fault: str = _factor(
+        "",
+        FAULT,
+        "condition",
+        "what is done to a program in the middle of the load, in trials apart. The client then compares the content of "
+        "every reply, and replies that are not OK are counted and do not fail the trial",
+        only=_OF_CACHE,
+    )
+    fault_at: float = _factor(
+        0.3,
+        SECONDS,
+        "workload",
+        "when, after the load has begun; in a row 0 where there is no fault",
+        "s",
+        only=_OF_CACHE,
     )
     timeout: float = _factor(5.0, SECONDS, "workload", "bound on every wait for a peer", "s")
     warmup: float = _factor(

@@ -138,9 +138,17 @@ class Trial(Spec, Identity):
     foreign_cpu_s: float = _column("CPU time of all others, on the CPUs that the run may use", 0.0, "s")
     steal_s: float = _column("CPU time that the hypervisor took away, on these CPUs", 0.0, "s")
     quiet_wait_s: float = _column("how long the trial waited for the machine to be quiet", 0.0, "s")
-    swept: int = _column("IPC objects that had to be swept after the trial; 0 is the only good number", 0)
+    swept: int = _column(
+        "IPC objects that had to be swept after the trial; 0 is the only good number where nothing was killed", 0
+    )
     idle_cpu_s: float = _column(
         "live: CPU time that proxy and cache used between slices, when they had nothing to do", 0.0, "s"
+    )
+    outage_s: float = _column(
+        "with a fault: from then until files came again, whole and right, to a client that asks all the time; where a "
+        "program was killed, after its new start",
+        0.0,
+        "s",
     )
 
     host: str = _column("name of the machine")

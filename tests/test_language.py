@@ -32,6 +32,8 @@ def load(tmp_path, text):
         ("factors: {data: [fifo unix}\n", "1:27", "a `,` or a closing bracket is missing"),
         ("factors:\n  data fifo\n  files: 1\n", "3:8", "not YAML"),
         ("[\n" * 5000, "1:1", "nested too deep"),
+        (r'factors: {data: "\ud83d\ude00"}', "1:11", "half of a character; write it as it is"),
+        (r'factors: {"\udc00": 1}', "1:11", "half of a character"),
         (
             "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
             + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)),

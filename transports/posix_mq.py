@@ -5,8 +5,9 @@ buffer of the cache -> mq_timedsend(2) -> message -> mq_timedreceive(2) -> bytes
 an object of its own -> the client: one system call a message at either end, and one copy more than a pipe has.
 
 Killed peers: the queue keeps senders and receivers waiting in order, and does not report a killed one. Senders find it
-full, receivers find it empty, until the timeout. The calls take it from the wall clock; where that is set back, a cache
-worker that has nothing to do may wait for longer, and nothing else does: transports/common/posix_waits.py.
+full, receivers find it empty, until the timeout. The calls take it from the wall clock. Lanes do not follow that where
+it is set, transports/common/posix_waits.py. Commands do not end too early, but where it is set back, a worker of the
+cache that has nothing to do waits for longer, and so does a sender that finds the queue full.
 
 Limits: an ordinary user's queue may hold msg_max messages (10) of msgsize_max bytes (8192), and the machine
 queues_max queues (256), mq_overview(7). A user may have RLIMIT_MSGQUEUE bytes of queues, usually 819200, and a queue
@@ -98,14 +99,21 @@ class PosixQueue(CommandSender, CommandReceiver):
             raise FileNotFoundError(str(error)) from error
         self._full, self._empty = (f"{what} for {self._timeout} s" for what in ("the queue stayed full", "no message"))
 
+    # Many may wait for room or for a command. The kernel serves those first that wait in its own calls, in their order;
+    # with poll(2) they would all be woken, and come too late.
+
     def send(self, message: bytes | memoryview) -> None:
-        try:
-            self._queue.send(message, SHORT)
-        except LATE:
-            call_again(partial(self._queue.send, message), self._queue, select.POLLOUT, self._timeout, self._full)
+        begun = time.monotonic()
+        left = self._timeout
+        while True:
+            try:
+                self._queue.send(message, left)
+                return
+            except LATE:
+                if (left := begun + self._timeout - time.monotonic()) <= 0:
+                    raise TimeoutError(self._full) from None
 
     def receive(self) -> bytes:
-        # By the wall clock, as many may wait for a command, and poll(2) would wake them all.
         begun = time.monotonic()
         left = self._timeout
         while True:
@@ -123,7 +131,13 @@ class PosixQueue(CommandSender, CommandReceiver):
 
 
 class LaneQueue(PosixQueue):
-    """The queue of a lane, from which one end receives."""
+    """The queue of a lane, with one process at either end."""
+
+    def send(self, message: bytes | memoryview) -> None:
+        try:
+            self._queue.send(message, SHORT)
+        except LATE:
+            call_again(partial(self._queue.send, message), self._queue, select.POLLOUT, self._timeout, self._full)
 
     def receive(self) -> bytes:
         message: bytes

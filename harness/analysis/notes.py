@@ -1,11 +1,15 @@
 """The sentences that stand beside the values of a study: what was left out, what was pooled, how to read intervals."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from harness.analysis import naming, precision
 from harness.analysis.cells import PROVENANCE
 from harness.analysis.intervals import LEAST, corrected
+from harness.factors import CHANNELS
+from harness.results import Trial
 
 if TYPE_CHECKING:  # the study imports this module
     from harness.analysis.study import Context, Counts
@@ -18,6 +22,32 @@ def scatter(contexts: "list[Context]", comparisons: int) -> list[str]:
         for context in contexts
         if context.outlook
     ]
+
+
+def after_faults(trials: Sequence[Trial]) -> list[str]:
+    """A sentence for each fault: after how long files came again with each pair of channels, and what was lost."""
+    said = []
+    good = [trial for trial in trials if trial.status == "ok"]
+    for fault in dict.fromkeys(trial.fault for trial in good if trial.fault):
+        some = [trial for trial in good if trial.fault == fault]
+        outages = defaultdict(list)
+        for trial in some:
+            outages[naming.design({name: getattr(trial, name) for name in CHANNELS})].append(trial.outage_s)
+        medians = sorted((median(seconds), design) for design, seconds in outages.items())
+        lost = {
+            "answered with ERROR": sum(trial.error for trial in some),
+            "cut": sum(trial.short for trial in some),
+            "not answered": sum(trial.failed for trial in some),
+        }
+        lasted = ", ".join(f"{seconds:.3g} s ({design})" for seconds, design in medians)
+        left = sorted(trial.swept for trial in some)
+        said.append(
+            f"After `{fault}` files came again within {lasted}, medians of the trials. Of "
+            f"{sum(trial.requests_ended for trial in some)} requests "
+            f"{', '.join(f'{count} were {what}' for what, count in lost.items())}; no reply was wrong. {left[0]} to "
+            f"{left[-1]} objects a trial had to be swept."
+        )
+    return said
 
 
 def notes(

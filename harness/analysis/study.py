@@ -17,7 +17,7 @@ from harness.analysis.crossovers import Crossover, crossovers
 from harness.analysis.intervals import LEAST, Estimate, means, reach
 from harness.analysis.judgements import Answer, judge_all
 from harness.analysis.leaders import leaders
-from harness.analysis.notes import notes
+from harness.analysis.notes import after_faults, notes
 from harness.analysis.precision import Outlook, of_context
 from harness.analysis.ratios import more_micros, ratios, to_baselines
 from harness.analysis.resolution import Resolution, resolution
@@ -213,6 +213,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
         notes=[
             *not_run,
             *_lost(context_trials),
+            *after_faults(trials),
             *notes(contexts, counts, comparisons, len(machines), origins, _versions(trials)),
         ],
     )

@@ -221,15 +221,29 @@ class Source:
         if isinstance(node, CommentedMap):
             for key in node:
                 self._places[(*at, str(key))] = node.lc.key(key)
+                self._check_text(str(key), (*at, str(key)))
             return {str(key): self._plain(value, (*at, str(key)), repeated) for key, value in node.items()}
         if isinstance(node, CommentedSeq):
             for index in range(len(node)):
                 self._places[(*at, index)] = node.lc.item(index)
             return [self._plain(value, (*at, index), repeated) for index, value in enumerate(node)]
+        if isinstance(node, str):
+            self._check_text(node, at)
         for kind in (int, float, str):
             if isinstance(node, kind) and not isinstance(node, bool):
                 return kind(node)  # not the library's own kinds of numbers
         return node
+
+    def _check_text(self, text: str, at: Path) -> None:
+        """Raises Mistakes where a text can be written to no file: YAML's escapes make such of half a character."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            line, column = self._places.get(at, (0, 0))
+            raise Mistakes(
+                f"{self._path}:{line + 1}:{column + 1}: {text!r}: half of a character; write it as it is, or as "
+                "\\U and eight digits"
+            ) from None
 
     def document(self) -> Document:
         """Raises Mistakes."""

@@ -22,16 +22,20 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 @contextmanager
-def alone(patience: float, name: str = "") -> Iterator[None]:
+def alone(patience: float, name: str = "", beside: bool = False) -> Iterator[None]:
     """Hold the lock in the body. Waits for it, at most `patience` seconds. Raises Failure, which names the holder.
 
-    name: of another lock than that of studies.
+    name: of another lock than that of studies. beside: go on without the lock where another process holds it.
     """
     name = name or _NAME + os.environ.get(_OWN, "")
     deadline = time.monotonic() + patience
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
         announced = False
         while not _bind(lock, name):
+            if beside:
+                say("another study measures on this machine: each disturbs the other")
+                yield
+                return
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
                 try:
                     other.connect(name)

@@ -95,7 +95,7 @@ class Plan:
             block = sum(_LIVE_START + cell.warmup + _PER_WINDOW * cell.seconds for cell in self.cells)
             return block * self.repeats + (_START + self.cells[0].warmup + 1) * len(self.probing())
         loads = (cell.requests / _RATE if cell.requests else cell.seconds for cell in self.cells)
-        block = sum(loads) + sum(cell.warmup + _START for cell in self.cells)
+        block = sum(loads) + sum(2 * cell.warmup + _START for cell in self.cells)  # content is compared twice
         return block * self.repeats + block / len(self.cells) * len(self.probing())
 
     def scaled(self, scale: float) -> "Plan":
@@ -219,6 +219,8 @@ def needs_apart(cells: Sequence[Spec], live: bool) -> str:
         return "`live: true` shows each second of a load"
     if any(cell.page_cache == "cold" for cell in cells):
         return "`page_cache: cold` drops pages that other cells would share"
+    if any(cell.fault for cell in cells):
+        return "a fault ends programs that others would share"
     if any(cell.origin_latency or cell.origin_bandwidth for cell in cells):
         return "an origin that is slow on purpose leaves no short slices"
     return ""

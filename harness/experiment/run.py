@@ -5,7 +5,6 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -94,7 +93,7 @@ def run(plan: Plan | None, args: argparse.Namespace, argv: list[str], command: s
 
     args: with what add_options() has added. command, argv: what the user wrote, for environment.json.
     """
-    with nullcontext() if args.beside else alone(args.patience):
+    with alone(args.patience, beside=args.beside):
         failed: list[str] = []
         rendezvous.sweep(failed=failed)  # what killed runs left
         for line in failed:
@@ -121,7 +120,7 @@ def run(plan: Plan | None, args: argparse.Namespace, argv: list[str], command: s
     if interrupted:
         return 130
     last = {row.trial: row for row in rows}
-    return int(any(row.status != "ok" or row.swept for row in last.values()))
+    return int(any(row.status != "ok" or (row.swept and not row.fault) for row in last.values()))
 
 
 def _reopen(args: argparse.Namespace) -> tuple[RunDirectory, Plan]:
@@ -279,7 +278,7 @@ class _Run:
             self._rows.append(row)
             if row.reason:
                 console.say(f"{what}: {row.reason}")
-            if row.swept:
+            if row.swept and not row.fault:
                 console.say(f"{what}: {row.swept} objects had to be swept")
             if row.status != "failed":
                 return

@@ -23,7 +23,7 @@ from harness.load.slices import (
     slice_tallies,
     summarise_slice,
 )
-from harness.load.tally import Tally, check_all_ok, shared_tallies
+from harness.load.tally import Tally, all_ok, check_all_ok, shared_tallies
 from harness.load.totals import print_result, progress, summarise
 from harness.load.workload import check_apart, check_below, part, read_workload, share
 from harness.protocol.dialects import DIALECTS
@@ -111,8 +111,8 @@ def _run(args: argparse.Namespace) -> int:
     work = partial(_work, args, target, paths, sums, tallies)
     gate = "gfclient" if args.gate else ""
     live = partial(progress, tallies) if args.live else None
-    drops_content = args.discard or args.copy
-    begun = run_processes(processes, work, gate, live, bool(args.warmup and args.verify and drops_content))
+    compares = args.warmup and args.verify and (args.discard or args.copy)
+    begun = run_processes(processes, work, gate, live, lambda: bool(compares) and all_ok(tallies))
     asked = args.seconds or args.requests / args.rate if args.rate else None
     return print_result(summarise(tallies, begun), args.json, asked)
 

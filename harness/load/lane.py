@@ -20,7 +20,7 @@ from harness.load.lane_worker import MEASURED, VERIFIED, Team
 from harness.load.load_processes import Order, run_processes, run_slices
 from harness.load.sinks import checksums
 from harness.load.slices import Ask, SliceTally, open_windows, read_ask, slice_tallies, summarise_slice
-from harness.load.tally import Tally, check_all_ok, shared_tallies
+from harness.load.tally import Tally, all_ok, check_all_ok, shared_tallies
 from harness.load.totals import print_result, progress, summarise
 from harness.load.workload import check_apart, check_below, read_workload, share
 from harness.pipeline.cache_link import open_proxy_home, wait_for_cache
@@ -99,8 +99,8 @@ def _run(args: argparse.Namespace) -> int:
         work = partial(_work, args, team, len(paths), tallies)
         gate = "lane" if args.gate else ""
         live = partial(progress, tallies) if args.live else None
-        compares_after = bool(args.warmup and args.verify and args.sink != "checksum")
-        begun = run_processes(args.processes, work, gate, live, compares_after)
+        compares = args.warmup and args.verify and args.sink != "checksum"
+        begun = run_processes(args.processes, work, gate, live, lambda: bool(compares) and all_ok(tallies))
     return print_result(summarise(tallies, begun), args.json)
 
 

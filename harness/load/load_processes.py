@@ -7,7 +7,8 @@ answers the first and the last with a line on standard input, whose text does no
 
     {"ready": "gfclient"}   all processes are warm; their requests begin when it answers
     {"tick": {...}}         each second while they run, where there is a `progress`: what has come until then
-    {"done": true}          all requests have ended; the processes stay until it answers, for it to read their usage
+    {"done": true}          all requests have ended; the processes stay until it answers, for it to read their usage;
+                            then they may compare content for as long as in the warm-up
 
 A load in slices (harness/load/slices.py) is asked for each of them by a line on standard input, and answers it by a
 line. Its processes stay until standard input ends. Between slices each process waits for its pipe, and uses no CPU.
@@ -41,13 +42,13 @@ def run_processes(
     work: Work,
     gate: str = "",
     progress: Callable[[int], dict[str, float]] | None = None,
-    compares_after: bool = False,
+    compares_after: Callable[[], bool] = lambda: False,
 ) -> int:
     """Run `work(0, ...)` to `work(count - 1, ...)`, each in a process of its own, until all have ended.
 
     gate: the program's name, for `ready`; "": there is no gate. progress: returns what to print each second, given the
-    time at which the requests began. compares_after: whether the work takes another order, when the requests that
-    count have ended: to compare content once more.
+    time at which the requests began. compares_after: called when the requests that count have ended; returns whether
+    the work gets another order then, to compare content once more.
 
     Returns when the requests began, ns on the clock of time.monotonic_ns(). Raises Failure where a process ends early,
     or standard input does.
@@ -65,7 +66,8 @@ def run_processes(
         if gate:
             _print({"done": True})
             sys.stdin.readline()
-        if compares_after:
+            processes.forget_gate()
+        if compares_after():
             processes.start({})
             processes.await_each("compare content after the load")
     finally:
@@ -158,6 +160,10 @@ class _Processes:
         for fd in self._orders:
             with suppress(BrokenPipeError):
                 os.write(fd, line)
+
+    def forget_gate(self) -> None:
+        """Go on where standard input ends, after the last answer."""
+        self._poll.unregister(sys.stdin.fileno())
 
     def end(self) -> None:
         """End all processes and wait for them."""

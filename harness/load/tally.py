@@ -132,6 +132,11 @@ def shared_memory(count: int, requests: int | None) -> list[memoryview]:
     return [memory[start : start + words] for start in range(0, len(memory), words)]
 
 
+def all_ok(tallies: Sequence[Tally]) -> bool:
+    """Whether all requests that other processes have counted were OK."""
+    return all(tally.words[OK] == tally.words[COUNT] for tally in tallies)
+
+
 def check_all_ok(tallies: Sequence[Tally], when: str) -> None:
     """Raises OSError with the counts where a reply was not OK. when: for the message: `warm-up`."""
     counts = [sum(tally.counts[outcome] for tally in tallies) for outcome in range(len(OUTCOMES))]

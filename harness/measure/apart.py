@@ -7,7 +7,7 @@ reply.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from itertools import chain
 from mmap import PAGESIZE
@@ -18,6 +18,7 @@ from harness.factors import Spec
 from harness.load.tally import OUTCOMES
 from harness.measure import file_sets, record
 from harness.measure.channels import Channels, channels
+from harness.measure.faults import outage
 from harness.measure.feasible import impossible
 from harness.measure.file_sets import FileSet
 from harness.measure.leftovers import keep_logs, sweep
@@ -103,21 +104,30 @@ def _measure(
         trial.placement_effective = effective(processes)
         cold = spec.page_cache == "cold"
         before = _read_from_disks(processes) if cold else 0
-        with probing.looking(processes, directory):
+        with _looking(spec, probing, processes, directory):
             client.say("go")
-            _await_end(spec, client, processes, live)
+            if spec.fault:
+                trial.outage_s = cell.suffer()
+            _await_end(spec, client, processes, None if spec.fault else live)
         read = _read_from_disks(processes) - before if cold else 0
         client.say("end")
         report = client.expect("requests", seconds=START + spec.warmup)  # it compares content once more
         client.wait()
         record.fill_measured(trial, report)
-        if trial.ok != trial.requests_ended:
+        if trial.wrong or (trial.ok != trial.requests_ended and not spec.fault):
             bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
             raise TrialError(f"not every reply was OK: {bad}")
     wanted = trial.ok * sum(-(-size // PAGESIZE) * PAGESIZE for size in files.sizes) / len(files.sizes)
     if cold and read < _COLD * wanted and moves_content:
         raise TrialError(f"page_cache cold: only {read / wanted:.0%} of the pages came from disks; take more copies")
     seen["latency"] = [Bucket(trial.trial, bound / 1e3, count) for bound, count in report["histogram"]]
+
+
+def _looking(
+    spec: Spec, probing: Probing, processes: Mapping[str, Sequence[int]], directory: str
+) -> AbstractContextManager[None]:
+    """The probes at work; none where programs are killed, as what these have used cannot be read."""
+    return nullcontext() if spec.fault.startswith("kill") else probing.looking(processes, directory)
 
 
 class _Programs:
@@ -141,6 +151,7 @@ class _Programs:
         else:
             self._client = self._start_client(servers.port, trial, load)
             self._client.expect("ready", seconds=START + spec.warmup)
+            self._client.may_fail = bool(spec.fault)  # as it does where a reply is not OK
         return self._client
 
     def _start_client(self, port: int, trial: Trial, load: list[str]) -> Program:
@@ -149,7 +160,8 @@ class _Programs:
             load += ["--rate", str(spec.rate), "--arrivals", spec.arrivals]
             load += ["--seed", str(trial.seed + trial.block)]  # requests come to all cells of a block alike
         clients = ["-t", str(spec.clients), "--processes", str(spec.client_processes), "--timeout", str(_REQUEST)]
-        command = ["gfclient", "-p", str(port), *clients, f"--{spec.sink}", *load]
+        sink = [] if spec.fault else [f"--{spec.sink}"]  # with none, the content of all replies is compared
+        command = ["gfclient", "-p", str(port), *clients, *sink, *load]
         return Program(self._directory, self._undo, Placement(spec), Command, "client", *command)
 
     def _load(self, live: bool) -> list[str]:
@@ -159,6 +171,16 @@ class _Programs:
         gate = ["--gate", "--json", *(["--live"] if live else [])]
         apart = ["--apart"] if spec.page_cache == "cold" else []
         return ["-w", f"{self._directory}/workload.txt", *warmup, *gate, *amount, *apart]
+
+    def suffer(self) -> float:
+        """Wait for the time of the cell's fault, and let it happen. Returns for how many seconds no file came."""
+        assert self._servers is not None
+        time.sleep(self._spec.fault_at)
+        path = self._files.paths[0]
+        with open(f"{self._files.directory}{path}", "rb") as file:
+            lasted = outage(self._spec.fault, self._servers, path, file.read(), self._spec.timeout)
+        self._pids = self._servers.pids()
+        return lasted
 
     def cause(self) -> str:
         """How one of its servers has ended or been stopped; empty where all run."""

@@ -25,6 +25,11 @@ def contradiction(spec: Spec) -> tuple[tuple[str, ...], str] | None:
         if spec.lanes < spec.proxy_processes:
             text = f"{spec.lanes} lanes for {spec.proxy_processes} proxy processes: each needs one of its own"
             return ("lanes", "proxy_processes"), text
+    if spec.fault:
+        if spec.source != "cache" or spec.scope != "pipeline":
+            return ("fault",), "is done to the pipeline with a cache: `scope: pipeline`, `source: cache`"
+        if not spec.requests and spec.fault_at >= spec.seconds:
+            return ("fault_at", "seconds"), f"{spec.fault_at:g} s is after the load, which lasts {spec.seconds:g} s"
     if spec.scope == "lane":
         if spec.source != "cache":
             return ("source", "scope"), f"a lane leads to a cache; `source: {spec.source}` has none"

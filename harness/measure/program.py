@@ -17,6 +17,7 @@ from harness.measure.starting import Start, Wanted
 _END = 4.0  # seconds for a program to end after SIGTERM
 _DYING = 1.0  # seconds for a program to end that a failure is due to
 _ENDING = 6.0  # the same where a worker of it has ended: the others get some seconds for their requests
+_LOOK = 0.001  # seconds between looks whether a program that was killed has ended
 _REFUSED = {2, 3}  # exit codes of a program that refuses what the cell asks for
 
 
@@ -58,6 +59,7 @@ class Program:
             os.close(stdin)
             os.close(stdout)
         undo.callback(self._end)
+        self.may_fail = False  # whether it may end with another exit code than 0
         self.pid = self._process.pid
         self._unread = b""
 
@@ -127,6 +129,19 @@ class Program:
         if self._process.wait(0):
             raise TrialError(self.failure())
 
+    def kill(self, worker: bool) -> None:
+        """Kill its first process, or one of its workers, and wait until all of it has ended. Raises TrialError where it
+        has not after some seconds."""
+        self.may_fail = True
+        left = self.pids()
+        os.kill(left[1] if worker else left[0], signal.SIGKILL)
+        until = time.monotonic() + _ENDING
+        while (self._process.wait(0) is None or left) and time.monotonic() < until:
+            time.sleep(_LOOK)
+            left = [pid for pid in left if state(pid) not in {"", "Z"}]
+        if left:
+            raise TrialError(f"{self._role}: {self._name} goes on although a process of it was killed")
+
     def _end(self) -> None:
         """End it, with its workers. Raises TrialError where it does not end by itself, or badly."""
         try:
@@ -138,7 +153,7 @@ class Program:
         finally:
             self.ask_to_end()
             os.close(self._out)
-        if self._process.wait(0) and sys.exc_info()[0] is None:
+        if self._process.wait(0) and not self.may_fail and sys.exc_info()[0] is None:
             raise TrialError(self.failure())
 
 

@@ -27,6 +27,8 @@ def fill_known(spec: Spec, trial: Trial) -> None:
         trial.seconds = 0.0
     if not spec.rate:
         trial.arrivals = ""
+    if not spec.fault:
+        trial.fault_at = 0.0
     if trial.congestion == SYSTEM:
         with open("/proc/sys/net/ipv4/tcp_congestion_control") as file:
             trial.congestion = file.read().strip()

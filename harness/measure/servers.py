@@ -70,11 +70,12 @@ class Servers:
         self.programs: dict[str, Program] = {}
         self.port = 0
         self.origin = url = ""  # which server the origin is, and where
-        begin = partial(
+        begin = self._begin = partial(
             Program, directory, undo, Placement(spec), start or partial(Command, interpreter=spec.interpreter)
         )
-        for role in command_lines(spec, rendezvous, root):
-            line = command_lines(spec, rendezvous, root, lane_load, url)[role]
+        self._lines = partial(command_lines, spec, rendezvous, root)
+        for role in self._lines():
+            line = self._lines(lane_load, url)[role]
             program = self.programs[role] = begin(role, *line)
             if role == "origin":
                 greeting = program.expect("ready", seconds=START)
@@ -91,6 +92,13 @@ class Servers:
             ready = self.programs["proxy"].expect("ready", seconds=START + warmup)
         if self._spec.scope != "lane":
             self.port = ready["port"]
+
+    def start_again(self, role: str) -> None:
+        """Start a server that has ended once more: the proxy at its port, as clients know that."""
+        line = self._lines()[role]
+        if role == "proxy":
+            line[line.index("-p") + 1] = str(self.port)
+        self.programs[role] = self._begin(role, *line)
 
     def pids(self) -> dict[str, list[int]]:
         """The processes of each role that has any."""

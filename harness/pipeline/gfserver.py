@@ -6,7 +6,8 @@ connection share segments, however many calls write them; only a reply that stal
 
 A worker waits for no request. TCP_DEFER_ACCEPT, tcp(7): the kernel keeps a connection to itself until something has
 come over it, or gives it up after some seconds of silence. What comes in pieces is collected in the lobby: one thread
-waits there for all such clients. A worker does wait for a client to take its reply, SO_SNDTIMEO for each piece.
+waits there for all such clients, and another one answers them. A worker does wait for a client to take its reply,
+SO_SNDTIMEO for each piece.
 
 The dialect is chosen when the server starts, and costs a request nothing.
 """
@@ -14,6 +15,7 @@ The dialect is chosen when the server starts, and costs a request nothing.
 import errno
 import math
 import os
+import queue
 import select
 import socket
 import threading
@@ -21,7 +23,7 @@ import time
 from _socket import socket as RawSocket  # noqa: N812  without the 2 us of the class that wraps it
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from typing import Protocol
 
 from harness.api import limit_waits
@@ -58,6 +60,8 @@ def listen(host: str, port: int, timeout: float, congestion: str, cork: bool = T
 
     congestion: TCP's congestion control for them, tcp(7) TCP_CONGESTION; SYSTEM leaves the machine's default.
     cork: whether what is written to a client waits for the end of its connection; otherwise it is sent at once.
+    Connections over which nothing has come are not accepted for about as long: the kernel counts in times of 1, 3, 7,
+    15, ... seconds.
     """
     try:
         listener = socket.create_server((host, port), backlog=_BACKLOG)
@@ -90,7 +94,9 @@ class Server:
         handlers = [backend.handler() for _ in range(threads + 1)]
         if dialect.CLIENT_CLOSES_FIRST:
             handlers = [_await_close_after(handler) for handler in handlers]
-        self._lobby = _Lobby(_reader(self._limit), partial(self._answer, handlers.pop()), timeout)
+        self._late: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._late_thread = threading.Thread(target=self._work_late, args=(handlers.pop(),), daemon=True)
+        self._lobby = _Lobby(_reader(self._limit), self._complete, self._hand_on, timeout)
         self._threads = [threading.Thread(target=self._work, args=(handler,), daemon=True) for handler in handlers]
         for thread in self._threads:
             thread.start()
@@ -103,8 +109,10 @@ class Server:
         except OSError:
             pass  # another process has shut it down
         deadline = time.monotonic() + grace
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        self._late.put(None)
+        for thread in (*self._threads, self._late_thread):
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
         self._backend.close()
 
     def _work(self, handle: Handler) -> None:
@@ -121,17 +129,26 @@ class Server:
                     say(f"no descriptor for a client: {error.strerror}; raise ulimit -n")
                     time.sleep(0.1)
                 continue  # BlockingIOError: no client came for `timeout` seconds
+            data = b""
             try:
                 data = received(client)
-            except OSError:  # nothing has come for so long that the kernel gave up, or the client has gone
+            except BlockingIOError:
+                pass  # silent for so long that the kernel gave up; or the connection was made with a SYN cookie, tcp(7)
+            except OSError:  # the client has gone
                 os.close(client)
                 continue
-            if not self._answer(handle, client, data):
+            else:
+                if self._answer(handle, client, data):
+                    continue
+            try:
                 self._lobby.admit(client, data)
+            except (OSError, RuntimeError) as error:
+                say(f"no room for a client whose request is not complete: {error}")
+                os.close(client)
 
     def _answer(self, handle: Handler, client: int, data: bytes) -> bool:
-        """Answer the request that has come, and close the connection. Returns False, and does nothing, if it is not
-        complete."""
+        """Answer the request that has come, and close the connection. Returns False, and does nothing, if more of the
+        request has to come. Empty data: the client has closed."""
         complete = True
         try:
             path = self._parse(data)
@@ -152,10 +169,113 @@ class Server:
                 os.close(client)
         return complete
 
+    def _complete(self, data: bytes) -> bool:
+        """Whether a request has come as a whole, or never can."""
+        try:
+            return self._parse(data) is not None
+        except getfile.Malformed:
+            return True
+
+    def _hand_on(self, client: int, data: bytes) -> None:
+        """Have a request answered that came in pieces: one after the other, by a thread beside the workers."""
+        try:
+            if self._late_thread.ident is None:
+                self._late_thread.start()
+        except RuntimeError as error:
+            say(f"no thread for requests that come in pieces: {error}")
+            os.close(client)
+            return
+        self._late.put((client, data))
+
+    def _work_late(self, handle: Handler) -> None:
+        while (late := self._late.get()) is not None:
+            self._answer(handle, *late)
+
     def _refuse(self, client: int) -> None:
         with suppress(OSError):
             os.write(client, self._refusal)
             _linger(client)
+
+
+class _Lobby:
+    """Where clients are whose request comes in pieces, or has yet to begin. One thread waits for all of them, and hands
+    on each whose request is complete; it is there only while they are.
+
+    received: see _reader. complete: whether a request is, or never can be. hand_on: gets such a client, and what has
+    come from it. seconds: for which a client may be here.
+    """
+
+    def __init__(
+        self,
+        received: Callable[[int], bytes],
+        complete: Callable[[bytes], bool],
+        hand_on: Callable[[int, bytes], None],
+        seconds: float,
+    ) -> None:
+        self._received, self._complete, self._hand_on, self._seconds = received, complete, hand_on, seconds
+        self._clients: dict[int, tuple[bytes, float]] = {}  # what has come, and until when the rest has to
+        self._attended = False
+        self._lock = threading.Lock()  # of both
+        self._epoll = select.epoll()
+
+    def admit(self, client: int, data: bytes) -> None:
+        """Wait for the rest of the client's request. Where the lobby is full, the one who came first has to go. Raises
+        OSError, RuntimeError where the system has no room for it, and does not keep the client."""
+        with self._lock:
+            if len(self._clients) >= _LOBBY:
+                self._dismiss(min(self._clients, key=lambda one: self._clients[one][1]))
+            self._epoll.register(client, select.EPOLLIN)
+            if not self._attended:
+                try:
+                    threading.Thread(target=self._attend, daemon=True).start()
+                except RuntimeError:
+                    self._epoll.unregister(client)
+                    raise
+                self._attended = True
+            self._clients[client] = data, time.monotonic() + self._seconds
+
+    def _attend(self) -> None:
+        wait = 0.0
+        while True:
+            for client, _ in self._epoll.poll(wait):
+                self._advance(client)
+            with self._lock:
+                now = time.monotonic()
+                for client in [one for one, (_, until) in self._clients.items() if until <= now]:
+                    self._dismiss(client)
+                if not self._clients:
+                    self._attended = False
+                    return
+                wait = min(until for _, until in self._clients.values()) - now
+
+    def _advance(self, client: int) -> None:
+        """Take what has come from the client, and hand it on if its request is complete."""
+        with self._lock:
+            if client not in self._clients:  # it has just been dismissed
+                return
+            data, until = self._clients[client]
+            try:
+                more = self._received(client)
+            except BlockingIOError:  # a later client that has the descriptor of one that was dismissed
+                return
+            except OSError:
+                more = b""
+            if not more:
+                self._dismiss(client)
+                return
+            if not self._complete(data + more):
+                self._clients[client] = data + more, until
+                return
+            self._leave(client)
+        self._hand_on(client, data + more)
+
+    def _leave(self, client: int) -> None:
+        self._epoll.unregister(client)
+        del self._clients[client]
+
+    def _dismiss(self, client: int) -> None:
+        self._leave(client)
+        os.close(client)
 
 
 def _reader(limit: int) -> Callable[[int], bytes]:
@@ -189,72 +309,6 @@ def _reads_without_a_wait() -> bool:
         except OSError as error:
             return isinstance(error, BlockingIOError)
     return False
-
-
-class _Lobby:
-    """Where clients are whose request comes in pieces. Its thread waits for all of them, answers one whose request is
-    complete, and is there only while they are.
-
-    received: see _reader. answer: see Server._answer. seconds: for which a client may be here.
-    """
-
-    def __init__(self, received: Callable[[int], bytes], answer: Callable[[int, bytes], bool], seconds: float) -> None:
-        self._received, self._answer, self._seconds = received, answer, seconds
-        self._clients: dict[int, tuple[bytes, float]] = {}  # what has come, and until when the rest has to
-        self._attended = False
-        self._lock = threading.Lock()  # of both
-        self._epoll = select.epoll()
-
-    def admit(self, client: int, data: bytes) -> None:
-        """Wait for the rest of the client's request. Where the lobby is full, the one who came first has to go."""
-        with self._lock:
-            if len(self._clients) >= _LOBBY:
-                self._dismiss(next(iter(self._clients)))
-            self._enter(client, data, time.monotonic() + self._seconds)
-            if not self._attended:
-                self._attended = True
-                threading.Thread(target=self._attend, daemon=True).start()
-
-    def _attend(self) -> None:
-        while True:
-            with self._lock:
-                now = time.monotonic()
-                for client in [one for one, (_, until) in self._clients.items() if until <= now]:
-                    self._dismiss(client)
-                if not self._clients:
-                    self._attended = False
-                    return
-                wait = min(until for _, until in self._clients.values()) - now
-            for client, _ in self._epoll.poll(wait):
-                self._advance(client)
-
-    def _advance(self, client: int) -> None:
-        """Take what has come from the client, and answer the request if it is complete."""
-        with self._lock:
-            if client not in self._clients:  # it has just been dismissed
-                return
-            data, until = self._leave(client)
-        try:
-            more = self._received(client)
-        except OSError:
-            more = b""
-        if not more:
-            os.close(client)
-        elif not self._answer(client, data + more):
-            with self._lock:
-                self._enter(client, data + more, until)
-
-    def _enter(self, client: int, data: bytes, until: float) -> None:
-        self._clients[client] = data, until
-        self._epoll.register(client, select.EPOLLIN)
-
-    def _leave(self, client: int) -> tuple[bytes, float]:
-        self._epoll.unregister(client)
-        return self._clients.pop(client)
-
-    def _dismiss(self, client: int) -> None:
-        self._leave(client)
-        os.close(client)
 
 
 def readable(fd: int, deadline: float) -> bool:

@@ -94,9 +94,10 @@ class DataContract(Contract):
                 self._use_at_once(lanes)
 
     def _use_at_once(self, lanes: list[LaneUnderTest]) -> None:
-        """Pass 16 replies over each of the lanes, all at the same time."""
-        sizes = [random.randint(1, 1 << random.randint(8, 20)) for _ in range(15)]
-        contents = [[self._content(size) for size in (*sizes, 70_000)] for _ in lanes]
+        """Pass 16 replies over each of the lanes, all at the same time: small ones, and of several pieces."""
+        chunk = min(getattr(self.transport, "chunk", 4096), 1 << 19)
+        most = [1 << random.randint(8, 16) for _ in range(10)] + [4 * chunk] * 6
+        contents = [[self._content(random.randint(1, size)) for size in random.sample(most, 16)] for _ in lanes]
         asked = [lane.asks() for lane in lanes]
 
         def send(lane: LaneUnderTest, asked: int, contents: list[bytes]) -> None:

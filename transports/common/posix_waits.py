@@ -1,9 +1,10 @@
-"""Waits on POSIX semaphores and queues that end in time, whatever becomes of the wall clock.
+"""Waits on POSIX semaphores and queues that do not follow the wall clock.
 
 sem_timedwait(3), mq_timedsend(2) and mq_timedreceive(2) take a time of CLOCK_REALTIME: where that clock is set, a wait
 ends too early or lasts too long. Nearly all waits are shorter than SHORT, and these calls wait for no longer than that.
 What is then left is waited for on CLOCK_MONOTONIC: by sem_clockwait(3) of glibc 2.30, which posix_ipc does not have, or
-by poll(2), which takes the descriptor of a queue, mq_overview(7). Only then is ctypes imported, which takes 5 ms.
+by poll(2), which takes the descriptor of a queue, mq_overview(7). Only then is ctypes imported, which takes 5 ms. A
+clock that is set back in these first milliseconds of a wait does prolong it.
 """
 
 import errno
@@ -46,7 +47,9 @@ def _wait_until(semaphore: posix_ipc.Semaphore, deadline: int) -> bool:
     if not hasattr(libc, "sem_clockwait"):
         return _wait_by_the_wall_clock(semaphore, deadline)
     if not (same := libc.sem_open(semaphore.name.encode(), 0)):  # the very same: glibc counts who has it open
-        raise FileNotFoundError(f"{semaphore.name}: {os.strerror(last_error())}")
+        if (error := last_error()) == errno.ENOENT:
+            raise FileNotFoundError(f"{semaphore.name}: {os.strerror(error)}")
+        return _wait_by_the_wall_clock(semaphore, deadline)  # there is no descriptor for it now
     try:
         until = timespec(*divmod(deadline, 10**9))
         while libc.sem_clockwait(same, time.CLOCK_MONOTONIC, until):
@@ -60,7 +63,7 @@ def _wait_until(semaphore: posix_ipc.Semaphore, deadline: int) -> bool:
 
 
 def _wait_by_the_wall_clock(semaphore: posix_ipc.Semaphore, deadline: int) -> bool:
-    """As _wait_until, for an older libc: a clock that is set back prolongs the wait."""
+    """As _wait_until, but a clock that is set back prolongs the wait."""
     while (left := deadline - time.monotonic_ns()) > 0:
         with suppress(*LATE):
             semaphore.acquire(left / 1e9)
