@@ -111,9 +111,9 @@ class Pipeline:
         cleaned = subprocess.run(clean, env=self._environment, capture_output=True, text=True, check=False)
         if cleaned.returncode:
             raise Wrong(f"harness clean: {cleaned.stderr}")
-        base = self._environment["TRANSPORT_HARNESS_DIR"]
-        if left := [name for name in os.listdir(f"{base}/transport-harness-{os.getuid()}") if name != "lock"]:
-            raise Wrong(f"left: {left}")
+        ours = f"{self._environment['TRANSPORT_HARNESS_DIR']}/transport-harness-{os.getuid()}"
+        if os.path.exists(ours):
+            raise Wrong(f"left: {os.listdir(ours)}")
 
     def _close(self, role: str) -> None:
         program = self.programs[role]
