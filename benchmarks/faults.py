@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import select
 import signal
 import socket
 import struct
@@ -65,8 +66,12 @@ class Pipeline:
         self._log = open(f"{base}/log", "ab")  # noqa: SIM115  until close()
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
         self.port = 0
-        for role in self._lines:
-            self.start(role)
+        try:
+            for role in self._lines:
+                self.start(role)
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, role: str) -> None:
         """Start a program, again where it has ended: the proxy at its port."""
@@ -76,8 +81,10 @@ class Pipeline:
         command = [sys.executable, "-m", "harness", *line]
         program = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, stderr=self._log)
         assert program.stdout is not None
-        greeting = json.loads(program.stdout.readline() or "{}")
         self.programs[role] = program
+        line_came = select.select([program.stdout], [], [], 35)[0]
+        if not (greeting := json.loads((program.stdout.readline() if line_came else b"") or b"{}")):
+            raise Wrong(f"the {role} did not start")
         if role == "proxy":
             self.port = greeting["port"]
 
@@ -247,7 +254,10 @@ def one_pipeline(seed: int, only: list[str], faults: int) -> dict[str, Any]:
     done = ""
     with tempfile.TemporaryDirectory(prefix="th-f", dir="/tmp") as base:
         contents = fill(f"{base}/files", zeros)
-        pipeline = Pipeline(base, command, data)
+        try:
+            pipeline = Pipeline(base, command, data)
+        except Wrong as problem:
+            return {**result, "bad": [f"seed {seed}, {command} + {data}: {problem}"]}
         clients = Clients(pipeline.port, contents, 3)
         try:
             for _ in range(faults):

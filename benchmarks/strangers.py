@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 
 from harness.protocol import getfile
@@ -170,13 +170,16 @@ def hold(port: int, what: str, count: int, stop: threading.Event) -> None:
                 pass
             except OSError:
                 connection.close()
-                connections[number], steps[number] = connect(port), 0
+                with suppress(OSError):  # then it tries again in the next round
+                    connections[number], steps[number] = connect(port), 0
     for connection in connections:
         connection.close()
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), 30)
+    connection = socket.create_connection(("127.0.0.1", port), 30)
+    connection.setblocking(False)
+    return connection
 
 
 def do_little(connection: socket.socket, what: str, step: int) -> None:
@@ -185,7 +188,7 @@ def do_little(connection: socket.socket, what: str, step: int) -> None:
         connection.send(_GOOD[step : step + 1] or b"X")
     elif what == "slow readers" and not step:
         connection.send(b"GETFILE GET /large\r\n\r\n")
-    elif (what == "silent" or step % 5 == 0) and not connection.recv(1, socket.MSG_DONTWAIT):
+    elif (what == "silent" or step % 5 == 0) and not connection.recv(1):
         raise ConnectionResetError
 
 

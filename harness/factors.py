@@ -208,11 +208,11 @@ def _fault(value: Any, _: str) -> str:
         raise ValueError(f"{value!r} is no fault: write {_FAULT_WRITTEN}")
     if isinstance(value, str):
         action, _, rest = value.partition(" ")
-        target, *more = rest.split(" for ")
-        value = {action: target, **({"for": more[0]} if more else {})}
-    action = next(iter(value))
-    if action not in _FAULTS:
-        raise ValueError(f"{action} is no fault: write {_FAULT_WRITTEN}")
+        target, lasts, seconds = rest.partition(" for ")
+        value = {action: target, **({"for": seconds} if lasts else {})}
+    action = next((one for one in value if one in _FAULTS), "")
+    if not action:
+        raise ValueError(f"{next(iter(value))} is no fault: write {_FAULT_WRITTEN}")
     target = value[action]
     if target not in _FAULTS[action]:
         raise ValueError(unknown(f"{action} of", target, _FAULTS[action]))

@@ -145,8 +145,8 @@ class Trial(Spec, Identity):
         "live: CPU time that proxy and cache used between slices, when they had nothing to do", 0.0, "s"
     )
     outage_s: float = _column(
-        "with a fault: from then until files came again, whole and right, to a client that asks all the time; where a "
-        "program was killed, after its new start",
+        "with a fault: from then to the end of the first reply, whole and right, to a request that was made after it: "
+        "when all of a killed program had ended and it was started again, or when a stopped one went on",
         0.0,
         "s",
     )

@@ -84,7 +84,6 @@ def test_files_come_again_after_a_fault_and_none_is_wrong(base, fault, data):
     assert row.ok > 0
     assert row.ok + row.error + row.short + row.failed == row.requests_ended
     if fault.startswith("kill"):
-        assert row.requests_ended > row.ok, "what was under way is lost"
         assert row.proxy_user_s == 0, "nothing is known of what the killed programs have used"
     elif data == "posix_shm":
         assert row.swept == 0
@@ -127,6 +126,6 @@ def test_the_sentence_about_a_fault_counts_what_was_lost():
     (sentence,) = notes.after_faults([*rows, Trial(status="ok"), Trial(status="failed", fault="kill proxy")])
     assert sentence == (
         "After `kill cache` files came again within 0.25 s (posix_mq + unix), 1 s (posix_mq + fifo), medians of the "
-        "trials. Of 20 requests 4 were answered with ERROR, 2 were cut, 0 were not answered; no reply was wrong. "
+        "trials. Of 20 requests 4 were answered with ERROR, 2 were cut, 0 were not answered, and 0 wrong. "
         "3 to 3 objects a trial had to be swept."
     )

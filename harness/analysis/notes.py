@@ -40,11 +40,12 @@ def after_faults(trials: Sequence[Trial]) -> list[str]:
             "not answered": sum(trial.failed for trial in some),
         }
         lasted = ", ".join(f"{seconds:.3g} s ({design})" for seconds, design in medians)
+        wrong = sum(trial.wrong for trial in trials if trial.fault == fault)
         left = sorted(trial.swept for trial in some)
         said.append(
             f"After `{fault}` files came again within {lasted}, medians of the trials. Of "
             f"{sum(trial.requests_ended for trial in some)} requests "
-            f"{', '.join(f'{count} were {what}' for what, count in lost.items())}; no reply was wrong. {left[0]} to "
+            f"{', '.join(f'{count} were {what}' for what, count in lost.items())}, and {wrong} wrong. {left[0]} to "
             f"{left[-1]} objects a trial had to be swept."
         )
     return said

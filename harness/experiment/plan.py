@@ -103,7 +103,11 @@ class Plan:
         cells = (
             replace(cell, requests=max(1, round(cell.requests * scale)))
             if cell.requests
-            else replace(cell, seconds=max(_LEAST_SECONDS, cell.seconds * scale))
+            else replace(
+                cell,
+                seconds=(left := max(_LEAST_SECONDS, cell.seconds * scale)),
+                fault_at=cell.fault_at * left / cell.seconds,
+            )
             for cell in self.cells
         )
         return replace(self, cells=tuple(cells), budget=self.budget * scale)

@@ -99,6 +99,7 @@ def _measure(
     trial.file_size_bytes = files.mean_size
     cell = _Programs(spec, name, directory, files, undo)
     with caused(cell.cause, ProbeFailed):
+        live = None if spec.fault else live  # what it looks at may die
         client = cell.start(trial, bool(live))
         processes = cell.pids()
         trial.placement_effective = effective(processes)
@@ -108,13 +109,13 @@ def _measure(
             client.say("go")
             if spec.fault:
                 trial.outage_s = cell.suffer()
-            _await_end(spec, client, processes, None if spec.fault else live)
+            _await_end(spec, client, processes, live)
         read = _read_from_disks(processes) - before if cold else 0
         client.say("end")
         report = client.expect("requests", seconds=START + spec.warmup)  # it compares content once more
         client.wait()
         record.fill_measured(trial, report)
-        if trial.wrong or (trial.ok != trial.requests_ended and not spec.fault):
+        if not trial.ok or trial.wrong or (trial.ok != trial.requests_ended and not spec.fault):
             bad = ", ".join(f"{getattr(trial, kind.lower())} {kind}" for kind in OUTCOMES[1:])
             raise TrialError(f"not every reply was OK: {bad}")
     wanted = trial.ok * sum(-(-size // PAGESIZE) * PAGESIZE for size in files.sizes) / len(files.sizes)

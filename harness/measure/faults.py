@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 from harness.measure.program import TrialError
 from harness.measure.servers import START, Servers
@@ -19,10 +19,10 @@ _RESET = struct.pack("@ii", 1, 0)  # struct linger: close(2) sends a reset, sock
 def outage(fault: str, servers: Servers, path: str, content: bytes, timeout: float) -> float:
     """Do what `fault` says, as harness.factors writes it, and ask for a file until it comes, whole and right.
 
-    Where a program is killed, it is started again once all of it has ended, and only then is the file asked for.
-    Returns the seconds from the fault to the end of that reply. Raises TrialError: where the file does not come within
-    two times `timeout`, which bounds each wait of the programs, and the time of a start; where it comes wrong; where a
-    program does not end or start.
+    The file is asked for once the fault is over: where a program is killed, when all of it has ended and it has been
+    started again; where one is stopped, when it goes on. Returns the seconds from the fault to the end of that reply.
+    Raises TrialError: where the file does not come within two times `timeout`, which bounds each wait of the programs,
+    and the time of a start; where it comes wrong; where a program does not end or start.
     """
     action, target, *more = fault.split()
     begun = time.monotonic()
@@ -48,7 +48,8 @@ def _stop(pids: Sequence[int], seconds: float) -> None:
         time.sleep(seconds)
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def _reset_a_client(port: int, path: str) -> None:

@@ -131,9 +131,13 @@ class Program:
 
     def kill(self, worker: bool) -> None:
         """Kill its first process, or one of its workers, and wait until all of it has ended. Raises TrialError where it
-        has not after some seconds."""
+        has not after some seconds, and where it had ended or was stopped before."""
+        if how := self.failure():
+            raise TrialError(how)
         self.may_fail = True
         left = self.pids()
+        if worker and len(left) < 2:
+            raise TrialError(f"{self._role}: {self._name} has no worker to be killed")
         os.kill(left[1] if worker else left[0], signal.SIGKILL)
         until = time.monotonic() + _ENDING
         while (self._process.wait(0) is None or left) and time.monotonic() < until:

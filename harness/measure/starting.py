@@ -61,7 +61,7 @@ class Command:
     """A Process that is a command of its own. interpreter: the Python that runs it; "": this one."""
 
     def __init__(self, wanted: Wanted, interpreter: str = "") -> None:
-        with open(wanted.log, "wb") as log, wanted.placement.inherited(wanted.role):
+        with open(wanted.log, "ab") as log, wanted.placement.inherited(wanted.role):
             self._process = subprocess.Popen(
                 [*python(interpreter), "-m", "harness", *wanted.arguments],
                 stdin=wanted.stdin,

@@ -178,6 +178,9 @@ class Server:
 
     def _hand_on(self, client: int, data: bytes) -> None:
         """Have a request answered that came in pieces: one after the other, by a thread beside the workers."""
+        if self._late.qsize() >= _LOBBY:
+            os.close(client)
+            return
         try:
             if self._late_thread.ident is None:
                 self._late_thread.start()

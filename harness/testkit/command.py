@@ -131,14 +131,7 @@ class CommandContract(Contract):
         """A cache worker that is killed while it waits must not hold a lock that the others need."""
         with self._provisioned() as scope:
             receiver = self.transport.receiver(scope)
-
-            def wait(say_opened: Callable[[], None]) -> None:
-                end = self.transport.receiver(scope)
-                say_opened()
-                end.receive()
-
-            child = opened(wait)
-            time.sleep(0.2)  # until it waits
+            child = self._that_waits(scope)
             child.kill()
             sender = Child(lambda: self._send(scope, range(3)))
             for number in range(3):
@@ -151,14 +144,7 @@ class CommandContract(Contract):
         others must reach those that go on: it must not wait with a lock that they need."""
         with self._provisioned() as scope:
             receiver = self.transport.receiver(scope)
-
-            def wait(say_opened: Callable[[], None]) -> None:
-                end = self.transport.receiver(scope)
-                say_opened()
-                end.receive()
-
-            child = opened(wait)
-            time.sleep(0.2)  # until it waits
+            child = self._that_waits(scope)
             os.kill(child.pid, signal.SIGSTOP)
             sender = Child(lambda: self._send(scope, range(3)))
             try:
@@ -169,6 +155,18 @@ class CommandContract(Contract):
             expect(got in (kept[:2], kept[1:], [kept[0], kept[2]]), "other records arrived than those that were sent")
             expect(sender.ended() == 0, "the sender failed")
             receiver.close()
+
+    def _that_waits(self, scope: Scope) -> Child:
+        """A second process that waits for a record."""
+
+        def wait(say_opened: Callable[[], None]) -> None:
+            end = self.transport.receiver(scope)
+            say_opened()
+            end.receive()
+
+        child = opened(wait)
+        time.sleep(0.2)  # until it waits
+        return child
 
     def _send(self, scope: Scope, numbers: range) -> None:
         sender = self.transport.sender(scope)
