@@ -17,7 +17,6 @@ import random
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,8 @@ from contextlib import suppress
 from typing import Any
 
 from harness import registry
+from harness.api.sockets import reset_on_close
+from harness.measure.program import children
 from harness.protocol import getfile
 
 TIMEOUT = 1.0  # seconds, of the programs
@@ -91,8 +92,7 @@ class Pipeline:
     def pids(self, role: str) -> list[int]:
         """Of a program: its first process, then its workers."""
         pid = self.programs[role].pid
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return [pid, *map(int, file.read().split())]
+        return [pid, *children(pid)]
 
     def await_end(self, role: str) -> None:
         try:
@@ -165,7 +165,7 @@ def ask(port: int, path: str, content: bytes, resets: bool = False) -> str:
             while piece := connection.recv(1 << 18):
                 reply += piece
                 if resets:
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+                    reset_on_close(connection)
                     return "reset"
     except TimeoutError:
         return "hang"

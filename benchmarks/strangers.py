@@ -24,6 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 
+from harness.measure.program import children
 from harness.protocol import getfile
 
 _EARLY = 0.1  # share of the requests after which memory is looked at: by then all that is made once is there
@@ -116,11 +117,6 @@ def pipeline(threads: int, timeout: float) -> Iterator[tuple[int, list[int]]]:
         port = start("webproxy", "-p", "0", "-t", str(threads))["port"]
         assert isinstance(port, int)
         yield port, [pid for program in programs for pid in (program, *children(program))]
-
-
-def children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
 
 
 def held(pids: list[int]) -> tuple[int, int]:

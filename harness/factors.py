@@ -482,6 +482,11 @@ class Spec:
         False, TRUTH, "workload", "whether this is the second of a pair of equal cells, the A/A control", label="bare"
     )
 
+    @property
+    def kills(self) -> bool:
+        """Whether the fault ends a program: it leaves what it made, and what it has used cannot be read."""
+        return self.fault.startswith("kill ")
+
 
 FACTORS: Mapping[str, Factor] = {
     one.name: Factor(name=one.name, default=one.default, **one.metadata) for one in fields(Spec)

@@ -291,18 +291,22 @@ class SharingOneLane(FifoData):
         return FifoSender(self._shared(scope), self)
 
 
+class OneBufferForAll:
+    shared = memoryview(bytearray(1 << 18))
+
+    def __init__(self, scope, options):
+        super().__init__(scope, options)
+        self._buffer = self.shared
+
+
 @dataclass(frozen=True)
 class SharingTheReceiveBuffer(FifoData):
     caught_by = "lanes that threads use at the same time do not mix"
     says = "did not arrive intact|not the head|the reply is to request|announced"
     timeout = 0.5
 
-    class Receiver(FifoReceiver):
-        shared = memoryview(bytearray(1 << 18))
-
-        def __init__(self, scope, options):
-            super().__init__(scope, options)
-            self._buffer = self.shared
+    class Receiver(OneBufferForAll, FifoReceiver):
+        pass
 
     def receiver(self, scope) -> FifoReceiver:
         return self.Receiver(scope, self)
@@ -314,12 +318,8 @@ class SharingTheSendBuffer(FifoData):
     says = "did not arrive intact|not the head|the reply is to request|announced"
     timeout = 0.5
 
-    class Sender(FifoSender):
-        shared = memoryview(bytearray(1 << 18))
-
-        def __init__(self, scope, options):
-            super().__init__(scope, options)
-            self._buffer = self.shared
+    class Sender(OneBufferForAll, FifoSender):
+        pass
 
     def sender(self, scope) -> FifoSender:
         return self.Sender(scope, self)

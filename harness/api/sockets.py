@@ -53,6 +53,11 @@ def await_room(sink: int, timeout: float) -> None:
         raise TimeoutError("the client stalled")
 
 
+def reset_on_close(connection: socket.socket) -> None:
+    """Have close(2) reset the connection: SO_LINGER of socket(7) with a time of 0."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+
+
 def limit_waits(end: socket.socket, timeout: float) -> None:
     """Have the kernel end blocking calls after `timeout` seconds, SO_RCVTIMEO and SO_SNDTIMEO of socket(7).
 

@@ -100,17 +100,7 @@ class Plan:
 
     def scaled(self, scale: float) -> "Plan":
         """This plan with `scale` times the load in each trial, or of the budget."""
-        cells = (
-            replace(cell, requests=max(1, round(cell.requests * scale)))
-            if cell.requests
-            else replace(
-                cell,
-                seconds=(left := max(_LEAST_SECONDS, cell.seconds * scale)),
-                fault_at=cell.fault_at * left / cell.seconds,
-            )
-            for cell in self.cells
-        )
-        return replace(self, cells=tuple(cells), budget=self.budget * scale)
+        return replace(self, cells=tuple(_scaled(cell, scale) for cell in self.cells), budget=self.budget * scale)
 
     def repeated(self, blocks: int) -> "Plan":
         """This plan with that many blocks."""
@@ -215,6 +205,14 @@ def _scalar(text: str) -> Any:
     """A value as an experiment file would have it."""
     yaml: Any = YAML(typ="safe", pure=True)  # its methods have no annotations
     return yaml.load(text) if text else ""
+
+
+def _scaled(cell: Spec, scale: float) -> Spec:
+    """The cell with `scale` times the load, and its fault at the same place in it."""
+    if cell.requests:
+        return replace(cell, requests=max(1, round(cell.requests * scale)))
+    seconds = max(_LEAST_SECONDS, cell.seconds * scale)
+    return replace(cell, seconds=seconds, fault_at=cell.fault_at * seconds / cell.seconds)
 
 
 def needs_apart(cells: Sequence[Spec], live: bool) -> str:

@@ -120,7 +120,7 @@ def run(plan: Plan | None, args: argparse.Namespace, argv: list[str], command: s
     if interrupted:
         return 130
     last = {row.trial: row for row in rows}
-    return int(any(row.status != "ok" or (row.swept and not row.fault.startswith("kill")) for row in last.values()))
+    return int(any(row.status != "ok" or (row.swept and not row.kills) for row in last.values()))
 
 
 def _reopen(args: argparse.Namespace) -> tuple[RunDirectory, Plan]:
@@ -278,7 +278,7 @@ class _Run:
             self._rows.append(row)
             if row.reason:
                 console.say(f"{what}: {row.reason}")
-            if row.swept and not row.fault.startswith("kill"):
+            if row.swept and not row.kills:
                 console.say(f"{what}: {row.swept} objects had to be swept")
             if row.status != "failed":
                 return

@@ -128,7 +128,7 @@ def _looking(
     spec: Spec, probing: Probing, processes: Mapping[str, Sequence[int]], directory: str
 ) -> AbstractContextManager[None]:
     """The probes at work; none where programs are killed, as what these have used cannot be read."""
-    return nullcontext() if spec.fault.startswith("kill") else probing.looking(processes, directory)
+    return nullcontext() if spec.kills else probing.looking(processes, directory)
 
 
 class _Programs:

@@ -3,17 +3,16 @@
 import os
 import signal
 import socket
-import struct
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 
+from harness.api.sockets import reset_on_close
 from harness.measure.program import TrialError
 from harness.measure.servers import START, Servers
 from harness.protocol import getfile
 
 _AGAIN = 0.001  # seconds between requests that fail
-_RESET = struct.pack("@ii", 1, 0)  # struct linger: close(2) sends a reset, socket(7)
 
 
 def outage(fault: str, servers: Servers, path: str, content: bytes, timeout: float) -> float:
@@ -57,7 +56,7 @@ def _reset_a_client(port: int, path: str) -> None:
     with socket.create_connection(("127.0.0.1", port), START) as connection:
         connection.sendall(getfile.encode_request(path))
         connection.recv(1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        reset_on_close(connection)
 
 
 def _await_file(port: int, path: str, content: bytes, seconds: float) -> None:

@@ -29,7 +29,10 @@ def contradiction(spec: Spec) -> tuple[tuple[str, ...], str] | None:
         if spec.source != "cache" or spec.scope != "pipeline":
             return ("fault",), "is done to the pipeline with a cache: `scope: pipeline`, `source: cache`"
         if spec.page_cache == "cold":
-            return ("fault", "page_cache"), "what the dead have read from disks cannot be told: take `page_cache: warm`"
+            return (
+                "fault",
+                "page_cache",
+            ), "how much a killed program has read from disks is lost with it: take `page_cache: warm`"
         if not spec.requests and spec.fault_at >= spec.seconds:
             return ("fault_at", "seconds"), f"{spec.fault_at:g} s is after the load, which lasts {spec.seconds:g} s"
     if spec.scope == "lane":

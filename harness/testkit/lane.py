@@ -3,12 +3,12 @@
 import contextlib
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from harness.api import DataTransport, FileSender, Scope, Sender, limit_waits
+from harness.api.sockets import reset_on_close
 from harness.pipeline import transfer
 from harness.protocol import wire
 from harness.testkit import leaks
@@ -157,8 +157,8 @@ class LaneUnderTest:
     def reply_to_a_client_gone(self, content: bytes) -> None:
         """One reply to a client that has disconnected. Raises what the relay raises; the sender may fail."""
         child = self.start(content, waits=True)
-        self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
-        self.theirs.close()  # with a reset
+        reset_on_close(self.theirs)
+        self.theirs.close()
         time.sleep(0.01)
         try:
             self.finish(child, content, gone=True)
