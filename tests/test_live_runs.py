@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import pytest
 from support.programs import eventually, start_run
-from test_programs import as_an_ordinary_user
+from support.users import as_an_ordinary_user
 
 from harness import rendezvous, results
 from harness.experiment import planner

@@ -474,7 +474,7 @@ def test_a_server_that_falls_silent_costs_a_slice_one_timeout(start, serve, proc
     arguments = ["--processes", processes, "--timeout", 1]
     program = client(start, serve(answers=50).port, *arguments, clients=clients, lead_in=0.01, window=0.02)
     begun, failed = time.monotonic(), 0
-    while not failed:
+    while failed < clients:  # it may fall silent when one process has ended its slice and the other has not
         result = program.ask()
         failed = result["failed"]
     assert (failed, result["requests"]) == (clients, 0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.pages import links
+from support.users import becoming
 
 ROOT = Path(__file__).parent.parent
 NOT_SOURCE = shutil.ignore_patterns(
@@ -102,13 +103,9 @@ def test_the_wheel_runs_a_study_away_from_the_checkout_also_for_an_ordinary_user
     (run.there / "study.yaml").write_text(STUDY)
     check_study(run, "out")
     if os.getuid() == 0:  # otherwise the study above was an ordinary user's
-        become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        # One more right: to read what lies on the way to the wheel and to the interpreter.
-        become += [f"--{kind}=-all,+dac_read_search" for kind in ("bounding-set", "inh-caps")]
-        become += ["--ambient-caps=+dac_read_search"]
         for place in (run.there, os.environ["TRANSPORT_HARNESS_DIR"]):
             os.chown(place, 65534, 65534)
-        check_study(run, "theirs", become=become)
+        check_study(run, "theirs", become=becoming(65534))
 
 
 def check_study(run, name, **options):

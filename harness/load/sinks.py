@@ -94,7 +94,8 @@ class Compare(Sink):
         self._fd = self._expected[path]
 
     def write(self, piece: memoryview) -> bool:
-        same = os.pread(self._fd, len(piece), self._offset) == piece
+        # bytes(): two bytes objects are compared by memcmp, a memoryview item by item, which takes 36 times as long.
+        same = os.pread(self._fd, len(piece), self._offset) == bytes(piece)
         self._offset += len(piece)
         return self._behind.write(piece) and same
 

@@ -78,11 +78,14 @@ class DataContract(Contract):
                     return
 
     def test_lanes_do_not_mix(self) -> None:
-        """Three lanes at once, whose proxy ends are in one process: two lanes may share nothing."""
+        """Three lanes at once, whose proxy ends are in one process: two lanes may share nothing. What take() returned
+        on one is still to be sent when it is called on the others."""
         with self._lanes(3) as lanes:
             for _ in range(3):
                 contents = [self._content(70_000) for _ in lanes]
                 children = [lane.start(content) for lane, content in zip(lanes, contents, strict=True)]
+                for lane, content in zip(lanes, contents, strict=True):
+                    lane.await_head(len(content))
                 for lane, content, child in reversed(list(zip(lanes, contents, children, strict=True))):
                     lane.finish(child, content)
 

@@ -26,6 +26,7 @@ class LaneUnderTest:
         self.scope, self._transport = scope, transport
         self.received = b""  # the content that the client got of the last reply
         self._requests = 0
+        self._awaited = False  # whether the head of the reply in flight was taken
         self._sockets: tuple[socket.socket, ...] = ()
         self._ask = -1
 
@@ -145,10 +146,17 @@ class LaneUnderTest:
         return content if self._transport.moves_content else bytes(len(content))
 
     def pass_on(self, request_id: int, length: int, sink: socket.socket, status: int = wire.STATUS_OK) -> None:
-        """Await the reply and pass it on to `sink`."""
-        answer = self.relay.await_head(request_id)
-        expect(answer == (status, length), f"status and length {answer} instead of {(status, length)}")
+        """Await the reply, unless that was done, and pass it on to `sink`."""
+        if not self._awaited:
+            self.await_head(length, request_id, status)
+        self._awaited = False
         self.relay.pass_on(sink.fileno(), HEADER % length)
+
+    def await_head(self, length: int, request_id: int | None = None, status: int = wire.STATUS_OK) -> None:
+        """Await the head of the reply that was started, and with it the first piece where the end copies."""
+        answer = self.relay.await_head(request_id or self._requests)
+        expect(answer == (status, length), f"status and length {answer} instead of {(status, length)}")
+        self._awaited = True
 
     def check_reply(self, content: bytes, status: int = wire.STATUS_OK, reads_after: float = 0) -> None:
         """Check one reply, from a process of its own."""
