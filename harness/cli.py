@@ -10,6 +10,7 @@ _COMMANDS = {
     "origin": ("harness.origin.server", "serve files over HTTP, for proxies and caches that fetch from an origin"),
     "gfclient": ("harness.load.gfclient", "ask a proxy for files, count and time the replies"),
     "lane": ("harness.load.lane", "ask a cache for files over the two channels alone, count and time the replies"),
+    "ipc": ("harness.experiment.ipc", "say which mechanism suits messages between two processes"),
     "experiment": ("harness.experiment.check", "say what an experiment file would run"),
     "run": ("harness.experiment.run", "run an experiment file and keep its results"),
     "show": ("harness.analysis.show", "print the tables of a run again"),

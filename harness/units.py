@@ -41,6 +41,15 @@ def show_size(count: int) -> str:
     return f"{count} B"
 
 
+def about_size(count: float) -> str:
+    """A number of bytes in two digits: `780 B`, `31 KiB`, `1.4 MiB`."""
+    for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if count >= factor * 0.995:
+            scaled = count / factor
+            return f"{scaled:.0f} {unit}" if scaled >= 9.95 else f"{scaled:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
 def seconds(value: object) -> float:
     """`5s`, `500ms`, `2min`, `1h`, or a number of seconds. Raises ValueError unless it is over 0 and under 1e6 s."""
     if match := _TIME.fullmatch(str(value)):

@@ -66,7 +66,7 @@ def test_a_run_keeps_a_row_for_each_trial_and_prints_the_ranking(base, tmp_path)
     assert process.returncode == 0, errors
     assert "1 KiB files" in output
     assert "64 KiB files" in output
-    assert "2/2 block 2 of 8 cells" in output
+    assert "2/2 block 2 of 8 cells" in errors
     rows = list(results.read(str(tmp_path / "out/trials.csv")))
     assert [row.trial for row in rows] == list(range(1, 17))
     for row in rows:

@@ -477,7 +477,8 @@ def test_a_server_that_falls_silent_costs_a_slice_one_timeout(start, serve, proc
     while failed < clients:  # it may fall silent when one process has ended its slice and the other has not
         result = program.ask()
         failed = result["failed"]
-    assert (failed, result["requests"]) == (clients, 0)
+    assert failed == clients
+    assert result["requests"] <= 50  # those before it fell silent, if it did in the window
     dead = serve(answers=0).port
     result = program.ask(port=dead)
     assert (result["requests"], result["seconds"], result["all_requests"], result["failed"]) == (0, 0, clients, clients)

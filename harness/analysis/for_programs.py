@@ -31,6 +31,15 @@ def of_study(study: Study) -> dict[str, Any]:
         "comparisons": study.comparisons,
         "resolution_percent": _worst([context.resolution.largest for context in study.contexts if context.resolution]),
         "control": _control(study.control),
+        "crossings": [
+            {
+                "levels": dict(one.levels),
+                "below": one.below,
+                "above": one.above,
+                "bytes": {"value": one.size, "low": one.low, "high": one.high},
+            }
+            for one in study.crossings
+        ],
         "claims": [_claim(answer) for answer in study.answers],
         "trials": {
             "all": study.counts.trials,

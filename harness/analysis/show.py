@@ -73,7 +73,7 @@ def render(study: "Study") -> None:
         print_lines(screen, [study.resolution_line, ""])
     for context in study.contexts:
         screen.print(_fitting_table(screen, study, context))
-    lines = [one.sentence for one in study.crossovers]
+    lines = [one.sentence for one in study.crossovers] + [one.sentence for one in study.crossings]
     lines += [f"Claim {answer.outcome}: {answer.claim.text}" for answer in study.answers]
     lines += [study.control.line, *([study.resolution_line] if not study.coarse else []), *study.notes]
     lines += [f"No good trial: {label} ({reason})" for label, reason in study.missing]
@@ -93,10 +93,10 @@ def print_lines(screen: Console, lines: Iterable[str]) -> None:
         screen.print(line, markup=False, highlight=False)
 
 
-def console() -> Console:
-    """Standard output for tables: as wide as the terminal, or WIDTH columns where the output is not a terminal."""
+def console(width: int = WIDTH) -> Console:
+    """Standard output for tables: as wide as the terminal, or of that width where the output is not a terminal."""
     screen = Console()
-    return screen if screen.is_terminal else Console(width=WIDTH)
+    return screen if screen.is_terminal else Console(width=width)
 
 
 def _fitting_table(screen: Console, study: "Study", context: "Context") -> Table:

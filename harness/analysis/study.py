@@ -13,6 +13,7 @@ from typing import Any
 from harness import units
 from harness.analysis import claims, naming
 from harness.analysis.cells import MICROSECONDS, PROVENANCE, CellTrials, ContextTrials, Levels, StudyTrials
+from harness.analysis.crossings import Crossing, crossings
 from harness.analysis.crossovers import Crossover, crossovers
 from harness.analysis.intervals import LEAST, Estimate, means, reach
 from harness.analysis.judgements import Answer, judge_all
@@ -120,7 +121,8 @@ class Study:
 
     compared: the factors in which cells of a context differ. comparisons: how many ratios there are in each metric; all
     their intervals hold at once with 95 % probability. missing: (label, reason) of each cell without a good trial.
-    notes: sentences to show beside the values.
+    cautions: sentences about figures that are not there, or are those of fewer blocks. notes: all sentences to show
+    beside the values, the cautions first.
     """
 
     name: str
@@ -130,8 +132,10 @@ class Study:
     control: Control
     answers: list[Answer]
     crossovers: list[Crossover]
+    crossings: list[Crossing]
     counts: Counts
     missing: list[tuple[str, str]]
+    cautions: list[str]
     notes: list[str]
 
     @property
@@ -194,6 +198,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
                 )
             )
     counts = _counts(trials)
+    cautions = [*not_run, *_lost(context_trials), *after_faults(trials)]
     machines = {tuple(getattr(trial, name) for name in PROVENANCE) for trial in trials}
     origins = sorted({trial.origin for trial in trials if trial.origin})
     return Study(
@@ -208,14 +213,11 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
             for context in contexts
             if context.leaders and sum(not cell.floor for cell in context.cells) > 1
         ),
+        crossings=crossings(context_trials, leading),
         counts=counts,
         missing=_missing(context_trials),
-        notes=[
-            *not_run,
-            *_lost(context_trials),
-            *after_faults(trials),
-            *notes(contexts, counts, comparisons, len(machines), origins, _versions(trials)),
-        ],
+        cautions=cautions,
+        notes=cautions + notes(contexts, counts, comparisons, len(machines), origins, _versions(trials)),
     )
 
 

@@ -13,7 +13,8 @@ from harness.analysis.slices import Slices
 from harness.experiment.plan import Plan
 from harness.results import Trial
 
-_FIRST = 5  # rounds of the first block: enough to see what a round costs
+_FIRST = 5  # rounds of the first block, at most: enough to see what a round costs
+_SLICE = 0.01  # seconds that a slice is guessed to take before one has been seen
 _LEAST = 3  # rounds of a block that is worth a restart
 _SOUND = 8  # rounds of which the middle half is steady, where spikes are as frequent as on virtual machines
 _FEW = 5  # blocks that are to fit before a block has fewer rounds than that
@@ -66,7 +67,8 @@ class Budget:
         """How many rounds the next block is to have; 0 where no block fits any more."""
         left = self._plan.budget - self.passed
         if not self._round_s:
-            return _FIRST if left > 0 else 0
+            fitting = int(_SECOND * self._plan.budget / (_SLICE * len(self._plan.cells)))
+            return max(_LEAST, min(_FIRST, fitting)) if left > 0 else 0
         if self._use:
             sound = (self._plan.budget / _FEW - self._restart_s) / self._round_s
             wanted = max(self._use.rounds, min(_SOUND, sound))

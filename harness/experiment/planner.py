@@ -25,8 +25,12 @@ __all__ = ["Mistakes", "load_plan"]
 
 def load_plan(path: str, name: str = "") -> Plan:
     """The plan in a file, named after it unless a name is given. Raises Mistakes, OSError."""
-    source = read(path)
-    return _Planner(source, source.document()).plan(name or os.path.splitext(os.path.basename(path))[0])
+    return plan_of(read(path), name or os.path.splitext(os.path.basename(path))[0])
+
+
+def plan_of(source: Source, name: str) -> Plan:
+    """The plan in a parsed file. Raises Mistakes."""
+    return _Planner(source, source.document()).plan(name)
 
 
 class _Planner:

@@ -1,4 +1,7 @@
-"""What `harness run` shows while it runs: which trial or block, how much is done, how long the rest will take."""
+"""What `harness run` shows while it runs: which trial or block, how much is done, how long the rest will take.
+
+It is on standard error: standard output has the results alone.
+"""
 
 import sys
 import time
@@ -27,13 +30,14 @@ class Progress:
 
     def _show(self, number: int, what: str, left: str) -> None:
         if number == 1 or number % self._each == 0 or number == self._total:
-            print(f"{number}/{self._total} {what}" + (f", {left}" if left else ""), flush=True)
+            print(f"{number}/{self._total} {what}" + (f", {left}" if left else ""), file=sys.stderr)
 
 
 class _Bar(Progress):
     """A bar, for a terminal."""
 
     def __init__(self, total: int) -> None:
+        from rich.console import Console  # noqa: PLC0415
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn  # noqa: PLC0415
         from rich.progress import Progress as RichProgress  # noqa: PLC0415
 
@@ -44,6 +48,7 @@ class _Bar(Progress):
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}"),
             auto_refresh=False,
+            console=Console(stderr=True),
         )
         self._task = self.bar.add_task("", total=total, left="")
 
@@ -65,7 +70,7 @@ class _Bar(Progress):
 @contextmanager
 def progress(total: int, each: int = 10) -> Iterator[Progress]:
     """Progress of `total` trials or blocks: a bar on a terminal, else lines, one for `each` of them."""
-    if not sys.stdout.isatty():
+    if not sys.stderr.isatty():
         yield Progress(total, each)
         return
     bar = _Bar(total)

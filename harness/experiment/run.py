@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -48,11 +48,17 @@ def arguments() -> argparse.ArgumentParser:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that runs an experiment file."""
     add = parser.add_argument
-    add("-o", dest="output", metavar="DIR", help="where results go (default: results/<name>-<UTC time>)")
     add("--only", metavar="CELL", help="one cell: its number, or its levels, 'data=fifo files=1KiB'")
     add("--repeat", type=console.positive, metavar="N", help="blocks, instead of the file's")
     add("--budget", type=console.seconds, metavar="TIME", help="time for live blocks, such as 60s, instead of repeats")
     add("--scale", type=console.multiplier, metavar="X", help="X times the load in each trial, such as 0.01")
+    add_measuring_options(parser)
+
+
+def add_measuring_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that measures: where results go, and what else may run meanwhile."""
+    add = parser.add_argument
+    add("-o", dest="output", metavar="DIR", help="where results go (default: results/<name>-<UTC time>)")
     add(
         "--patience",
         type=float,
@@ -88,10 +94,23 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error("--repeat and --budget both say when a run ends: keep one")
 
 
-def run(plan: Plan | None, args: argparse.Namespace, argv: list[str], command: str = "run") -> int:
+def print_run(directory: str) -> None:
+    """Print what came of a run, from its directory, and write its report."""
+    show.show(*run_files.load_run(directory))
+    print(f"\n{directory}/{results.TRIALS}\n{report.write(directory)}")
+
+
+def run(
+    plan: Plan | None,
+    args: argparse.Namespace,
+    argv: list[str],
+    command: str = "run",
+    present: Callable[[str], None] = print_run,
+) -> int:
     """Run a plan, or go on with a run where there is none, and print what came of it. Returns the exit code.
 
-    args: with what add_options() has added. command, argv: what the user wrote, for environment.json.
+    args: with what add_measuring_options() has added. command, argv: what the user wrote, for environment.json.
+    present: prints what came of it, from its directory.
     """
     with alone(args.patience, beside=args.beside):
         failed: list[str] = []
@@ -107,7 +126,7 @@ def run(plan: Plan | None, args: argparse.Namespace, argv: list[str], command: s
             if all(cell in refused for cell in plan.cells):
                 raise ValueError(f"no cell can run here: {next(iter(refused.values()))}")
             where = args.output or f"results/{plan.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-            directory = RunDirectory.create(where, plan, args.experiment, argv, command)
+            directory = RunDirectory.create(where, plan, getattr(args, "experiment", ""), argv, command)
             directory.note(VERSIONS, versions(plan.cells))
         for reason, count in Counter(refused.values()).items():
             console.say(f"{count} of {len(plan.cells)} cells cannot run here: {reason}")
@@ -115,8 +134,7 @@ def run(plan: Plan | None, args: argparse.Namespace, argv: list[str], command: s
     directory.write_datapackage()
     rows = directory.rows()
     if rows:
-        show.show(*run_files.load_run(directory.path))
-        print(f"\n{directory.trials}\n{report.write(directory.path)}")
+        present(directory.path)
     if interrupted:
         return 130
     last = {row.trial: row for row in rows}

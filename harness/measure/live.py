@@ -36,7 +36,7 @@ from harness.results import LIVE, Observation, Slice, Trial
 
 _PACING = 0.02  # seconds of load that show a cell's pace
 _IDLE = 0.02  # of a CPU: more than this in programs that have nothing to do disturbs a block
-_COMPARED = 0.01  # seconds of load after the rounds whose content is compared
+_COMPARED = 0.01  # seconds of load after the rounds whose content is compared, where the warm-up is not shorter
 
 Member = tuple[Spec, Trial]
 
@@ -262,7 +262,7 @@ class _Block:
             self._under_way = cell
             if asked := probes():
                 self._look(number, cell, asked)
-            cell.ask(0.0, _COMPARED, self._seed, COMPARED_LAST)
+            cell.ask(0.0, min(_COMPARED, cell.spec.warmup), self._seed, COMPARED_LAST)
             cell.trial.placement_effective = effective(cell.pids)
             # Counted in steps of 10 ms, so that a round can seem to have less than nothing; all rounds together do not.
             latencies = cell.fill(growth[number], max(0.0, others) / passed, steal / passed, busy)

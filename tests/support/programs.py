@@ -70,9 +70,14 @@ class Program:
         return code
 
 
-def start_run(*arguments, command=None, env=None, **options):
+def start_run(*arguments, **options):
     """A process of `harness run` that does not wait for a quiet machine. command: as of Program."""
-    arguments = ["run", "--quiet", "0", *map(str, arguments)]
+    return start("run", "--quiet", "0", *arguments, **options)
+
+
+def start(*arguments, command=None, env=None, **options):
+    """A process whose output and errors are pipes with text. command: as of Program."""
+    arguments = [*map(str, arguments)]
     if command is None and zygote.can_start(env):
         return zygote.Forked(arguments, env=env, **options)
     return subprocess.Popen(

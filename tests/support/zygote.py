@@ -20,7 +20,7 @@ import time
 
 from harness import starter
 
-RUNNER = ("experiment.run", "measure.live", "report.run_page", "analysis.show")
+RUNNER = ("experiment.run", "experiment.ipc", "measure.live", "report.run_page", "analysis.show")
 OTHERS = ("pipeline.simplecached", "pipeline.webproxy", "load.gfclient", "load.lane", "origin.server")
 PYTHONPATH = os.environ.get("PYTHONPATH")
 
@@ -32,7 +32,7 @@ class Forked:
     """
 
     def __init__(self, arguments, errors=None, env=None, cwd=None):
-        self._zygote = Zygote.of(RUNNER if arguments[0] == "run" else OTHERS)
+        self._zygote = Zygote.of(RUNNER if arguments[0] in {"run", "ipc"} else OTHERS)
         self.returncode = None
         request = {"start": arguments, "env": env or dict(os.environ), "cwd": str(cwd or os.getcwd())}
         with contextlib.ExitStack() as ours:  # what the program has a descriptor of its own for

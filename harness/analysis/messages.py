@@ -1,0 +1,182 @@
+"""What `harness ipc` prints: a study of lanes in the words of messages between two processes.
+
+First the answer, a line for each size: the best mechanism, and which others cannot be told from it. Then the sizes
+where the best one changes, what the run could resolve, and tables of mechanism x size.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness.analysis import naming
+from harness.analysis.cells import CPU_TIME, THROUGHPUT
+from harness.analysis.intervals import LEAST, more
+from harness.analysis.resolution import percents
+from harness.analysis.show import console, print_lines
+from harness.analysis.study import Cell, Context, Study
+from harness.units import KIB, MIB
+
+WIDTH = 80  # columns, where the output is not a terminal: it fits into a chat
+_NAMED = 4  # mechanisms that a line names
+_MARKDOWN_WIDTH = 1000  # columns: lines of a Markdown table are not folded
+_MARGIN = 2  # columns between two of a table
+# Names of placements, as this page has them.
+_WHERE = {"same-core": "both processes on one core", "spread": "each process on a core of its own"}
+
+
+def render(study: Study, about: Iterable[str], markdown: bool = False, fixed: Mapping[str, Any] = {}) -> None:
+    """Print it. about: lines that say what was measured, which come after the tables. fixed: levels that do not vary,
+    for titles."""
+    screen = Console(width=_MARKDOWN_WIDTH) if markdown else console(WIDTH)
+    for levels, contexts in _ladders(study):
+        title = _title({**fixed, **levels})
+        print_lines(screen, [f"### {title}" if markdown else title.upper(), ""])
+        _print(screen, _answer(contexts), markdown)
+        where = f" ({naming.label(levels)})"
+        lines = [one.sentence.replace(where, "") for one in study.crossings if one.levels == levels]
+        print_lines(screen, [*lines, _resolution(contexts), ""])
+        for head, text in _tables(contexts):
+            print_lines(screen, [f"**{head}**\n" if markdown else head])
+            for table in _matrices(screen, contexts, text):
+                _print(screen, table, markdown)
+            print_lines(screen, [""])
+    lines = [f"No good figures: {label} ({reason})" for label, reason in study.missing]
+    print_lines(screen, [*about, study.control.line, *study.cautions, *lines])
+
+
+def _resolution(contexts: Iterable[Context]) -> str:
+    """What the run could resolve, in a sentence."""
+    found = [context.resolution for context in contexts if context.resolution]
+    if not found:
+        return "There is nothing to compare."
+    far = [one.largest for one in found]
+    if not math.isfinite(max(far)):
+        return f"Too few blocks to tell differences: an interval needs {LEAST}, so give it more time with --budget."
+    blocks = min(one.blocks for one in found)
+    return f"Differences of {percents(min(far), max(far))} and more are seen here, by size ({blocks} blocks)."
+
+
+def _ladders(study: Study) -> Iterator[tuple[Mapping[str, Any], list[Context]]]:
+    """(levels, the contexts by growing size) for each placement, or whatever else varies."""
+    ladders = defaultdict(list)
+    for context in study.contexts:
+        ladders[tuple(one for one in context.levels.items() if one[0] != "files")].append(context)
+    for levels, contexts in ladders.items():
+        yield dict(levels), contexts
+
+
+def _title(levels: Mapping[str, Any]) -> str:
+    where = _WHERE.get(str(levels.get("placement")))
+    others = {name: level for name, level in levels.items() if name != "placement" or not where}
+    return ", ".join(filter(None, (where, naming.label(others)))) or "all messages"
+
+
+def _size(context: Context) -> str:
+    return naming.value("files", context.levels["files"])
+
+
+def _print(screen: Console, table: Table, markdown: bool) -> None:
+    if not markdown:
+        screen.print(table)
+        return
+    table.box = box.MARKDOWN
+    with screen.capture() as captured:
+        screen.print(table)
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    print_lines(screen, [*filter(None, lines), ""])
+
+
+def _table(heads: Iterable[str], left: int) -> Table:
+    """left: how many columns, the first ones, have their text at the left."""
+    table = Table(box=None, padding=(0, _MARGIN, 0, 0), pad_edge=False)
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place < left else "right", no_wrap=True)
+    return table
+
+
+def _answer(contexts: Iterable[Context]) -> Table:
+    """For each size the best mechanism, its round trip, and those that it could not be told from."""
+    table = _table(("message", "best", "mean us", "cannot be told from it", "next, us more"), 2)
+    table.columns[3].justify = table.columns[4].justify = "left"
+    table.columns[3].no_wrap = table.columns[4].no_wrap = False
+    for context in contexts:
+        leading = [cell.label for cell in context.leaders]
+        if not leading:
+            table.add_row(_size(context), "-", "-", "verdicts are withheld, see the A/A control", "")
+            continue
+        best, *tied = context.leaders
+        named = [cell.label for cell in tied[:_NAMED]] + ([f"{len(tied) - _NAMED} more"] if len(tied) > _NAMED else [])
+        rest = next((cell for cell in context.cells if cell.label not in leading and not cell.floor), None)
+        further = f"{rest.label} {_micros(rest) - _micros(best):+.1f}" if rest else ""
+        table.add_row(_size(context), best.label, _figure(_micros(best)), ", ".join(named) or "none", further)
+    return table
+
+
+def _micros(cell: Cell) -> float:
+    """The mean time of a message in microseconds: of the whole system's, where several are in flight."""
+    return 1e6 / cell.measurements[THROUGHPUT].value.value
+
+
+def _tables(contexts: list[Context]) -> Iterator[tuple[str, Callable[[Context, Cell], str]]]:
+    """(what a table has, the text of one of its places)."""
+    base = next((context.baseline.label for context in contexts if context.baseline), "")
+    yield "microseconds for a round trip: median / 99 % of them take at most (~ not told from the best)", _latency
+    if base:
+        yield f"microseconds that a message takes more than over {base}", _more
+    yield "messages or bytes a second, and CPU microseconds of both processes for a message", _rate
+
+
+def _matrices(screen: Console, contexts: list[Context], text: Callable[[Context, Cell], str]) -> Iterator[Table]:
+    """Tables of mechanism x size, each with as many sizes as the screen has room for."""
+    rows: dict[str, dict[str, str]] = {}
+    floors = set()
+    for context in sorted(contexts, key=lambda one: -len(one.cells)):
+        for cell in context.cells:
+            rows.setdefault(cell.label, {})[_size(context)] = text(context, cell)
+            floors |= {cell.label} if cell.floor else set()
+    order = sorted(rows, key=lambda label: (label in floors, label))
+    sizes = [_size(context) for context in contexts]
+    names = max(map(len, order)) + 2 + _MARGIN
+    widths = [max(len(size), *(len(one.get(size, "-")) for one in rows.values())) + _MARGIN for size in sizes]
+    while sizes:
+        count = 1
+        while count < len(sizes) and names + sum(widths[: count + 1]) <= screen.width:
+            count += 1
+        table = _table(("", *sizes[:count]), 1)
+        for label in order:
+            shown = f"{label} *" if label in floors else label
+            table.add_row(shown, *(rows[label].get(size, "-") for size in sizes[:count]))
+        yield table
+        sizes, widths = sizes[count:], widths[count:]
+
+
+def _latency(context: Context, cell: Cell) -> str:
+    median, most = (cell.measurements.get(f"latency_{name}_us") for name in ("p50", "p99"))
+    if not median or not most:
+        return "-"
+    told = "~" if len(context.leaders) > 1 and cell in context.leaders else ""
+    return f"{told}{_figure(median.value.value)} / {_figure(most.value.value)}"
+
+
+def _more(_: Context, cell: Cell) -> str:
+    judged = cell.measurements.get(THROUGHPUT)
+    return more(judged.difference) if judged and judged.difference else "0"
+
+
+def _rate(context: Context, cell: Cell) -> str:
+    judged, cpu = cell.measurements.get(THROUGHPUT), cell.measurements.get(CPU_TIME)
+    if not judged:
+        return "-"
+    spent = f", {_figure(cpu.value.value)}" if cpu else ""
+    if context.file_size_bytes < 4 * KIB:
+        return f"{judged.value.value / 1e3:.3g} k/s{spent}"
+    return f"{judged.value.value * context.file_size_bytes / MIB:,.0f} MiB/s{spent}"
+
+
+def _figure(micros: float) -> str:
+    return f"{micros:.1f}" if micros < 100 else f"{micros:,.0f}"

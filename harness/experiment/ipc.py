@@ -1,0 +1,185 @@
+"""`harness ipc`: which mechanism for messages between two processes? A study of lanes, made without a file.
+
+One process asks with a command, over the command channel, and another one replies with a message, over a lane of the
+mechanism. Nothing else takes part: no client, no TCP. All mechanisms are alive at once, and take turns: the design of
+every study, docs/statistics.md.
+"""
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Sequence
+
+from harness import console, registry, report, units
+from harness.analysis import run_files, show
+from harness.api import COMMAND_BYTES
+from harness.experiment.language import Source
+from harness.experiment.plan import Plan
+from harness.experiment.planner import plan_of
+from harness.experiment.run import add_measuring_options, run
+from harness.suggest import unknown
+
+_NAME = "ipc"
+# Sizes of messages, the finest ladder last. The time decides which.
+_LADDERS = (
+    ("64", "64KiB", "4MiB"),
+    ("64", "4KiB", "64KiB", "1MiB", "4MiB"),
+    ("64", "256", "1KiB", "4KiB", "16KiB", "64KiB", "256KiB", "1MiB", "4MiB"),
+)
+_BLOCKS = 8  # that are to fit into the time
+_CELL_S = 0.045  # seconds that a mechanism takes in a block at one size, with three rounds
+_COMMAND = "posix_mq"
+_BASELINE = "unix"  # what differences are taken to where it is among the mechanisms: what people use unless they choose
+_BUDGET = 30.0
+_PLACEMENTS = {"one-core": ["same-core"], "across": ["spread"], "both": ["same-core", "spread"]}
+
+# The experiment, a line each, and what is said of it.
+_EXPERIMENT = (
+    ("question: Which mechanism for messages between two processes, and at which size?", ""),
+    ("factors:", ""),
+    ("  data: [{data}]", ""),
+    ("  files: [{sizes}]", "sizes of the messages"),
+    ("  placement: [{placement}]", "same-core: both processes on one; spread: each on one of its own"),
+    ("settings:", ""),
+    ("  scope: lane", "two processes and the two channels: no client, no TCP"),
+    ("  command: {command}", "how the one asks the other for a message"),
+    ("  lanes: {in_flight}", "messages in flight"),
+    ("  proxy_processes: 1", "the one that asks and receives"),
+    ("  proxy_threads: {in_flight}", ""),
+    ("  cache_processes: 1", "the one that sends"),
+    ("  cache_threads: {in_flight}", ""),
+    ("  sink: {sink}", "discard: messages stay where the mechanism puts them; copy: to memory of one's own"),
+    ("  copies: 1", "files of each size: the messages are alike"),
+    ("  warmup: 2ms", "content is compared with the file for so long, before and after the rounds"),
+    ("baseline: {{data: {baseline}}}", "what differences are taken to"),
+    ("control: true", "the baseline twice: does this machine tell equals apart?"),
+    ("budget: {budget:g}s", ""),
+)
+_COMMENT = 36  # the column where a remark begins, if there is room
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare mechanisms. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="harness ipc",
+        description="Which mechanism for messages between two processes, at which size, and by how many microseconds? "
+        "Measures every installed data transport side by side, and keeps the results as those of every study.",
+        epilog="Exit codes: 0 measured, 1 some could not be, 2 misused, 130 interrupted. docs/ipc.md says what is "
+        "measured and what is not.",
+    )
+    add = parser.add_argument
+    add(
+        "--sizes",
+        metavar="SIZE,...",
+        help="of the messages, such as 64,64KiB,4MiB (default: 3 to 9 sizes from 64 B to 4 MiB, as the time allows)",
+    )
+    add("--only", metavar="NAME,...", help="mechanisms, such as unix,posix_shm,mine (default: all installed)")
+    add("--in-flight", type=console.positive, default=1, metavar="N", help="messages under way at a time (%(default)s)")
+    add(
+        "--placement",
+        choices=_PLACEMENTS,
+        default="both" if len(os.sched_getaffinity(0)) > 1 else "one-core",
+        help="where the two processes run (%(default)s)",
+    )
+    add("--command", default=_COMMAND, metavar="NAME", help="how the one asks the other (%(default)s)")
+    add(
+        "--sink",
+        choices=("discard", "copy"),
+        default="discard",
+        help="what the receiver does with a message: leaves it where the mechanism puts it, or copies it to memory of "
+        "its own (%(default)s)",
+    )
+    add("--baseline", metavar="NAME", help=f"what differences are taken to ({_BASELINE}, or the first mechanism)")
+    add("--budget", type=console.seconds, default=_BUDGET, metavar="TIME", help="time for all of it (%(default)gs)")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--yaml", action="store_true", help="print the experiment, for one of your own; run nothing")
+    shown.add_argument("--json", action="store_true", help="print one JSON object, as of `harness show --json`")
+    shown.add_argument("--markdown", action="store_true", help="print Markdown")
+    add_measuring_options(parser)
+    args = parser.parse_args(argv)
+    return console.main(_NAME, lambda: _run(args, list(argv)), stopped=130)
+
+
+def _run(args: argparse.Namespace, argv: list[str]) -> int:
+    text = experiment(args)
+    plan = plan_of(Source(_NAME, text), _NAME)
+    if args.yaml:
+        print(text, end="")
+        return 0
+    return run(plan, args, argv, _NAME, lambda directory: _present(directory, plan, args))
+
+
+def experiment(args: argparse.Namespace) -> str:
+    """The experiment file that the options describe. Raises ValueError where one of them is wrong."""
+    mechanisms = _mechanisms(args.only)
+    registry.command_transport(args.command)
+    baseline = args.baseline or (_BASELINE if _BASELINE in mechanisms else mechanisms[0])
+    if baseline not in mechanisms:
+        raise ValueError(f"--baseline {unknown('mechanism', baseline, mechanisms)}")
+    cells = len(mechanisms) * len(_PLACEMENTS[args.placement])
+    wanted = args.sizes.split(",") if args.sizes else _ladder(args.budget, cells)
+    sizes = sorted({units.size(one) for one in wanted})
+    values = {
+        "data": ", ".join(map(json.dumps, mechanisms)),
+        "sizes": ", ".join(units.show_size(size).removesuffix(" B").replace(" ", "") for size in sizes),
+        "placement": ", ".join(_PLACEMENTS[args.placement]),
+        "command": json.dumps(args.command),
+        "in_flight": args.in_flight,
+        "sink": args.sink,
+        "baseline": json.dumps(baseline),
+        "budget": args.budget,
+    }
+    lines = [(line.format(**values), remark) for line, remark in _EXPERIMENT]
+    return "".join(f"{line:{_COMMENT}}  # {remark}\n" if remark else f"{line}\n" for line, remark in lines)
+
+
+def _ladder(budget: float, cells: int) -> tuple[str, ...]:
+    """The finest ladder of sizes that leaves time for blocks enough. cells: for each size."""
+    most = budget / _BLOCKS / (_CELL_S * cells)
+    return next((ladder for ladder in reversed(_LADDERS) if len(ladder) <= most), _LADDERS[0])
+
+
+def _mechanisms(only: str | None) -> list[str]:
+    """Names of data transports. Raises ValueError where there is no such one."""
+    installed = registry.installed().data
+    if only is None:
+        return sorted(installed)
+    # A comma before `option=value` belongs to the options of a transport.
+    names = list(dict.fromkeys(filter(None, re.split(r",(?![^,:]*=)", only))))
+    for name in names:
+        registry.data_transport(name)
+    if not names:
+        raise ValueError(f"--only {only!r}: name mechanisms, such as unix,posix_shm")
+    return names
+
+
+def _present(directory: str, plan: Plan, args: argparse.Namespace) -> None:
+    measured = run_files.load_run(directory)
+    page = report.write(directory)
+    if args.json:
+        show.print_json(*measured)
+        return
+    from harness.analysis import messages, study  # noqa: PLC0415  numpy and scipy: half of the start of a run
+
+    fixed = {"placement": plan.cells[0].placement}
+    messages.render(study.analyse(*measured), about(plan), args.markdown, fixed)
+    print(f"\n{page}")
+
+
+def about(plan: Plan) -> list[str]:
+    """What was measured, in sentences."""
+    cell = plan.cells[0]
+    ends = {name: registry.shape(registry.data_transport(name))[1] for name in {one.data for one in plan.cells}}
+    sockets = sorted(name for name, end in ends.items() if end != "copy")
+    flight = "one at a time" if cell.lanes == 1 else f"{cell.lanes} in flight"
+    left = "left where the mechanism puts it" if cell.sink == "discard" else "copied to memory of the receiver's own"
+    lines = [
+        f"Measured: a command of {COMMAND_BYTES} bytes over {cell.command} asks for each message, {flight}. It is read "
+        f"from a file in the page cache, and {left}. See docs/ipc.md."
+    ]
+    if sockets:
+        lines.append(f"Into a socket, which a third process reads: {', '.join(sockets)}.")
+    if floors := sorted({name for name in ends if registry.data_transport(name).floor}):
+        lines.append(f"* Not a mechanism, but what the harness itself costs: {', '.join(floors)}.")
+    return lines

@@ -1,0 +1,191 @@
+"""`harness ipc`, and the sizes where one design overtakes another."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from support import studies
+from support.programs import start
+
+from harness import units
+from harness.analysis import messages, study
+from harness.experiment import ipc
+from harness.experiment.language import Source
+from harness.experiment.planner import plan_of
+
+
+def plan(*arguments, capsys):
+    assert ipc.main([*arguments, "--yaml"]) == 0
+    return plan_of(Source("ipc", capsys.readouterr().out), "ipc")
+
+
+def refused(*arguments, capfd):
+    assert ipc.main([*arguments]) == 2
+    return capfd.readouterr().err
+
+
+def test_the_experiment_it_prints_is_the_one_it_runs(capsys):
+    made = plan("--only", "unix,fifo", "--sizes", "64KiB,64,1000", "--in-flight", "3", "--budget", "5s", capsys=capsys)
+    assert made.budget == 5
+    assert made.baseline == {"data": "unix"}
+    timed = [cell for cell in made.cells if not cell.control]
+    assert {(cell.data, cell.files, cell.placement) for cell in timed} == {
+        (data, files, placement)
+        for data in ("unix", "fifo")
+        for files in ("64", "1000", "65536")
+        for placement in (["same-core", "spread"] if len(made.cells) == 18 else ["same-core"])
+    }
+    assert {(cell.scope, cell.lanes, cell.proxy_threads, cell.cache_threads) for cell in made.cells} == {
+        ("lane", 3, 3, 3)
+    }
+    assert {cell.data for cell in made.cells if cell.control} == {"unix"}
+
+
+def test_a_mechanism_may_have_several_options(capsys):
+    made = plan("--only", "posix_shm:depth=2,wait=spin,unix,fifo", "--placement", "one-core", capsys=capsys)
+    assert {cell.data for cell in made.cells} == {"posix_shm:depth=2,wait=spin", "unix", "fifo"}
+    made = plan("--only", "fifo,posix_shm", capsys=capsys)
+    assert made.baseline == {"data": "fifo"}
+
+
+def test_a_wrong_option_is_one_line_that_says_what_there_is(capfd):
+    assert "unixx: no such data transport; did you mean unix?" in refused("--only", "unixx", capfd=capfd)
+    assert "fifoo: no such command transport; did you mean fifo?" in refused("--command", "fifoo", capfd=capfd)
+    assert "'64K': not a size; did you mean 64KiB?" in refused("--sizes", "64,64K", capfd=capfd)
+    assert "--baseline fifo: no such mechanism; there is unix" in refused(
+        "--only", "unix", "--baseline", "fifo", capfd=capfd
+    )
+    assert "--only ',': name mechanisms" in refused("--only", ",", capfd=capfd)
+
+
+SIZES = tuple(64 << (2 * step) for step in range(9))  # 64 B to 4 MiB
+
+
+def ladder(seed, micros, blocks=10, noise=0.03):
+    """A study of mechanisms over SIZES. micros: mechanism -> function of a size -> microseconds that it takes."""
+    random = np.random.default_rng(seed)
+    cells = [({"data": name, "files": str(size)}, 1e6 / take(size)) for name, take in micros.items() for size in SIZES]
+    rows = studies.trials(cells, blocks, seed)
+    for row in rows:
+        row.requests_per_s *= math.exp(random.normal(0, noise))
+    return study.analyse(rows, {"baseline": {"data": next(iter(micros))}})
+
+
+# Equal at 35,000 bytes.
+COPIES = {"shared": lambda size: 20 + size / 2000, "zero-copy": lambda size: 34 + size / 10_000}
+
+
+def test_the_size_where_a_mechanism_overtakes_is_found_within_its_interval():
+    found = []
+    for seed in range(40):
+        (crossing,) = ladder(seed, COPIES).crossings
+        assert (crossing.below, crossing.above) == ("shared", "zero-copy")
+        found.append(crossing)
+    assert sum(one.low < 35_000 < one.high for one in found) >= 38
+    middle = sorted(one.size for one in found)[20]
+    assert 31_000 < middle < 39_000
+    assert all(one.high < 6 * one.low for one in found)
+
+
+def test_noise_makes_the_interval_of_a_crossing_wider_and_then_open():
+    (fine,) = ladder(1, COPIES, noise=0.01).crossings
+    (coarse,) = ladder(1, COPIES, noise=0.1).crossings
+    assert coarse.low < fine.low < fine.high < coarse.high
+    flat = {"a": lambda size: 20 - (size < 1000) * 1.5, "b": lambda size: 20 - (size >= 1000) * 1.5}
+    assert ladder(1, flat, noise=0.5).crossings == []  # none is unbeaten alone
+
+
+def test_a_mechanism_that_leads_everywhere_is_overtaken_nowhere():
+    assert ladder(1, {"a": lambda size: 20 + size / 2000, "b": lambda size: 30 + size / 1000}).crossings == []
+
+
+def test_a_crossing_is_said_in_a_sentence_and_is_in_the_json():
+    from harness.analysis import for_programs
+
+    found = ladder(3, COPIES)
+    (crossing,) = found.crossings
+    assert re.fullmatch(r"shared up to \d+ KiB, zero-copy from \d+ KiB on; equal at about \d+ KiB\.", crossing.sentence)
+    (given,) = json.loads(for_programs.text(for_programs.of_study(found)))["crossings"]
+    assert given["bytes"] == {"value": crossing.size, "low": crossing.low, "high": crossing.high}
+    assert (given["levels"], given["below"], given["above"]) == ({}, "shared", "zero-copy")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (64.4, "64 B"),
+        (1019, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (31_700, "31 KiB"),
+        (3 << 20, "3.0 MiB"),
+        (5 << 30, "5.0 GiB"),
+    ],
+)
+def test_about_sizes_have_two_digits(count, text):
+    assert units.about_size(count) == text
+
+
+def test_the_answer_comes_first_and_fits_into_80_columns(capsys):
+    messages.render(ladder(1, COPIES | {"slow": lambda size: 90 + size / 500}), ["what was measured"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2].split() == [
+        "message",
+        "best",
+        "mean",
+        "us",
+        "cannot",
+        "be",
+        "told",
+        "from",
+        "it",
+        "next,",
+        "us",
+        "more",
+    ]
+    assert lines[3].split()[:3] == ["64", "B", "shared"]
+    assert lines[11].split()[:3] == ["4", "MiB", "zero-copy"]
+    assert lines[12].startswith("shared up to ")
+    assert "what was measured" in lines
+
+
+def test_markdown_has_whole_tables(capsys):
+    messages.render(ladder(1, COPIES), [], markdown=True)
+    lines = capsys.readouterr().out.splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    assert all(line.endswith("|") for line in tables)
+    assert len([line for line in tables if set(line) <= set("|-: ")]) == 4  # one table each, however many sizes
+
+
+def test_too_little_time_is_said(capsys):
+    messages.render(ladder(1, COPIES, blocks=2), [])
+    assert "an interval needs 3, so give it more time with --budget" in " ".join(capsys.readouterr().out.split())
+
+
+def measured(directory, options):
+    process = start("ipc", "--quiet", "0", "--placement", "one-core", *options.split(), cwd=directory)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    return output
+
+
+@pytest.mark.processes
+def test_it_measures_answers_and_keeps_a_study(base, tmp_path):
+    output = measured(tmp_path, "--only unix,posix_shm,sendfile --sizes 64,256KiB --budget 3s")
+    (directory,) = (tmp_path / "results").iterdir()
+    assert re.fullmatch(r"ipc-\d{8}T\d{6}Z", directory.name)
+    assert {"trials.csv", "slices.csv", "experiment.yaml", "report.html"} <= {one.name for one in directory.iterdir()}
+    assert output.startswith("BOTH PROCESSES ON ONE CORE\n")
+    assert "Into a socket, which a third process reads: sendfile." in " ".join(output.split())
+    for name in ("posix_shm", "sendfile", "unix"):
+        assert re.search(rf"^{name} +[~\d.]+ / ", output, re.MULTILINE)
+
+
+@pytest.mark.processes
+def test_its_json_is_that_of_every_study(base, tmp_path):
+    output = measured(tmp_path, "--only unix,fifo --sizes 64 --budget 2s --json -o out")
+    (context,) = json.loads(output)["contexts"]
+    assert context["levels"] == {"files": "64"}
+    assert {cell["label"] for cell in context["cells"]} == {"unix", "fifo"}
