@@ -108,6 +108,7 @@ def test_a_crossing_is_said_in_a_sentence_and_is_in_the_json():
     (crossing,) = found.crossings
     assert re.fullmatch(r"shared up to \d+ KiB, zero-copy from \d+ KiB on; equal at about \d+ KiB\.", crossing.sentence)
     (given,) = json.loads(for_programs.text(for_programs.of_study(found)))["crossings"]
+    assert set(given) == {"levels", "below", "above", "bytes"}  # as docs/statistics.md has them
     assert given["bytes"] == {"value": crossing.size, "low": crossing.low, "high": crossing.high}
     assert (given["levels"], given["below"], given["above"]) == ({}, "shared", "zero-copy")
 
