@@ -42,7 +42,7 @@ def show_size(count: int) -> str:
 
 
 def about_size(count: float) -> str:
-    """A number of bytes in two digits: `780 B`, `31 KiB`, `1.4 MiB`."""
+    """A number of bytes, roughly: `780 B`, `31 KiB`, `1.4 MiB`."""
     for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if count >= factor * 0.995:
             scaled = count / factor

@@ -9,6 +9,7 @@ A factor that does not apply to a trial does not separate that trial from others
 not apply where the proxy serves files by itself.
 """
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -138,8 +139,9 @@ class ContextTrials:
 
     @property
     def any_trial(self) -> Trial:
-        """One of its trials; all of them have the levels of the context."""
-        return next(trial for cell in self.cells for trial in (*cell.trials, *cell.bad))
+        """One of its trials, a good one where there is one; all of them have the levels of the context."""
+        good = (trial for cell in self.cells for trial in cell.trials)
+        return next(itertools.chain(good, (trial for cell in self.cells for trial in cell.bad)))
 
     @property
     def good(self) -> list[CellTrials]:

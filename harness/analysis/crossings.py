@@ -1,9 +1,8 @@
-"""At which size one design overtakes another, with an interval: read between the sizes of the ladder that were run.
+"""At which size one design gives way to another, with an interval: read between the sizes of the ladder that were run.
 
 Between neighbouring sizes the time that one design takes more than the other, and the ends of its interval, are taken
-to be straight lines: a request costs so much, and each of its bytes so much. The intervals of all sizes hold at once.
-So what is read from them together does, too: one design is better up to the lower end of the interval of sizes, the
-other one from its upper end on.
+to be straight lines: a request costs so much, and each of its bytes so much. The intervals are of the level at which
+all pairs of designs hold at once at all sizes, for the two that are compared are chosen by what was measured.
 """
 
 from collections import defaultdict
@@ -23,8 +22,8 @@ class Crossing:
     """Where the best design changes as sizes grow.
 
     levels, label: the factors of these contexts but for the size. below, above: labels of the designs. size: bytes
-    where they are equal. low, high: bytes up to which `below` is better, and from which on `above` is; None where the
-    ladder shows it at none of its sizes.
+    where they are equal. low, high: bytes up to which `below` is better, and from which on `above` is, at the sizes of
+    the ladder that show it; None where none does.
     """
 
     levels: Levels
@@ -36,12 +35,17 @@ class Crossing:
     high: float | None
 
     @property
+    def line(self) -> str:
+        """Such as `fifo gives way to unix at about 31 KiB: better up to 20 KiB, worse from 52 KiB on`."""
+        shown = [f"better up to {about_size(self.low)}"] if self.low is not None else []
+        shown += [f"worse from {about_size(self.high)} on"] if self.high is not None else []
+        sure = f": {', '.join(shown)}" if shown else ""
+        return f"{self.below} gives way to {self.above} at about {about_size(self.size)}{sure}"
+
+    @property
     def sentence(self) -> str:
-        """Such as `fifo up to 20 KiB, unix from 52 KiB on; equal at about 31 KiB (8 clients).`"""
-        below = f"{self.below} up to {about_size(self.low)}" if self.low is not None else f"{self.below} below"
-        above = f"{self.above} from {about_size(self.high)} on" if self.high is not None else f"{self.above} above"
-        where = f" ({self.label})" if self.label else ""
-        return f"{below}, {above}; equal at about {about_size(self.size)}{where}."
+        """The line, and the contexts that it is true of."""
+        return f"{self.line}{f' ({self.label})' if self.label else ''}."
 
 
 class _Point(NamedTuple):
@@ -54,25 +58,28 @@ class _Point(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """A ladder of contexts by growing size, and two of its designs. size: of the last one where the first led."""
+    """A ladder of contexts by growing size, and two of its designs. sizes: the first one where each of them leads."""
 
     levels: Levels
     contexts: list[ContextTrials]
     below: Levels
     above: Levels
-    size: int
+    sizes: tuple[int, int]
 
 
 def crossings(contexts: Sequence[ContextTrials], leading: Sequence[Sequence[CellTrials]]) -> list[Crossing]:
-    """The crossings of a study: each is between the best designs of two neighbouring sizes that share no leader, in
+    """The crossings of a study: each is between two ranges of sizes that follow each other and share no leader, in
     contexts that differ in the size alone.
 
-    contexts: by growing size. leading: the leaders of each, best first; none where they are withheld.
+    leading: the leaders of each context, best first; none where they are withheld.
     """
     changes = list(_changes(contexts, leading))
     pairs = [[_pair(context, change) for context in change.contexts] for change in changes]
     asked = list(dict.fromkeys(pair for ladder in pairs for pair in ladder if pair))
-    found = dict(zip(asked, more_micros(asked, len(asked)), strict=True))
+    rivals = {
+        context: sum(not cell.floor for cell in context.good) for change in changes for context in change.contexts
+    }
+    found = dict(zip(asked, more_micros(asked, sum(map(_pairs_of, rivals.values()))), strict=True))
     crossed = []
     for change, ladder in zip(changes, pairs, strict=True):
         points = [
@@ -80,24 +87,33 @@ def crossings(contexts: Sequence[ContextTrials], leading: Sequence[Sequence[Cell
             for pair in ladder
             if pair and (more := found[pair]) and more.bounded
         ]
-        if sizes := _between(points, change.size):
+        if sizes := _between(points, change.sizes):
             names = naming.label(change.levels), naming.design(change.below), naming.design(change.above)
             crossed.append(Crossing(change.levels, *names, *sizes))
     return crossed
 
 
+def _pairs_of(rivals: int) -> int:
+    return rivals * (rivals - 1) // 2
+
+
 def _changes(contexts: Sequence[ContextTrials], leading: Sequence[Sequence[CellTrials]]) -> Iterator[_Change]:
     ladders: dict[tuple[tuple[str, Any], ...], list[tuple[ContextTrials, Sequence[CellTrials]]]] = defaultdict(list)
     for context, leaders in zip(contexts, leading, strict=True):
-        if str(context.levels.get("files", "")).isdecimal():
+        if leaders and str(context.levels.get("files", "")).isdecimal():
             others = tuple((name, level) for name, level in context.levels.items() if name != "files")
             ladders[others].append((context, leaders))
-    for others, ladder in ladders.items():
-        for (context, leaders), (_, next_ones) in pairwise(ladder):
-            designs = [[cell.design for cell in some] for some in (leaders, next_ones)]
-            if all(designs) and not any(design in designs[1] for design in designs[0]):
-                everywhere = [one for one, _ in ladder]
-                yield _Change(dict(others), everywhere, designs[0][0], designs[1][0], _size(context))
+    for others, unsorted in ladders.items():
+        ladder = sorted(unsorted, key=lambda one: _size(one[0]))
+        ranges: list[tuple[list[Levels], list[int]]] = []  # (designs that lead at all of these sizes, the sizes)
+        for context, leaders in ladder:
+            designs = [cell.design for cell in leaders]
+            if ranges and (common := [one for one in ranges[-1][0] if one in designs]):
+                ranges[-1] = common, [*ranges[-1][1], _size(context)]
+            else:
+                ranges.append((designs, [_size(context)]))
+        for (before, small), (after, large) in pairwise(ranges):
+            yield _Change(dict(others), [one for one, _ in ladder], before[0], after[0], (small[0], large[0]))
 
 
 def _size(context: ContextTrials) -> int:
@@ -112,11 +128,18 @@ def _pair(context: ContextTrials, change: _Change) -> Pair | None:
     return Pair(context, above, below, context.metric) if above and below else None
 
 
-def _between(points: Sequence[_Point], size: int) -> tuple[float, float | None, float | None] | None:
-    """(size, low, high) of the crossing from the point of that size to the next one; None where the middle does not
-    change its sign there."""
-    at = next((place for place, point in enumerate(points[:-1]) if point.size == size), None)
-    if at is None or not points[at].middle <= 0 < points[at + 1].middle:
+def _between(points: Sequence[_Point], sizes: tuple[int, int]) -> tuple[float, float | None, float | None] | None:
+    """(size, low, high) of the crossing between the points of these sizes; None where the middle does not change its
+    sign there, or where the designs change places elsewhere, too."""
+    inner = [
+        place
+        for place, (one, other) in enumerate(pairwise(points))
+        if sizes[0] <= one.size and other.size <= sizes[1] and one.middle <= 0 < other.middle
+    ]
+    if not inner:
+        return None
+    at = inner[-1]
+    if any(point.low > 0 for point in points[:at]) or any(point.high < 0 for point in points[at + 1 :]):
         return None
     left = next((place for place in range(at, -1, -1) if points[place].high < 0), None)
     right = next((place for place in range(at + 1, len(points)) if points[place].low > 0), None)

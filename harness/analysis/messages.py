@@ -37,16 +37,23 @@ def render(study: Study, about: Iterable[str], markdown: bool = False, fixed: Ma
         title = _title({**fixed, **levels})
         print_lines(screen, [f"### {title}" if markdown else title.upper(), ""])
         _print(screen, _answer(contexts), markdown)
-        where = f" ({naming.label(levels)})"
-        lines = [one.sentence.replace(where, "") for one in study.crossings if one.levels == levels]
-        print_lines(screen, [*lines, _resolution(contexts), ""])
+        lines = [f"{one.line}." for one in study.crossings if one.levels == levels]
+        print_lines(screen, _spaced([*lines, _resolution(contexts), ""], markdown))
         for head, text in _tables(contexts):
             print_lines(screen, [f"**{head}**\n" if markdown else head])
             for table in _matrices(screen, contexts, text):
                 _print(screen, table, markdown)
             print_lines(screen, [""])
     lines = [f"No good figures: {label} ({reason})" for label, reason in study.missing]
-    print_lines(screen, [*about, study.control.line, *study.cautions, *lines])
+    print_lines(screen, _spaced([*about, study.control.line, *study.cautions, *lines], markdown))
+
+
+def _spaced(lines: Iterable[str], markdown: bool) -> Iterator[str]:
+    """In Markdown each is a paragraph of its own."""
+    for line in lines:
+        yield line
+        if markdown and line:
+            yield ""
 
 
 def _resolution(contexts: Iterable[Context]) -> str:
@@ -54,11 +61,11 @@ def _resolution(contexts: Iterable[Context]) -> str:
     found = [context.resolution for context in contexts if context.resolution]
     if not found:
         return "There is nothing to compare."
-    far = [one.largest for one in found]
-    if not math.isfinite(max(far)):
+    far = [one.largest for one in found if math.isfinite(one.largest)]
+    if not far:
         return f"Too few blocks to tell differences: an interval needs {LEAST}, so give it more time with --budget."
     blocks = min(one.blocks for one in found)
-    return f"Differences of {percents(min(far), max(far))} and more are seen here, by size ({blocks} blocks)."
+    return f"Differences under {percents(min(far), max(far))}, as the size may be, are not seen here ({blocks} blocks)."
 
 
 def _ladders(study: Study) -> Iterator[tuple[Mapping[str, Any], list[Context]]]:
@@ -107,12 +114,12 @@ def _answer(contexts: Iterable[Context]) -> Table:
     for context in contexts:
         leading = [cell.label for cell in context.leaders]
         if not leading:
-            table.add_row(_size(context), "-", "-", "verdicts are withheld, see the A/A control", "")
+            table.add_row(_size(context), "-", "-", "not said; see below", "")
             continue
         best, *tied = context.leaders
         named = [cell.label for cell in tied[:_NAMED]] + ([f"{len(tied) - _NAMED} more"] if len(tied) > _NAMED else [])
         rest = next((cell for cell in context.cells if cell.label not in leading and not cell.floor), None)
-        further = f"{rest.label} {_micros(rest) - _micros(best):+.1f}" if rest else ""
+        further = f"{rest.label} {_apart(rest, best):+.1f}" if rest else ""
         table.add_row(_size(context), best.label, _figure(_micros(best)), ", ".join(named) or "none", further)
     return table
 
@@ -120,6 +127,22 @@ def _answer(contexts: Iterable[Context]) -> Table:
 def _micros(cell: Cell) -> float:
     """The mean time of a message in microseconds: of the whole system's, where several are in flight."""
     return 1e6 / cell.measurements[THROUGHPUT].value.value
+
+
+def _apart(cell: Cell, best: Cell) -> float:
+    """Microseconds that a message takes more with a cell than with the best one: by their differences to the baseline,
+    which are taken within rounds."""
+    differences = [
+        0.0
+        if one.baseline
+        else judged.difference.value
+        if (judged := one.measurements[THROUGHPUT]).difference
+        else None
+        for one in (cell, best)
+    ]
+    if None in differences:
+        return _micros(cell) - _micros(best)
+    return float(differences[0] or 0.0) - float(differences[1] or 0.0)
 
 
 def _tables(contexts: list[Context]) -> Iterator[tuple[str, Callable[[Context, Cell], str]]]:
@@ -135,7 +158,7 @@ def _matrices(screen: Console, contexts: list[Context], text: Callable[[Context,
     """Tables of mechanism x size, each with as many sizes as the screen has room for."""
     rows: dict[str, dict[str, str]] = {}
     floors = set()
-    for context in sorted(contexts, key=lambda one: -len(one.cells)):
+    for context in contexts:
         for cell in context.cells:
             rows.setdefault(cell.label, {})[_size(context)] = text(context, cell)
             floors |= {cell.label} if cell.floor else set()
@@ -165,7 +188,7 @@ def _latency(context: Context, cell: Cell) -> str:
 
 def _more(_: Context, cell: Cell) -> str:
     judged = cell.measurements.get(THROUGHPUT)
-    return more(judged.difference) if judged and judged.difference else "0"
+    return more(judged.difference) if judged and judged.difference else "0" if cell.baseline else "-"
 
 
 def _rate(context: Context, cell: Cell) -> str:

@@ -51,6 +51,28 @@ def after_faults(trials: Sequence[Trial]) -> list[str]:
     return said
 
 
+def disturbances(contexts: "list[Context]", counts: "Counts") -> list[str]:
+    """Sentences about trials that were disturbed, and about cells that differ from their baseline in more than what is
+    compared."""
+    said = []
+    if counts.disturbed:
+        said.append(
+            f"{counts.disturbed} of {counts.ok} trials were disturbed (column `disturbed`). They are not left out."
+        )
+    waits = {
+        f"{cell.wait} against {context.baseline.wait}"
+        for context in contexts
+        for cell in context.cells
+        if context.baseline and cell.wait != context.baseline.wait
+    }
+    if waits:
+        said.append(
+            f"* waits in another way than its baseline ({', '.join(sorted(waits))}), so its ratio is that of the wait "
+            "strategies as well."
+        )
+    return said
+
+
 def notes(
     contexts: "list[Context]",
     counts: "Counts",
@@ -77,21 +99,6 @@ def notes(
     lost += [f"{counts.probes} for probes"] if counts.probes else []
     if lost:
         said.append(f"Of {counts.trials} trials these are left out: {', '.join(lost)}. The column `reason` says why.")
-    if counts.disturbed:
-        said.append(
-            f"{counts.disturbed} of {counts.ok} trials were disturbed (column `disturbed`). They are not left out."
-        )
-    waits = {
-        f"{cell.wait} against {context.baseline.wait}"
-        for context in contexts
-        for cell in context.cells
-        if context.baseline and cell.wait != context.baseline.wait
-    }
-    if waits:
-        said.append(
-            f"* waits in another way than its baseline ({', '.join(sorted(waits))}), so its ratio is that of the wait "
-            "strategies as well."
-        )
     if origins:
         said.append(f"HTTP origin: {', '.join(origins)} (column `origin`).")
     if versions:

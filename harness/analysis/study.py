@@ -18,7 +18,7 @@ from harness.analysis.crossovers import Crossover, crossovers
 from harness.analysis.intervals import LEAST, Estimate, means, reach
 from harness.analysis.judgements import Answer, judge_all
 from harness.analysis.leaders import leaders
-from harness.analysis.notes import after_faults, notes
+from harness.analysis.notes import after_faults, disturbances, notes
 from harness.analysis.precision import Outlook, of_context
 from harness.analysis.ratios import more_micros, ratios, to_baselines
 from harness.analysis.resolution import Resolution, resolution
@@ -121,8 +121,8 @@ class Study:
 
     compared: the factors in which cells of a context differ. comparisons: how many ratios there are in each metric; all
     their intervals hold at once with 95 % probability. missing: (label, reason) of each cell without a good trial.
-    cautions: sentences about figures that are not there, or are those of fewer blocks. notes: all sentences to show
-    beside the values, the cautions first.
+    cautions: sentences about figures that are not there, are those of fewer blocks, or were disturbed. notes: all
+    sentences to show beside the values, the cautions first.
     """
 
     name: str
@@ -198,7 +198,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
                 )
             )
     counts = _counts(trials)
-    cautions = [*not_run, *_lost(context_trials), *after_faults(trials)]
+    cautions = [*not_run, *_lost(context_trials), *after_faults(trials), *disturbances(contexts, counts)]
     machines = {tuple(getattr(trial, name) for name in PROVENANCE) for trial in trials}
     origins = sorted({trial.origin for trial in trials if trial.origin})
     return Study(

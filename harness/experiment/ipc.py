@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from harness import console, registry, report, units
 from harness.analysis import run_files, show
 from harness.api import COMMAND_BYTES
-from harness.experiment.language import Source
+from harness.experiment.language import Mistakes, Source
 from harness.experiment.plan import Plan
 from harness.experiment.planner import plan_of
 from harness.experiment.run import add_measuring_options, run
@@ -103,7 +103,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace, argv: list[str]) -> int:
     text = experiment(args)
-    plan = plan_of(Source(_NAME, text), _NAME)
+    try:
+        plan = plan_of(Source(_NAME, text), _NAME)
+    except Mistakes as error:  # of a file that nobody wrote: what is wrong stands behind its place
+        raise ValueError(str(error).splitlines()[0].partition(": ")[2]) from None
     if args.yaml:
         print(text, end="")
         return 0
@@ -114,7 +117,8 @@ def experiment(args: argparse.Namespace) -> str:
     """The experiment file that the options describe. Raises ValueError where one of them is wrong."""
     mechanisms = _mechanisms(args.only)
     registry.command_transport(args.command)
-    baseline = args.baseline or (_BASELINE if _BASELINE in mechanisms else mechanisms[0])
+    rivals = [name for name in mechanisms if not registry.data_transport(name).floor] or mechanisms
+    baseline = args.baseline or (_BASELINE if _BASELINE in rivals else rivals[0])
     if baseline not in mechanisms:
         raise ValueError(f"--baseline {unknown('mechanism', baseline, mechanisms)}")
     cells = len(mechanisms) * len(_PLACEMENTS[args.placement])
@@ -146,7 +150,7 @@ def _mechanisms(only: str | None) -> list[str]:
     if only is None:
         return sorted(installed)
     # A comma before `option=value` belongs to the options of a transport.
-    names = list(dict.fromkeys(filter(None, re.split(r",(?![^,:]*=)", only))))
+    names = list(dict.fromkeys(filter(None, map(str.strip, re.split(r",(?![^,:]*=)", only)))))
     for name in names:
         registry.data_transport(name)
     if not names:
@@ -175,11 +179,15 @@ def about(plan: Plan) -> list[str]:
     flight = "one at a time" if cell.lanes == 1 else f"{cell.lanes} in flight"
     left = "left where the mechanism puts it" if cell.sink == "discard" else "copied to memory of the receiver's own"
     lines = [
-        f"Measured: a command of {COMMAND_BYTES} bytes over {cell.command} asks for each message, {flight}. It is read "
-        f"from a file in the page cache, and {left}. See docs/ipc.md."
+        f"Measured: a command of {COMMAND_BYTES} bytes over {cell.command} asks for each message, {flight}. The "
+        f"message is that of a file in the page cache, and {left}. See docs/ipc.md."
     ]
     if sockets:
-        lines.append(f"Into a socket, which a third process reads: {', '.join(sockets)}.")
-    if floors := sorted({name for name in ends if registry.data_transport(name).floor}):
-        lines.append(f"* Not a mechanism, but what the harness itself costs: {', '.join(floors)}.")
+        lines.append(
+            "These end in a socket, and a third process reads from it, which is not part of the round trip: "
+            f"{', '.join(sockets)}."
+        )
+    floors = sorted({name for name in ends if registry.data_transport(name).floor})
+    if floors and len(floors) < len(ends):
+        lines.append(f"Marked with a star, what the harness itself costs: {', '.join(floors)}.")
     return lines

@@ -57,7 +57,8 @@ class RunDirectory:
         for name in (results.TRIALS, EXPERIMENT):
             if os.path.exists(f"{directory}/{name}"):
                 raise ValueError(
-                    f"{directory}/{name} is there already: name another directory with -o, or --resume {directory}"
+                    f"{directory}/{name} is there already: name another directory with -o, or go on with it by "
+                    f"`harness run --resume {directory}`"
                 )
         os.makedirs(directory, exist_ok=True)
         facts = _facts()

@@ -8,8 +8,8 @@ from harness.measure.placement import Placement
 
 # Where the experiment does not set them. docs/decisions/0017-live-blocks.md has the study behind these numbers.
 _LEAD_IN_S, _LEAD_IN_OF_LANE_S = 0.002, 0.001
-# On one CPU a longer window is steadier. On several what scatters is which process runs where, and that lasts. A lane
-# has fewer processes and no connections: it is as steady in a shorter one, and more rounds fit.
+# On one CPU a longer window is steadier. On several what scatters is which process runs where, and that lasts. Many
+# mechanisms are compared over lanes, and more rounds fit: steadier on several CPUs, a third less so on one.
 _WINDOW_S, _WINDOW_ON_ONE_CPU_S, _WINDOW_OF_LANE_S = 0.006, 0.010, 0.003
 _LEAD_IN_TURNS, _WINDOW_TURNS = 2, 8  # requests of each client
 _IN_OPEN_LOOP = 4  # requests under way at a time where they come at a rate: a guess

@@ -71,8 +71,9 @@ def _facts(
     run = environment.get("experiment")
     run = run if isinstance(run, dict) else {}
     command = run.get("command") or [f"{directory}/{run_files.EXPERIMENT}"] * bool(experiment)
-    if isinstance(command, list):  # the arguments of `harness run`
-        command = shlex.join(("harness", "run", *map(str, command))) if command else ""
+    if isinstance(command, list):  # the arguments of `harness run`, or of what the environment names
+        program = str(run.get("program", "run"))
+        command = shlex.join(("harness", program, *map(str, command))) if command or program != "run" else ""
     counts = found.counts
     seeds = sorted({trial.seed for trial in trials})
     machines = {
