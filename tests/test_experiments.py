@@ -78,7 +78,9 @@ def test_a_run_keeps_a_row_for_each_trial_and_prints_the_ranking(base, tmp_path)
         assert min(row.client_switches, row.proxy_switches, row.cache_switches, row.cache_peak_rss_bytes) > 0
         assert row.data_effective.startswith(f"{row.data}:chunk=262144")
     again = run(tmp_path)
-    said = f"is there already: name another directory with -o, or go on with it by `harness run --resume {tmp_path}/out`"
+    said = (
+        f"is there already: name another directory with -o, or go on with it by `harness run --resume {tmp_path}/out`"
+    )
     assert said in again.communicate(timeout=60)[1]
     assert again.returncode == 2
 
