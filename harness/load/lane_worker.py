@@ -116,7 +116,8 @@ class Worker:
             wrong = str(error)
         except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
             wrong = f"{path}: {type(error).__name__}: {error}"
-        console.say(wrong)
+        if not self.stopping:  # else the end of the process has removed what this request needed
+            console.say(wrong)
         exchange.undo(client)
         if reader is not None and (exchange.given or exchange.sent):
             reader.renew()
