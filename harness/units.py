@@ -13,7 +13,8 @@ GIB: Final = 1 << 30
 
 _SIZE = re.compile(r"(\d+) *(KiB|MiB|GiB|)", re.ASCII)
 _LIKE_SIZE = re.compile(r"(\d+) *([KMG])(i?B)?", re.ASCII | re.IGNORECASE)
-_BYTES = {"": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
+_UNITS = (("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
+_BYTES = {"": 1, **dict(_UNITS)}
 _TIME = re.compile(r"(\d+(?:\.\d+)?) ?(us|ms|s|min|h)", re.ASCII)
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _LONGEST = 1e6  # seconds, over 11 days: anything longer is a slip of the pen
@@ -35,7 +36,7 @@ def size(text: object) -> int:
 
 def show_size(count: int) -> str:
     """A number of bytes for people: `1536 B`, `64 KiB`, `3 MiB`."""
-    for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+    for unit, factor in _UNITS:
         if count and count % factor == 0:
             return f"{count // factor} {unit}"
     return f"{count} B"
@@ -43,7 +44,7 @@ def show_size(count: int) -> str:
 
 def about_size(count: float) -> str:
     """A number of bytes, roughly: `780 B`, `31 KiB`, `1.4 MiB`."""
-    for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+    for unit, factor in _UNITS:
         if count >= factor * 0.995:
             scaled = count / factor
             return f"{scaled:.0f} {unit}" if scaled >= 9.95 else f"{scaled:.1f} {unit}"

@@ -5,14 +5,15 @@ to be straight lines: a request costs so much, and each of its bytes so much. Th
 all pairs of designs hold at once at all sizes, for the two that are compared are chosen by what was measured.
 """
 
-from collections import defaultdict
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.analysis import naming
 from harness.analysis.cells import CellTrials, ContextTrials, Levels
+from harness.analysis.crossovers import ladders, leading_ranges
 from harness.analysis.ratios import Pair, more_micros
 from harness.units import about_size
 
@@ -79,7 +80,7 @@ def crossings(contexts: Sequence[ContextTrials], leading: Sequence[Sequence[Cell
     rivals = {
         context: sum(not cell.floor for cell in context.good) for change in changes for context in change.contexts
     }
-    found = dict(zip(asked, more_micros(asked, sum(map(_pairs_of, rivals.values()))), strict=True))
+    found = dict(zip(asked, more_micros(asked, sum(math.comb(count, 2) for count in rivals.values())), strict=True))
     crossed = []
     for change, ladder in zip(changes, pairs, strict=True):
         points = [
@@ -93,27 +94,18 @@ def crossings(contexts: Sequence[ContextTrials], leading: Sequence[Sequence[Cell
     return crossed
 
 
-def _pairs_of(rivals: int) -> int:
-    return rivals * (rivals - 1) // 2
-
-
 def _changes(contexts: Sequence[ContextTrials], leading: Sequence[Sequence[CellTrials]]) -> Iterator[_Change]:
-    ladders: dict[tuple[tuple[str, Any], ...], list[tuple[ContextTrials, Sequence[CellTrials]]]] = defaultdict(list)
-    for context, leaders in zip(contexts, leading, strict=True):
-        if leaders and str(context.levels.get("files", "")).isdecimal():
-            others = tuple((name, level) for name, level in context.levels.items() if name != "files")
-            ladders[others].append((context, leaders))
-    for others, unsorted in ladders.items():
+    sized = [
+        (context, [cell.design for cell in leaders])
+        for context, leaders in zip(contexts, leading, strict=True)
+        if leaders and str(context.levels.get("files", "")).isdecimal()
+    ]
+    for levels, unsorted in ladders(sized, lambda one: one[0].levels):
         ladder = sorted(unsorted, key=lambda one: _size(one[0]))
-        ranges: list[tuple[list[Levels], list[int]]] = []  # (designs that lead at all of these sizes, the sizes)
-        for context, leaders in ladder:
-            designs = [cell.design for cell in leaders]
-            if ranges and (common := [one for one in ranges[-1][0] if one in designs]):
-                ranges[-1] = common, [*ranges[-1][1], _size(context)]
-            else:
-                ranges.append((designs, [_size(context)]))
-        for (before, small), (after, large) in pairwise(ranges):
-            yield _Change(dict(others), [one for one, _ in ladder], before[0], after[0], (small[0], large[0]))
+        ranges = leading_ranges((context.levels["files"], designs) for context, designs in ladder)
+        for (small, before), (large, after) in pairwise(ranges):
+            sizes = int(small[0]), int(large[0])
+            yield _Change(levels, [context for context, _ in ladder], before[0], after[0], sizes)
 
 
 def _size(context: ContextTrials) -> int:

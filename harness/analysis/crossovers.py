@@ -1,12 +1,15 @@
 """Which designs lead at which file sizes: `up to 64 KiB: fifo or unix; from 1 MiB on: sendfile`."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.analysis import naming
 from harness.analysis.cells import Levels
+
+_Item = TypeVar("_Item")
+_Design = TypeVar("_Design")
 
 MOST_NAMED = 4  # designs of a range of sizes that a sentence names; a reader takes in no more
 
@@ -74,26 +77,40 @@ def crossovers(leading: Iterable[tuple[Levels, list[str]]]) -> list[Crossover]:
     leading: the levels of each context and the labels of its leaders, by growing file size. Neighbouring sizes with a
     leader in common become one range. A file set of several sizes is a range by itself.
     """
-    alike: dict[tuple[tuple[str, Any], ...], list[tuple[str, list[str]]]] = defaultdict(list)
-    for levels, designs in leading:
-        others = tuple((name, level) for name, level in levels.items() if name != "files")
-        alike[others].append((str(levels.get("files", "")), designs))
-    return [Crossover(dict(key), naming.label(dict(key)), _ranges(by_size)) for key, by_size in alike.items()]
+    found = []
+    for levels, ladder in ladders(leading, lambda one: one[0]):
+        ranges = leading_ranges((str(one.get("files", "")), designs) for one, designs in ladder)
+        sizes = [
+            SizeRange(files, designs, _where(files, place == 0, place == len(ranges) - 1))
+            for place, (files, designs) in enumerate(ranges)
+        ]
+        found.append(Crossover(levels, naming.label(levels), sizes))
+    return found
 
 
-def _ranges(by_size: list[tuple[str, list[str]]]) -> list[SizeRange]:
-    ranges: list[tuple[list[str], list[str]]] = []
+def ladders(given: Iterable[_Item], levels_of: Callable[[_Item], Levels]) -> Iterator[tuple[Levels, list[_Item]]]:
+    """(the levels but for the size, the items that have them) for items of one study, in their order."""
+    alike: dict[tuple[tuple[str, Any], ...], list[_Item]] = defaultdict(list)
+    for one in given:
+        alike[tuple((name, level) for name, level in levels_of(one).items() if name != "files")].append(one)
+    for levels, ladder in alike.items():
+        yield dict(levels), ladder
+
+
+def leading_ranges(by_size: Iterable[tuple[str, list[_Design]]]) -> list[tuple[list[str], list[_Design]]]:
+    """(sizes, the designs that lead at all of them, best first at the first one) for each range of a ladder.
+
+    by_size: file sets by growing size, each with its leaders, best first.
+    """
+    ranges: list[tuple[list[str], list[_Design]]] = []
     for files, designs in by_size:
         if ranges and files.isdecimal() and ranges[-1][0][-1].isdecimal():
             before, leading_before = ranges[-1]
-            if common := [label for label in leading_before if label in designs]:
+            if common := [design for design in leading_before if design in designs]:
                 ranges[-1] = ([*before, files], common)
                 continue
         ranges.append(([files], designs))
-    return [
-        SizeRange(files, designs, _where(files, place == 0, place == len(ranges) - 1))
-        for place, (files, designs) in enumerate(ranges)
-    ]
+    return ranges
 
 
 def _where(files: list[str], first: bool, last: bool) -> str:

@@ -1,11 +1,10 @@
 """What `harness ipc` prints: a study of lanes in the words of messages between two processes.
 
-First the answer, a line for each size: the best mechanism, and which others cannot be told from it. Then the sizes
-where the best one changes, what the run could resolve, and tables of mechanism x size.
+First the answer, a line for each size: the best mechanism, and those in which no difference to it was found. Then the
+sizes where the best one changes, what the run could resolve, and tables of mechanism x size.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from harness.analysis import naming
 from harness.analysis.cells import CPU_TIME, THROUGHPUT
+from harness.analysis.crossovers import ladders
 from harness.analysis.intervals import LEAST, more
 from harness.analysis.resolution import percents
 from harness.analysis.show import console, print_lines
@@ -33,7 +33,7 @@ def render(study: Study, about: Iterable[str], markdown: bool = False, fixed: Ma
     """Print it. about: lines that say what was measured, which come after the tables. fixed: levels that do not vary,
     for titles."""
     screen = Console(width=_MARKDOWN_WIDTH) if markdown else console(WIDTH)
-    for levels, contexts in _ladders(study):
+    for levels, contexts in ladders(study.contexts, lambda context: context.levels):
         title = _title({**fixed, **levels})
         print_lines(screen, [f"### {title}" if markdown else title.upper(), ""])
         _print(screen, _answer(contexts), markdown)
@@ -68,15 +68,6 @@ def _resolution(contexts: Iterable[Context]) -> str:
     return f"Differences under {percents(min(far), max(far))}, as the size may be, are not seen here ({blocks} blocks)."
 
 
-def _ladders(study: Study) -> Iterator[tuple[Mapping[str, Any], list[Context]]]:
-    """(levels, the contexts by growing size) for each placement, or whatever else varies."""
-    ladders = defaultdict(list)
-    for context in study.contexts:
-        ladders[tuple(one for one in context.levels.items() if one[0] != "files")].append(context)
-    for levels, contexts in ladders.items():
-        yield dict(levels), contexts
-
-
 def _title(levels: Mapping[str, Any]) -> str:
     where = _WHERE.get(str(levels.get("placement")))
     others = {name: level for name, level in levels.items() if name != "placement" or not where}
@@ -107,8 +98,8 @@ def _table(heads: Iterable[str], left: int) -> Table:
 
 
 def _answer(contexts: Iterable[Context]) -> Table:
-    """For each size the best mechanism, its round trip, and those that it could not be told from."""
-    table = _table(("message", "best", "mean us", "cannot be told from it", "next, us more"), 2)
+    """For each size the best mechanism, its mean time, those in which no difference to it was found, and the next."""
+    table = _table(("message", "best", "mean us", "no difference found", "next, us more"), 2)
     table.columns[3].justify = table.columns[4].justify = "left"
     table.columns[3].no_wrap = table.columns[4].no_wrap = False
     for context in contexts:
@@ -131,24 +122,25 @@ def _micros(cell: Cell) -> float:
 
 def _apart(cell: Cell, best: Cell) -> float:
     """Microseconds that a message takes more with a cell than with the best one: by their differences to the baseline,
-    which are taken within rounds."""
-    differences = [
-        0.0
-        if one.baseline
-        else judged.difference.value
-        if (judged := one.measurements[THROUGHPUT]).difference
-        else None
-        for one in (cell, best)
-    ]
-    if None in differences:
+    which are taken within rounds, where both have one."""
+    own, of_best = _beyond_baseline(cell), _beyond_baseline(best)
+    if own is None or of_best is None:
         return _micros(cell) - _micros(best)
-    return float(differences[0] or 0.0) - float(differences[1] or 0.0)
+    return own - of_best
+
+
+def _beyond_baseline(cell: Cell) -> float | None:
+    difference = cell.measurements[THROUGHPUT].difference
+    return 0.0 if cell.baseline else difference.value if difference else None
 
 
 def _tables(contexts: list[Context]) -> Iterator[tuple[str, Callable[[Context, Cell], str]]]:
     """(what a table has, the text of one of its places)."""
     base = next((context.baseline.label for context in contexts if context.baseline), "")
-    yield "microseconds for a round trip: median / 99 % of them take at most (~ not told from the best)", _latency
+    yield (
+        "microseconds for a round trip: median / 99 % of them take at most (~ no difference to the best was found)",
+        _latency,
+    )
     if base:
         yield f"microseconds that a message takes more than over {base}", _more
     yield "messages or bytes a second, and CPU microseconds of both processes for a message", _rate
@@ -182,8 +174,8 @@ def _latency(context: Context, cell: Cell) -> str:
     median, most = (cell.measurements.get(f"latency_{name}_us") for name in ("p50", "p99"))
     if not median or not most:
         return "-"
-    told = "~" if len(context.leaders) > 1 and cell in context.leaders else ""
-    return f"{told}{_figure(median.value.value)} / {_figure(most.value.value)}"
+    mark = "~" if len(context.leaders) > 1 and cell in context.leaders else ""
+    return f"{mark}{_figure(median.value.value)} / {_figure(most.value.value)}"
 
 
 def _more(_: Context, cell: Cell) -> str:

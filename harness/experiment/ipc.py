@@ -97,6 +97,7 @@ def main(argv: Sequence[str]) -> int:
     shown.add_argument("--json", action="store_true", help="print one JSON object, as of `harness show --json`")
     shown.add_argument("--markdown", action="store_true", help="print Markdown")
     add_measuring_options(parser)
+    parser.set_defaults(experiment="")  # for environment.json
     args = parser.parse_args(argv)
     return console.main(_NAME, lambda: _run(args, list(argv)), stopped=130)
 
@@ -105,7 +106,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     text = experiment(args)
     try:
         plan = plan_of(Source(_NAME, text), _NAME)
-    except Mistakes as error:  # of a file that nobody wrote: what is wrong stands behind its place
+    except Mistakes as error:  # each begins with a place in a file, and the user wrote options
         raise ValueError(str(error).splitlines()[0].partition(": ")[2]) from None
     if args.yaml:
         print(text, end="")

@@ -109,8 +109,8 @@ def run(
 ) -> int:
     """Run a plan, or go on with a run where there is none, and print what came of it. Returns the exit code.
 
-    args: with what add_measuring_options() has added. command, argv: what the user wrote, for environment.json.
-    present: prints what came of it, from its directory.
+    args: with what add_measuring_options() has added, and `experiment`, the file; empty where there is none. command,
+    argv: what the user wrote, for environment.json. present: prints what came of it, from its directory.
     """
     with alone(args.patience, beside=args.beside):
         failed: list[str] = []
@@ -126,7 +126,7 @@ def run(
             if all(cell in refused for cell in plan.cells):
                 raise ValueError(f"no cell can run here: {next(iter(refused.values()))}")
             where = args.output or f"results/{plan.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-            directory = RunDirectory.create(where, plan, getattr(args, "experiment", ""), argv, command)
+            directory = RunDirectory.create(where, plan, args.experiment, argv, command)
             directory.note(VERSIONS, versions(plan.cells))
         for reason, count in Counter(refused.values()).items():
             console.say(f"{count} of {len(plan.cells)} cells cannot run here: {reason}")
