@@ -99,6 +99,25 @@ def test_clients_that_are_silent_or_send_their_request_in_pieces_hold_no_worker(
     assert proxy.errors == ""
 
 
+@pytest.mark.parametrize("data", ["posix_shm", "splice", "handoff"])
+def test_clients_that_take_nothing_have_to_go_where_others_wait_and_the_last_is_served_first(pipeline, data):
+    path, large = pipeline.write("file", b"content"), pipeline.write("large", os.urandom(8 << 20))
+    pipeline.cache("--timeout", 60)
+    proxy = pipeline.proxy("-t", 2, "--timeout", 60, "--data", data)
+    with contextlib.ExitStack() as undo:
+        many = [undo.enter_context(Connection(proxy.port)) for _ in range(40)]
+        for one in many:
+            one.send(f"GETFILE GET {large}\r\n\r\n".encode())
+        begun = time.monotonic()
+        assert [get(proxy.port, path) for _ in range(10)] == [whole(b"content")] * 10
+        assert get(proxy.port, large) == whole((pipeline.files / "large").read_bytes()), "it takes its reply at once"
+        assert time.monotonic() - begun < 20, "each of the others would hold a worker for 60 s"
+        reply = many[0].rest()
+        assert whole((pipeline.files / "large").read_bytes()).startswith(reply) and len(reply) < 8 << 20, "it is cut"
+    code, output = pipeline.client(proxy.port, [large], "-r", 6, "-t", 3, "--verify", pipeline.files)
+    assert code == 0, output
+
+
 def test_there_is_room_for_many_whose_request_comes_in_pieces_and_then_the_first_has_to_go(pipeline):
     path = pipeline.write("file", b"content")
     pipeline.cache()

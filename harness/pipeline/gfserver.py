@@ -7,7 +7,7 @@ connection share segments, however many calls write them; only a reply that stal
 A worker waits for no request. TCP_DEFER_ACCEPT, tcp(7): the kernel keeps a connection to itself until something has
 come over it, or gives it up after some seconds of silence. What comes in pieces is collected in the lobby: one thread
 waits there for all such clients, and another one answers them. A worker does wait for a client to take its reply,
-SO_SNDTIMEO for each piece.
+SO_SNDTIMEO for each piece; but where others wait for a worker, a client that takes too little has to go.
 
 The dialect is chosen when the server starts, and costs a request nothing.
 """
@@ -20,14 +20,14 @@ import select
 import socket
 import threading
 import time
-from _socket import socket as RawSocket  # noqa: N812  without the 2 us of the class that wraps it
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from typing import Protocol
 
 from harness.api import limit_waits
 from harness.console import say
+from harness.pipeline.lobby import ROOM, Lobby, reader
+from harness.pipeline.siege import Siege
 from harness.protocol import getfile
 from harness.protocol.dialects import Dialect
 
@@ -42,7 +42,6 @@ SYSTEM = "system"
 
 _LINGER = 1.0  # seconds to wait for a client that should close first, or that has sent more than a request
 _BACKLOG = 4096
-_LOBBY = 256  # clients whose request may come in pieces at a time: a quarter of the usual RLIMIT_NOFILE
 
 
 class Backend(Protocol):
@@ -96,14 +95,17 @@ class Server:
             handlers = [_await_close_after(handler) for handler in handlers]
         self._late: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._late_thread = threading.Thread(target=self._work_late, args=(handlers.pop(),), daemon=True)
-        self._lobby = _Lobby(_reader(self._limit), self._complete, self._hand_on, timeout)
-        self._threads = [threading.Thread(target=self._work, args=(handler,), daemon=True) for handler in handlers]
+        self._lobby = Lobby(reader(self._limit), self._complete, self._hand_on, timeout)
+        self._siege = Siege(listener, threads)
+        self._threads = [threading.Thread(target=self._work, args=one, daemon=True) for one in enumerate(handlers)]
         for thread in self._threads:
             thread.start()
+        self._siege.start()
 
     def stop(self, grace: float) -> None:
         """Accept no more, give requests in flight `grace` seconds, and let the backend remove its names."""
         self._stopping = True
+        self._siege.stop()
         try:
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the workers of all processes from accept
         except OSError:
@@ -115,13 +117,14 @@ class Server:
                 thread.join(max(0.0, deadline - time.monotonic()))
         self._backend.close()
 
-    def _work(self, handle: Handler) -> None:
+    def _work(self, number: int, handle: Handler) -> None:
         # socket.accept() would also build a socket object and ask the kernel for its name, which takes 3 us.
         accept = self._listener._accept  # type: ignore[attr-defined]
-        received = _reader(self._limit)
+        received = reader(self._limit)
+        siege, serving = self._siege, self._siege.serving
         while True:
             try:
-                client, _ = accept()
+                client = siege.newest() if siege.on else accept()[0]
             except OSError as error:
                 if self._stopping:
                     return
@@ -129,6 +132,7 @@ class Server:
                     say(f"no descriptor for a client: {error.strerror}; raise ulimit -n")
                     time.sleep(0.1)
                 continue  # BlockingIOError: no client came for `timeout` seconds
+            serving[number] = client
             data = b""
             try:
                 data = received(client)
@@ -178,7 +182,7 @@ class Server:
 
     def _hand_on(self, client: int, data: bytes) -> None:
         """Have a request answered that came in pieces: one after the other, by a thread beside the workers."""
-        if self._late.qsize() >= _LOBBY:
+        if self._late.qsize() >= ROOM:
             os.close(client)
             return
         try:
@@ -198,120 +202,6 @@ class Server:
         with suppress(OSError):
             os.write(client, self._refusal)
             _linger(client)
-
-
-class _Lobby:
-    """Where clients are whose request comes in pieces, or has yet to begin. One thread waits for all of them, and hands
-    on each whose request is complete; it is there only while they are.
-
-    received: see _reader. complete: whether a request is, or never can be. hand_on: gets such a client, and what has
-    come from it. seconds: for which a client may be here.
-    """
-
-    def __init__(
-        self,
-        received: Callable[[int], bytes],
-        complete: Callable[[bytes], bool],
-        hand_on: Callable[[int, bytes], None],
-        seconds: float,
-    ) -> None:
-        self._received, self._complete, self._hand_on, self._seconds = received, complete, hand_on, seconds
-        self._clients: dict[int, tuple[bytes, float]] = {}  # what has come, and until when the rest has to
-        self._attended = False
-        self._lock = threading.Lock()  # of both
-        self._epoll = select.epoll()
-
-    def admit(self, client: int, data: bytes) -> None:
-        """Wait for the rest of the client's request. Where the lobby is full, the one who came first has to go. Raises
-        OSError, RuntimeError where the system has no room for it, and does not keep the client."""
-        with self._lock:
-            if len(self._clients) >= _LOBBY:
-                self._dismiss(min(self._clients, key=lambda one: self._clients[one][1]))
-            self._epoll.register(client, select.EPOLLIN)
-            if not self._attended:
-                try:
-                    threading.Thread(target=self._attend, daemon=True).start()
-                except RuntimeError:
-                    self._epoll.unregister(client)
-                    raise
-                self._attended = True
-            self._clients[client] = data, time.monotonic() + self._seconds
-
-    def _attend(self) -> None:
-        wait = 0.0
-        while True:
-            for client, _ in self._epoll.poll(wait):
-                self._advance(client)
-            with self._lock:
-                now = time.monotonic()
-                for client in [one for one, (_, until) in self._clients.items() if until <= now]:
-                    self._dismiss(client)
-                if not self._clients:
-                    self._attended = False
-                    return
-                wait = min(until for _, until in self._clients.values()) - now
-
-    def _advance(self, client: int) -> None:
-        """Take what has come from the client, and hand it on if its request is complete."""
-        with self._lock:
-            if client not in self._clients:  # it has just been dismissed
-                return
-            data, until = self._clients[client]
-            try:
-                more = self._received(client)
-            except BlockingIOError:  # a later client that has the descriptor of one that was dismissed
-                return
-            except OSError:
-                more = b""
-            if not more:
-                self._dismiss(client)
-                return
-            if not self._complete(data + more):
-                self._clients[client] = data + more, until
-                return
-            self._leave(client)
-        self._hand_on(client, data + more)
-
-    def _leave(self, client: int) -> None:
-        self._epoll.unregister(client)
-        del self._clients[client]
-
-    def _dismiss(self, client: int) -> None:
-        self._leave(client)
-        os.close(client)
-
-
-def _reader(limit: int) -> Callable[[int], bytes]:
-    """For one thread: a function that returns what has come from a client until now, at most `limit` bytes; empty where
-    it has closed. Raises BlockingIOError if nothing has come, OSError if the client has gone.
-
-    preadv2(2) reads from sockets without a wait since Linux 6.5. A socket object for MSG_DONTWAIT costs 2 us more.
-    """
-    room = bytearray(limit)
-    view = memoryview(room)
-
-    def read(client: int) -> bytes:
-        return bytes(view[: os.preadv(client, (room,), -1, os.RWF_NOWAIT)])
-
-    def receive(client: int) -> bytes:
-        connection = RawSocket(socket.AF_INET, socket.SOCK_STREAM, 0, client)
-        try:
-            return connection.recv(limit, socket.MSG_DONTWAIT)
-        finally:
-            connection.detach()
-
-    return read if _reads_without_a_wait() else receive
-
-
-@cache
-def _reads_without_a_wait() -> bool:
-    one, other = socket.socketpair()
-    with one, other:
-        try:
-            os.preadv(one.fileno(), (bytearray(1),), -1, os.RWF_NOWAIT)
-        except OSError as error:
-            return isinstance(error, BlockingIOError)
-    return False
 
 
 def readable(fd: int, deadline: float) -> bool:

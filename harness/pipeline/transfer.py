@@ -14,13 +14,15 @@ from typing import Any, Protocol
 from harness.api import HEAD_BYTES, ClientGiver, FileSender, Receiver, Sender, SocketReceiver
 from harness.protocol.wire import decode_head, encode_head
 
-DRAIN_LIMIT = 64 << 20  # bytes of a reply that are read although its client has gone; for more a new lane is cheaper
+# Bytes of a reply that are read although its client has gone. For more a new lane is cheaper here; but a cache over
+# shared memory waits at the old one until its timeout.
+DRAIN_LIMIT = 256 << 20
 
 Answerer = Callable[[int, int, int, int], None]
 
 
 class ClientGone(Exception):
-    """The client did not take its reply. The lane is at rest and can be used again."""
+    """The client did not take its reply: it has closed, or stalled. The lane is at rest and can be used again."""
 
 
 class Relay(Protocol):
@@ -105,7 +107,7 @@ class CopyingRelay:
         try:
             # Header and first content leave in one call.
             _send(os.writev, sink, (header, piece), len(header) + sent)
-        except ConnectionError as error:
+        except (ConnectionError, TimeoutError) as error:
             gone = str(error)
         piece.release()  # a view that stayed, even in a traceback, would keep the lane mapped
         receiver.give_back()
@@ -115,7 +117,7 @@ class CopyingRelay:
             if not gone and sent <= length:
                 try:
                     _send(os.write, sink, piece, len(piece))
-                except ConnectionError as error:
+                except (ConnectionError, TimeoutError) as error:
                     gone = str(error)
             piece.release()
             receiver.give_back()
