@@ -20,7 +20,6 @@ study: .venv/installed
 test: lint browser
 	$(BIN)/pytest $(PARALLEL) -m "not serial"
 	$(BIN)/pytest -m serial
-	$(BIN)/harness check zmq
 
 # What needs no processes, in half a minute.
 test-fast: lint

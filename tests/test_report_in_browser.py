@@ -130,6 +130,10 @@ def few_blocks(tmp_path_factory):
     return report.write(str(studies.whole(tmp_path_factory.mktemp("few"), blocks=3)))
 
 
+FEW_ROWS = """() => document.querySelectorAll("tbody").forEach(
+    (body) => [...body.rows].slice(4).forEach((row) => row.remove()))"""
+
+
 @pytest.mark.parametrize(
     ("kind", "width"), [*(("whole", width) for width in WIDTHS), *((kind, 390) for kind in KINDS[1:])]
 )
@@ -139,9 +143,8 @@ def test_axe_finds_nothing_serious(opened, pages, few_blocks, kind, width, schem
 
     path = few_blocks if kind == "whole" else pages[kind]
     page = opened(path, width, scheme)
-    trials = page.get_by_label("Filter Trials")
-    if (scheme, width) != ("light", 390) and trials.count():
-        trials.fill("posix_shm 1024")  # the rows of trials are alike: axe looks at all of them once
+    if (kind, scheme, width) != ("whole", "light", 390):  # axe looks at all rows of a page once: they are alike
+        page.evaluate(FEW_ROWS)
     # Without this option axe also describes every element that is well, which takes longer than the checks.
     options = {"resultTypes": ["violations"]}
     if scheme == "dark":  # all that depends on the scheme
