@@ -8,13 +8,17 @@ from glob import escape, glob
 from harness import console, rendezvous
 
 
-def main(argv: Sequence[str]) -> int:
-    """Sweep, and print each object and each program's directory that was removed. Returns the exit code."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="harness clean", description=__doc__)
     parser.add_argument(
         "--name", default=None, metavar="RENDEZVOUS", help="only at this rendezvous (default: at all of yours)"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Sweep, and print each object and each program's directory that was removed. Returns the exit code."""
+    args = arguments().parse_args(argv)
 
     def body() -> int:
         failed: list[str] = []

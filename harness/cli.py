@@ -1,6 +1,7 @@
 """The command `harness`. Each subcommand is the `main(argv)` of a module, which is imported only when it is run."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,10 @@ _COMMANDS = {
     "gfclient": ("harness.load.gfclient", "ask a proxy for files, count and time the replies"),
     "lane": ("harness.load.lane", "ask a cache for files over the two channels alone, count and time the replies"),
     "ipc": ("harness.experiment.ipc", "say which mechanism suits messages between two processes"),
-    "experiment": ("harness.experiment.check", "say what an experiment file would run"),
+    "experiment": (
+        "harness.experiment.experiment_command",
+        "say what a file would run, list the studies that come along, begin one",
+    ),
     "run": ("harness.experiment.run", "run an experiment file and keep its results"),
     "show": ("harness.analysis.show", "print the tables of a run again"),
     "report": ("harness.report.report_command", "write the report of a run: a page and pictures"),
@@ -23,6 +27,8 @@ _COMMANDS = {
     "new-transport": ("harness.new_transport", "write a package with a transport of your own to start from"),
     "check": ("harness.testkit.check", "test whether transports keep what the contract promises"),
     "clean": ("harness.clean", "remove what killed programs left behind"),
+    "completion": ("harness.completion", "print what a shell needs to complete all of this"),
+    "docs": ("harness.documentation", "show the pages that come with the package"),
 }
 
 
@@ -34,6 +40,8 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand. Returns its exit code, or 2 if there is no such command."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if "_ARGCOMPLETE" in os.environ:
+        importlib.import_module(_COMMANDS["completion"][0]).complete(_COMMANDS)
     if arguments[:1] in ([], ["-h"], ["--help"]):
         print(usage())
         return 0 if arguments else 2

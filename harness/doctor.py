@@ -73,15 +73,19 @@ def _biases(name: str, what: str, text: str, mend: str = "") -> Advice:
     return Advice(name, "biases", f"{what}: {text}", mend)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Check this machine. Returns the exit code: 1 where something limits what can be studied."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness doctor",
         description="Say what this machine allows, and what will disturb a study. Takes a second, to look at the load.",
         epilog="Exit codes: 0 nothing limits what can be studied, 1 something does.",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as one JSON list")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check this machine. Returns the exit code: 1 where something limits what can be studied."""
+    args = arguments().parse_args(argv)
     return console.main("doctor", lambda: _show(args.json), stopped=130)
 
 

@@ -1,6 +1,7 @@
 """`harness new-transport`: writes an installable package with a working transport, for its author to change."""
 
 import argparse
+import json
 import keyword
 import os
 import re
@@ -16,21 +17,29 @@ _FILES = {
     "harness_{module}.py": "{kind}.py.txt",
     "tests/test_{module}.py": "test.py.txt",
 }
+_STUDY = "study.yaml"  # in the package
+_NEAREST = {"data": ["unix", "posix_shm"], "command": ["unix", "posix_mq"]}  # what the new one is compared with
 
 
-def main(argv: Sequence[str]) -> int:
-    """Write the package. Returns the exit code."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness new-transport",
-        description="Write a package with a working transport, its tests on the conformance kit, and a README.",
-        epilog="Then: pip install -e DIR; harness check NAME; pytest DIR. The tutorial: docs/writing-a-transport.md.",
+        description="Write a package with a working transport, its tests on the conformance kit, a study of it, and a "
+        "README.",
+        epilog="Then: pip install -e DIR; harness check NAME; pytest DIR; harness run DIR/study.yaml. The tutorial: "
+        "`harness docs writing-a-transport`.",
     )
     parser.add_argument("name", metavar="NAME", help="letters, digits, '_' and '-'; not the name of an installed one")
     parser.add_argument("directory", metavar="DIR", help="a new or empty directory")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--data", dest="kind", action="store_const", const="data", default="data", help="(default)")
     kind.add_argument("--command", dest="kind", action="store_const", const="command")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the package. Returns the exit code."""
+    args = arguments().parse_args(argv)
     return console.main("new-transport", lambda: _write(args.name, args.kind, args.directory))
 
 
@@ -49,6 +58,31 @@ def _write(name: str, kind: str, directory: str) -> None:
             # $NameEnd is the class name, followed by a word.
             file.write(Template(re.sub(r"\$(Name|Kind|module)", r"${\1}", text)).substitute(values))
         print(path)
+    path = f"{directory}/{_STUDY}"
+    baseline, *others = _NEAREST[kind]
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(study(_STUDY, kind, [baseline, name, *others]))
+    print(path)
+
+
+def study(path: str, kind: str, names: list[str]) -> str:
+    """The text of an experiment file that compares transports with the first of them; `path` is where it will be.
+
+    kind: data or command. names: two or more, each as in NAME:opt=val.
+    """
+    baseline, first = (json.dumps(name) for name in names[:2])
+    last = names[-1]
+    title = f"Which of {', '.join(names[:-1])} and {last} serves files the fastest, and at which size?"
+    return Template(_template("study.yaml.txt")).substitute(
+        title=title,
+        file=path,
+        question=json.dumps(title),
+        kind=kind,
+        names=", ".join(map(json.dumps, names)),
+        baseline=baseline,
+        first=first,
+        claim=json.dumps(f"{names[1]} serves large files faster than {names[0]}"),
+    )
 
 
 def _check(name: str, kind: str, module: str, class_name: str) -> None:

@@ -16,11 +16,15 @@ from harness.registry import AnyTransport
 _TIMEOUT = 1.0  # seconds of the scopes in which transports are tried
 
 
-def main(argv: Sequence[str]) -> int:
-    """List the plugins. Returns the exit code: 0 even where some do not work here."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="harness plugins", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """List the plugins. Returns the exit code: 0 even where some do not work here."""
+    args = arguments().parse_args(argv)
     return console.main("plugins", lambda: _show(args.json))
 
 

@@ -36,13 +36,11 @@ def test_a_generated_package_passes_its_own_tests_and_serves_as_a_plugin(plugins
     assert len([line for line in code if line.strip()]) < 50
     assert 'my-own = "harness_my_own"' in (package / "pyproject.toml").read_text()
     plugins("harness_my_own", source, entry="my-own")
-    study = tmp_path / "study.yaml"
-    study.write_text(f"question: How?\nfactors:\n  {kind}: [my-own]\nsettings:\n  seconds: 0.1\nrepeats: 1\n")
     python = [sys.executable, "-m"]
     checks = (
         [*python, "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", package / "tests"],
         [*python, "harness", "check", "my-own"],
-        [*python, "harness", "run", "--quiet", 0, study, "-o", tmp_path / "out"],
+        [*python, "harness", "run", "--quiet", 0, "--budget", "4s", package / "study.yaml", "-o", tmp_path / "out"],
     )
     with ThreadPoolExecutor() as at_once:
         for result in at_once.map(lambda check: run(check, tmp_path), checks):

@@ -89,7 +89,7 @@ def test_two_builds_of_one_source_in_different_directories_are_the_same_file(whe
     assert hashlib.sha256(again.read_bytes()).hexdigest() == hashlib.sha256(wheel.read_bytes()).hexdigest()
 
 
-def test_the_wheel_runs_a_study_away_from_the_checkout_also_for_an_ordinary_user(run):
+def test_the_wheel_runs_a_study_away_from_the_checkout_also_for_an_ordinary_user(run, environment):
     from harness import __version__
 
     assert run("--version").stdout == f"harness {__version__}\n"
@@ -97,6 +97,9 @@ def test_the_wheel_runs_a_study_away_from_the_checkout_also_for_an_ordinary_user
     assert plugins.returncode == 0, plugins.stdout + plugins.stderr
     assert "posix_shm" in plugins.stdout
     assert "handoff" in plugins.stdout
+    for shown in (["experiment", "check", "quick"], ["docs", "ipc"], ["experiment", "list"]):
+        assert run(*shown).returncode == 0, shown
+    assert run("docs", "--path", "ipc").stdout.startswith(str(environment))
     made = run("new-transport", "my-own", "package")
     assert made.returncode == 0, made.stderr
     assert (run.there / "package/harness_my_own.py").exists()

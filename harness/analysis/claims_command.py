@@ -15,8 +15,7 @@ from harness.results import Trial
 _CODES = {REFUTED: 1, UNDECIDED: 3, SUPPORTED: 0}
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the answers to the claims of a run. Returns the exit code."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness claims",
         description="Print whether the trials of a run support or refute each claim of its experiment, with intervals.",
@@ -25,7 +24,12 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
     parser.add_argument("--json", action="store_true", help="print the answers as one JSON object, for programs")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the answers to the claims of a run. Returns the exit code."""
+    args = arguments().parse_args(argv)
     return run_files.exit_code("claims", lambda: _print_answers(*run_files.load_run(args.directory), as_json=args.json))
 
 

@@ -54,8 +54,7 @@ class Comparison:
     notes: list[str]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Compare two runs. Returns the exit code."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness compare",
         description="Compare the cells that two runs share: the ratio of the second run to the first.",
@@ -68,7 +67,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("second", metavar="DIR_B", help="the directory of the second run")
     parser.add_argument("--metric", default="requests_per_s", help="a column of trials.csv (%(default)s)")
     parser.add_argument("--force", action="store_true", help="compare the runs even where their machines differ")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare two runs. Returns the exit code."""
+    args = arguments().parse_args(argv)
 
     def body() -> int:
         first, second = (run_files.load_run(one).trials for one in (args.first, args.second))
@@ -89,7 +93,7 @@ def compare(first: Iterable[Trial], second: Iterable[Trial], metric: str = "requ
     """Compare the cells that two runs share. Raises ValueError where they share none with good trials, or where the
     metric is not a column of numbers."""
     if metric not in claims.METRICS:
-        raise ValueError(f"{metric}: not a column of numbers in trials.csv; docs/results.md lists the columns")
+        raise ValueError(f"{metric}: not a column of numbers in trials.csv; `harness docs results` lists the columns")
     runs = [[trial for trial in run if not trial.probe] for run in (first, second)]
     cells = [_cells(run) for run in runs]
     shared = sorted(cells[0].keys() & cells[1].keys(), key=lambda key: cells[0][key].number)

@@ -26,17 +26,21 @@ _WIDE = 150  # columns from which on a terminal has room for plots
 _PLOT = 25  # columns of a plot
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the tables of a run from its files. Returns the exit code."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness show",
         description="Print the tables of a run again, from its files.",
-        epilog="Exit codes: 0 printed, 2 DIR has no results. docs/statistics.md says what the intervals mean, and what "
-        "the keys of the JSON are.",
+        epilog="Exit codes: 0 printed, 2 DIR has no results. `harness docs statistics` says what the intervals mean, "
+        "and what the keys of the JSON are.",
     )
     parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
     parser.add_argument("--json", action="store_true", help="print the study as one JSON object, for programs")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the tables of a run from its files. Returns the exit code."""
+    args = arguments().parse_args(argv)
 
     def body() -> int:
         run = run_files.load_run(args.directory)

@@ -19,8 +19,7 @@ from harness.measure.versions import ask, unfit
 _INTERPRETER = FACTORS["interpreter"].kind
 
 
-def main(argv: Sequence[str]) -> int:
-    """Compare two versions. Returns the exit code."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness ab",
         description="Run the cells of an experiment file with this version of the harness and with another one, side "
@@ -29,9 +28,15 @@ def main(argv: Sequence[str]) -> int:
     )
     add = parser.add_argument
     add("other", metavar="OTHER", help="a checkout, whose .venv/bin/python is taken, or the path of a Python")
-    add("experiment", metavar="FILE", help="such as experiments/quick.yaml")
+    add("experiment", metavar="FILE", help="or the name of a study that comes along, such as `quick`")
     add("--yaml", action="store_true", help="print the experiment file of this study, and run nothing")
     add_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare two versions. Returns the exit code."""
+    parser = arguments()
     args = parser.parse_args(argv)
     check_options(parser, args)
     return console.main("ab", lambda: _run(args, list(argv)), stopped=130)

@@ -59,14 +59,13 @@ _EXPERIMENT = (
 _COMMENT = 36  # the column where a remark begins, if there is room
 
 
-def main(argv: Sequence[str]) -> int:
-    """Compare mechanisms. Returns the exit code."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness ipc",
         description="Which mechanism for messages between two processes, at which size, and by how many microseconds? "
         "Measures every installed data transport side by side, and keeps the results as those of every study.",
-        epilog="Exit codes: 0 measured, 1 some could not be, 2 misused, 130 interrupted. docs/ipc.md says what is "
-        "measured and what is not.",
+        epilog="Exit codes: 0 measured, 1 some could not be, 2 misused, 130 interrupted. `harness docs ipc` says what "
+        "is measured and what is not.",
     )
     add = parser.add_argument
     add(
@@ -98,7 +97,12 @@ def main(argv: Sequence[str]) -> int:
     shown.add_argument("--markdown", action="store_true", help="print Markdown")
     add_measuring_options(parser)
     parser.set_defaults(experiment="")  # for environment.json
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare mechanisms. Returns the exit code."""
+    args = arguments().parse_args(argv)
     return console.main(_NAME, lambda: _run(args, list(argv)), stopped=130)
 
 
@@ -181,7 +185,7 @@ def about(plan: Plan) -> list[str]:
     left = "left where the mechanism puts it" if cell.sink == "discard" else "copied to memory of the receiver's own"
     lines = [
         f"Measured: a command of {COMMAND_BYTES} bytes over {cell.command} asks for each message, {flight}. The "
-        f"message is that of a file in the page cache, and {left}. See docs/ipc.md."
+        f"message is that of a file in the page cache, and {left}. See `harness docs ipc`."
     ]
     if sockets:
         lines.append(

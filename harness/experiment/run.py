@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import FrameType
 
-from harness import console, machine, registry, rendezvous, report, results
+from harness import console, machine, registry, rendezvous, report, results, shipped
 from harness.analysis import run_files, show
 from harness.api import Probe
 from harness.experiment.live_blocks import LiveBlocks
@@ -39,7 +39,12 @@ def arguments() -> argparse.ArgumentParser:
         "killed run has measured is there, and --resume goes on from it.",
     )
     add = parser.add_argument
-    add("experiment", metavar="FILE", nargs="?", help="such as experiments/quick.yaml; not needed with --resume")
+    add(
+        "experiment",
+        metavar="FILE",
+        nargs="?",
+        help="or the name of a study that comes along, such as `quick`; not needed with --resume",
+    )
     add("--resume", metavar="DIR", help="go on with a run that ended early, where nothing has changed since")
     add_options(parser)
     return parser
@@ -156,6 +161,7 @@ def _reopen(args: argparse.Namespace) -> tuple[RunDirectory, Plan]:
 
 def chosen(args: argparse.Namespace) -> Plan:
     """The plan of args.experiment, as the options have it."""
+    args.experiment = shipped.study(args.experiment)
     plan = load_plan(args.experiment)
     if args.scale:
         plan = plan.scaled(args.scale)

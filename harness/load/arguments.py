@@ -48,7 +48,7 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
         "--slices",
         action="store_true",
         help="send requests for a few milliseconds whenever a line on standard input asks for it, and print what came "
-        "of them in a line, until standard input ends: see docs/programs.md",
+        "of them in a line, until standard input ends: see `harness docs programs`",
     )
 
 

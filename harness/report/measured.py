@@ -53,7 +53,7 @@ def section(
             "p",
             "Beside this page: ",
             ", ".join(_files(directory)),
-            ". What columns mean: docs/results.md; what intervals and verdicts mean: docs/statistics.md.",
+            ". What columns mean: `harness docs results`; what intervals and verdicts mean: `harness docs statistics`.",
             class_="soft",
         )
     )

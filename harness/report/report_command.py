@@ -7,8 +7,7 @@ from harness.analysis import run_files
 from harness.report import comparison_page, export, index_page, run_page
 
 
-def main(argv: Sequence[str]) -> int:
-    """Write the report of a run. Returns the exit code."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness report",
         description="Write the report of a run from its files: DIR/report.html, one page that needs no network.",
@@ -29,7 +28,12 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--metric", default="requests_per_s", help="the metric to compare two runs in (%(default)s)")
     parser.add_argument("-o", dest="output", metavar="FILE", help="where to write the page")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the report of a run. Returns the exit code."""
+    args = arguments().parse_args(argv)
 
     def body() -> int:
         if args.all:

@@ -16,8 +16,7 @@ from harness.testkit import leaks
 from harness.testkit.contract import Contract
 
 
-def main(argv: Sequence[str]) -> int:
-    """Check one transport or all. Returns the exit code: 0 where every promise was kept."""
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness check",
         description="Check that transports keep their promises. Each line is one promise.",
@@ -42,6 +41,12 @@ def main(argv: Sequence[str]) -> int:
         metavar="SECONDS",
         help="go on for so long with each promise about many ends that are used at once",
     )
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check one transport or all. Returns the exit code: 0 where every promise was kept."""
+    parser = arguments()
     args = parser.parse_args(argv)
     if bool(args.transports) == args.all or (args.opt and len(args.transports) != 1):
         parser.error("name transports, or --all; --opt goes with one name")
