@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 6
 PARALLEL := -n $(WORKERS) --dist=loadgroup
 
-.PHONY: study test test-fast test-one lint bench browser
+.PHONY: study test test-fast test-one lint bench native browser
 
 study: .venv/installed
 	$(BIN)/harness run experiments/quick.yaml
@@ -38,6 +38,10 @@ lint: .venv/installed-for-tests
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/floor.py
+
+# The mechanisms in C, for benchmarks/native/validity.yaml.
+native:
+	$(CC) -O2 -Wall -Wextra -o benchmarks/native/native benchmarks/native/native.c -pthread -lrt
 
 browser:
 ifeq ($(BROWSER),)
