@@ -3,7 +3,7 @@ figures of docs/decisions/0009 (trials apart) and docs/decisions/0016 (live bloc
 
     .venv/bin/python benchmarks/coverage.py                     # all that follows: ten minutes
     .venv/bin/python benchmarks/coverage.py coverage stopping widths                 # 0009
-    .venv/bin/python benchmarks/coverage.py recorded centres live families unbeaten  # 0016
+    .venv/bin/python benchmarks/coverage.py recorded centres live families unbeaten stopped budgets  # 0016
 
 Noise of trials apart is like that of kept results: 3.5 % from trial to trial within a block. `outliers`: besides, each
 20th trial is slower by 10 to 45 %. `skewed`: lognormal. In `one-sided` cases the baseline has plain noise of its own,
@@ -15,6 +15,7 @@ import csv
 import gzip
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from scipy.special import stdtrit
@@ -22,7 +23,8 @@ from scipy.special import stdtrit
 from harness.analysis import intervals, slices
 from harness.analysis.cells import StudyTrials
 from harness.analysis.leaders import leaders
-from harness.analysis.ratios import ratios, to_baselines
+from harness.analysis.ratios import more_micros, ratios, to_baselines
+from harness.experiment import budget
 from harness.results import Trial
 
 STUDIES = 4000
@@ -249,29 +251,120 @@ def live(studies=500):
         print(f"{name:18}" + "".join(row), flush=True)
 
 
+class LiveStudy:
+    """Trials of live blocks with slices, one block after another, analysed as a run's are."""
+
+    def __init__(self, name, effects):
+        self._name, self._effects = name, effects
+        self._columns = {column: [] for column in slices.COLUMNS}
+        self.trials, self.blocks = [], 0
+
+    def add(self, blocks, rounds=ROUNDS):
+        """More blocks, of so many rounds each."""
+        cells = len(self._effects)
+        common = random.normal(0, 0.2, (1, blocks, rounds))
+        times = np.exp(common + slice_noise(self._name, (cells, blocks, rounds)) - self._effects[:, None, None])
+        numbers = len(self.trials) + np.arange(cells * blocks).reshape(cells, blocks, 1)
+        values = dict.fromkeys(slices.COLUMNS, np.zeros(times.shape))
+        values |= {"trial": np.broadcast_to(numbers, times.shape).astype(float), "seconds": times}
+        values |= {"round": np.broadcast_to(np.arange(rounds, dtype=float), times.shape)}
+        values |= {"requests": np.full(times.shape, 100.0)}
+        for column, some in values.items():
+            self._columns[column].append(some.ravel())
+        self.trials += [
+            Trial(trial=int(numbers[cell, block, 0]), block=self.blocks + block, cell=cell, status="ok",
+                  data=f"d{cell}", files="1024", requests_per_s=100 / times[cell, block].mean())
+            for cell in range(cells) for block in range(blocks)
+        ]  # fmt: skip
+        self.blocks += blocks
+
+    @property
+    def slices(self):
+        return slices.Slices({column: np.concatenate(some) for column, some in self._columns.items()})
+
+    def estimates(self, of=ratios):
+        """of: ratios or more_micros. By the number of the cell."""
+        (context,) = StudyTrials(self.trials, self.slices).contexts(["data"])
+        pairs = to_baselines([context], [context.baseline({})])
+        return {int(pair.cell.design["data"][1:]): one for pair, one in zip(pairs, of(pairs), strict=True)}
+
+
 def _live_study(name, effects, blocks):
     """(ratio, true log ratio) of each cell but the baseline."""
-    cells = len(effects)
-    common = random.normal(0, 0.2, (1, blocks, ROUNDS))
-    times = np.exp(common + slice_noise(name, (cells, blocks, ROUNDS)) - effects[:, None, None])
-    numbers = np.arange(cells * blocks).reshape(cells, blocks, 1)
-    columns = {name: np.zeros(times.size) for name in slices.COLUMNS}
-    columns["trial"] = np.broadcast_to(numbers, times.shape).ravel().astype(float)
-    columns["round"] = np.broadcast_to(np.arange(ROUNDS), times.shape).ravel().astype(float)
-    columns["seconds"], columns["requests"] = times.ravel(), np.full(times.size, 100.0)
-    trials = [
-        Trial(trial=int(numbers[cell, block, 0]), block=block, cell=cell, status="ok", data=f"d{cell}", files="1024",
-              requests_per_s=100 / times[cell, block].mean())
-        for cell in range(cells) for block in range(blocks)
-    ]  # fmt: skip
-    return _ratios(StudyTrials(trials, slices.Slices(columns)), effects)
+    study = LiveStudy(name, effects)
+    study.add(blocks)
+    return [(one, effects[cell] - effects[0]) for cell, one in study.estimates().items()]
 
 
-def _ratios(trials, effects):
-    (context,) = trials.contexts(["data"])
-    pairs = to_baselines([context], [context.baseline({})])
-    truths = (effects[int(pair.cell.design["data"][1:])] - effects[0] for pair in pairs)
-    return list(zip(ratios(pairs), truths, strict=True))
+def _true_micros(name, effects):
+    """By the number of the cell: the mean of what many blocks say."""
+    study = LiveStudy(name, effects)
+    study.add(4000)
+    return {cell: one.value for cell, one in study.estimates(more_micros).items()}
+
+
+def stopped(studies=400):
+    """Live runs that stop when all intervals are narrow, from 8 blocks on and at 30 at most."""
+    print("\nlive runs that stop: % of studies in which an interval misses, ratios / microseconds (median blocks)")
+    print(f"{'':18}" + "".join(f"{f'within {percent} %':>20}" for percent in (2, 3, 5)))
+    effects = np.log([1, 1.3, 1, 0.8, 1])
+    for name in SLICE_NOISE:
+        truths, row = _true_micros(name, effects), []
+        for percent in (2, 3, 5):
+            wrong, wrong_micros, used = 0, 0, []
+            for _ in range(studies):
+                study = LiveStudy(name, effects)
+                study.add(8)
+                while study.blocks < 30 and any(
+                    100 * intervals.reach(one) > percent for one in study.estimates().values()
+                ):
+                    study.add(1)
+                used.append(study.blocks)
+                wrong += _misses(study.estimates(), {cell: np.exp(effects[cell] - effects[0]) for cell in truths})
+                wrong_micros += _misses(study.estimates(more_micros), truths)
+            text = f"{100 * wrong / studies:.1f} / {100 * wrong_micros / studies:.1f} ({np.median(used):.0f})"
+            row.append(text.rjust(20))
+        print(f"{name:18}" + "".join(row), flush=True)
+
+
+def _misses(found, truths):
+    return not all(one.low <= truths[cell] <= one.high for cell, one in found.items())
+
+
+def budgets(studies=400, restart_s=1.0, round_s=0.2):
+    """Live runs whose time a Budget divides, by what it has learnt from the blocks before."""
+    print("\nlive runs of a budget: as above, and the largest half-width in %")
+    print(f"{'':18}" + "".join(f"{f'{seconds} s':>24}" for seconds in (15, 30, 90)))
+    effects = np.log([1, 1.3, 1, 0.8, 1])
+    for name in SLICE_NOISE:
+        truths, row = _true_micros(name, effects), []
+        for seconds in (15, 30, 90):
+            wrong, wrong_micros, used, reached = 0, 0, [], []
+            for _ in range(studies):
+                study = _of_budget(name, effects, seconds, restart_s, round_s)
+                used.append(study.blocks)
+                found = study.estimates()
+                reached.append(max(100 * intervals.reach(one) for one in found.values()))
+                wrong += _misses(found, {cell: np.exp(effects[cell] - effects[0]) for cell in truths})
+                wrong_micros += _misses(study.estimates(more_micros), truths)
+            missing = f"{100 * wrong / studies:.1f} / {100 * wrong_micros / studies:.1f}"
+            row.append(f"{missing} ({np.median(used):.0f}) {np.median(reached):.1f}".rjust(24))
+        print(f"{name:18}" + "".join(row), flush=True)
+
+
+def _of_budget(name, effects, seconds, restart_s, round_s):
+    """A study of blocks that a Budget has had run, on a clock of its own."""
+    clock = [0.0]
+    budget.time = SimpleNamespace(monotonic=lambda: clock[0])
+    study = LiveStudy(name, effects)
+    plan = SimpleNamespace(budget=seconds, cells=effects, baseline={})
+    left = budget.Budget(plan)
+    while rounds := left.rounds():
+        study.add(1, rounds)
+        clock[0] += restart_s + rounds * round_s
+        left.block(rounds, round_s, restart_s + rounds * round_s, len(effects))
+        left.learn(study.trials, study.slices)
+    return study
 
 
 # Many comparisons
@@ -343,7 +436,7 @@ def unbeaten(studies=1000):
         print(f"{equal:12}{others:8}" + "".join(row), flush=True)
 
 
-ALL = (coverage, stopping, widths, recorded, centres, live, families, unbeaten)
+ALL = (coverage, stopping, widths, recorded, centres, live, families, unbeaten, stopped, budgets)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,18 @@ def load(tmp_path, text):
         ("factors:\n  data:\n    - {posix_shm: {depth: many}}\n", "3:7", "depth=many: not a whole number"),
         ("factors:\n  data:\n    - {posix_shm: 3}\n", "3:7", "{name: {option: value}}"),
         ("factors:\n  data: []\n", "2:3", "at least one"),
+        (
+            "factors: {data: [fifo, unix]}\nsettings:\n  scope: lane\n  clients: 1\n",
+            "4:3",
+            "settings.clients: means nothing without `scope: pipeline`; leave it out, and say how many requests",
+        ),
+        ("factors:\n  data: [fifo, unix]\n  reuse: [true, false]\n", "3:3", "means nothing without `source: curl`"),
+        ("settings:\n  arrivals: fixed\nfactors: {data: fifo}\n", "2:3", "means nothing without `rate`; leave it out"),
+        (
+            "factors: {data: fifo}\ninclude:\n  - source: direct\n    lanes: [1, 2]\n",
+            "4:5",
+            "include[0].lanes: means nothing without `source: cache`",
+        ),
         ("factors:\n  data: [fifo, fifo]\n", "2:3", "each level once"),
         ("factors:\n  files: [1KB]\n", "2:11", "'1KB': not a size; did you mean 1KiB?"),
         ("factors:\n  files: -1\n", "2:3", "is not a file set"),

@@ -5,7 +5,7 @@ sizes where the best one changes, what the run could resolve, and tables of mech
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -25,25 +25,38 @@ WIDTH = 80  # columns, where the output is not a terminal: it fits into a chat
 _NAMED = 4  # mechanisms that a line names
 _MARKDOWN_WIDTH = 1000  # columns: lines of a Markdown table are not folded
 _MARGIN = 2  # columns between two of a table
+_DEPTH = "lanes"  # the factor that says how many messages are in flight
+_TOGETHER = {_DEPTH, "proxy_threads", "cache_threads"}  # the factors that move with it
 # Names of placements, as this page has them.
 _WHERE = {"same-core": "both processes on one core", "spread": "each process on a core of its own"}
 
 
-def render(study: Study, about: Iterable[str], markdown: bool = False, fixed: Mapping[str, Any] = {}) -> None:
+def render(
+    study: Study,
+    about: Iterable[str],
+    markdown: bool = False,
+    fixed: Mapping[str, Any] = {},
+    sockets: Collection[str] = (),
+) -> None:
     """Print it. about: lines that say what was measured, which come after the tables. fixed: levels that do not vary,
-    for titles."""
+    for titles. sockets: mechanisms that end in a socket, which are marked."""
+    marks = {cell.label: _mark(cell, sockets) for context in study.contexts for cell in context.cells}
     screen = Console(width=_MARKDOWN_WIDTH) if markdown else console(WIDTH)
     for levels, contexts in ladders(study.contexts, lambda context: context.levels):
         title = _title({**fixed, **levels})
         print_lines(screen, [f"### {title}" if markdown else title.upper(), ""])
-        _print(screen, _answer(contexts), markdown)
+        _print(screen, _answer(contexts, marks), markdown)
         lines = [f"{one.line}." for one in study.crossings if one.levels == levels]
         print_lines(screen, _spaced([*lines, _resolution(contexts), ""], markdown))
         for head, text in _tables(contexts):
             print_lines(screen, [f"**{head}**\n" if markdown else head])
-            for table in _matrices(screen, contexts, text):
+            for table in _matrices(screen, contexts, text, marks):
                 _print(screen, table, markdown)
             print_lines(screen, [""])
+    for head, table in _by_depth(study, marks):
+        print_lines(screen, [f"**{head}**\n" if markdown else head])
+        _print(screen, table, markdown)
+        print_lines(screen, [""])
     lines = [f"No good figures: {label} ({reason})" for label, reason in study.missing]
     print_lines(screen, _spaced([*about, study.control.line, *study.cautions, *lines], markdown))
 
@@ -70,8 +83,12 @@ def _resolution(contexts: Iterable[Context]) -> str:
 
 def _title(levels: Mapping[str, Any]) -> str:
     where = _WHERE.get(str(levels.get("placement")))
-    others = {name: level for name, level in levels.items() if name != "placement" or not where}
-    return ", ".join(filter(None, (where, naming.label(others)))) or "all messages"
+    depth = levels.get(_DEPTH, 1)
+    flight = f"{depth} in flight" if depth > 1 else ""
+    others = {
+        name: level for name, level in levels.items() if name not in _TOGETHER and (name != "placement" or not where)
+    }
+    return ", ".join(filter(None, (where, naming.label(others), flight))) or "all messages"
 
 
 def _size(context: Context) -> str:
@@ -97,7 +114,12 @@ def _table(heads: Iterable[str], left: int) -> Table:
     return table
 
 
-def _answer(contexts: Iterable[Context]) -> Table:
+def _mark(cell: Cell, sockets: Collection[str]) -> str:
+    """The label of a cell, with a star where it is a floor, and a plus where it ends in a socket."""
+    return f"{cell.label}{' *' if cell.floor else ''}{' +' if cell.design.get('data') in sockets else ''}"
+
+
+def _answer(contexts: Iterable[Context], marks: Mapping[str, str]) -> Table:
     """For each size the best mechanism, its mean time, those in which no difference to it was found, and the next."""
     table = _table(("message", "best", "mean us", "no difference found", "next, us more"), 2)
     table.columns[3].justify = table.columns[4].justify = "left"
@@ -108,10 +130,12 @@ def _answer(contexts: Iterable[Context]) -> Table:
             table.add_row(_size(context), "-", "-", "not said; see below", "")
             continue
         best, *tied = context.leaders
-        named = [cell.label for cell in tied[:_NAMED]] + ([f"{len(tied) - _NAMED} more"] if len(tied) > _NAMED else [])
+        named = [marks[cell.label] for cell in tied[:_NAMED]] + (
+            [f"{len(tied) - _NAMED} more"] if len(tied) > _NAMED else []
+        )
         rest = next((cell for cell in context.cells if cell.label not in leading and not cell.floor), None)
-        further = f"{rest.label} {_apart(rest, best):+.1f}" if rest else ""
-        table.add_row(_size(context), best.label, _figure(_micros(best)), ", ".join(named) or "none", further)
+        further = f"{marks[rest.label]} {_apart(rest, best):+.1f}" if rest else ""
+        table.add_row(_size(context), marks[best.label], _figure(_micros(best)), ", ".join(named) or "none", further)
     return table
 
 
@@ -146,7 +170,9 @@ def _tables(contexts: list[Context]) -> Iterator[tuple[str, Callable[[Context, C
     yield "messages or bytes a second, and CPU microseconds of both processes for a message", _rate
 
 
-def _matrices(screen: Console, contexts: list[Context], text: Callable[[Context, Cell], str]) -> Iterator[Table]:
+def _matrices(
+    screen: Console, contexts: list[Context], text: Callable[[Context, Cell], str], marks: Mapping[str, str]
+) -> Iterator[Table]:
     """Tables of mechanism x size, each with as many sizes as the screen has room for."""
     rows: dict[str, dict[str, str]] = {}
     floors = set()
@@ -156,7 +182,7 @@ def _matrices(screen: Console, contexts: list[Context], text: Callable[[Context,
             floors |= {cell.label} if cell.floor else set()
     order = sorted(rows, key=lambda label: (label in floors, label))
     sizes = [_size(context) for context in contexts]
-    names = max(map(len, order)) + 2 + _MARGIN
+    names = max(len(marks[label]) for label in order) + _MARGIN
     widths = [max(len(size), *(len(one.get(size, "-")) for one in rows.values())) + _MARGIN for size in sizes]
     while sizes:
         count = 1
@@ -164,10 +190,36 @@ def _matrices(screen: Console, contexts: list[Context], text: Callable[[Context,
             count += 1
         table = _table(("", *sizes[:count]), 1)
         for label in order:
-            shown = f"{label} *" if label in floors else label
-            table.add_row(shown, *(rows[label].get(size, "-") for size in sizes[:count]))
+            table.add_row(marks[label], *(rows[label].get(size, "-") for size in sizes[:count]))
         yield table
         sizes, widths = sizes[count:], widths[count:]
+
+
+def _by_depth(study: Study, marks: Mapping[str, str]) -> Iterator[tuple[str, Table]]:
+    """Where several numbers of messages were in flight: for each place and size, the mechanism that carries most."""
+    depths = sorted({context.levels[_DEPTH] for context in study.contexts if _DEPTH in context.levels})
+    rows: dict[str, dict[int, tuple[Context, Cell]]] = {}
+    for context in study.contexts:
+        cells = [cell for cell in context.cells if not cell.floor and THROUGHPUT in cell.measurements]
+        if depths and cells:
+            where = {name: level for name, level in context.levels.items() if name not in {*_TOGETHER, "files"}}
+            best = max(cells, key=lambda cell: cell.measurements[THROUGHPUT].value.value)
+            rows.setdefault(f"{_size(context)}, {_title(where)}", {})[context.levels[_DEPTH]] = context, best
+    if len(depths) > 1:
+        table = _table(("", *(f"{depth} in flight" for depth in depths)), 1)
+        for label, found in rows.items():
+            texts = [f"{marks[cell.label]} {_carried(context, cell)}" for context, cell in found.values()]
+            if len(texts) == len(depths):
+                table.add_row(label, *texts)
+        yield "what the best mechanism carries, as more messages are in flight", table
+
+
+def _carried(context: Context, cell: Cell) -> str:
+    """Messages or bytes a second."""
+    rate = cell.measurements[THROUGHPUT].value.value
+    if context.file_size_bytes < 4 * KIB:
+        return f"{rate / 1e3:.3g} k/s"
+    return f"{rate * context.file_size_bytes / MIB:,.0f} MiB/s"
 
 
 def _latency(context: Context, cell: Cell) -> str:
@@ -184,13 +236,10 @@ def _more(_: Context, cell: Cell) -> str:
 
 
 def _rate(context: Context, cell: Cell) -> str:
-    judged, cpu = cell.measurements.get(THROUGHPUT), cell.measurements.get(CPU_TIME)
-    if not judged:
+    if THROUGHPUT not in cell.measurements:
         return "-"
-    spent = f", {_figure(cpu.value.value)}" if cpu else ""
-    if context.file_size_bytes < 4 * KIB:
-        return f"{judged.value.value / 1e3:.3g} k/s{spent}"
-    return f"{judged.value.value * context.file_size_bytes / MIB:,.0f} MiB/s{spent}"
+    cpu = cell.measurements.get(CPU_TIME)
+    return f"{_carried(context, cell)}{f', {_figure(cpu.value.value)}' if cpu else ''}"
 
 
 def _figure(micros: float) -> str:

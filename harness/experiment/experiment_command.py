@@ -12,6 +12,7 @@ from harness.experiment.planner import load_plan
 from harness.measure.feasible import refusals
 from harness.new_transport import study
 
+_FEW = 5  # blocks; with fewer, intervals are several times as wide as with twice as many
 _DATA = ["posix_shm", "unix", "sendfile"]
 
 
@@ -68,6 +69,11 @@ def _check(args: argparse.Namespace) -> int:
     probing = f" and {len(plan.probing())} for probes" if plan.probes else ""
     print(f"{len(plan.cells)} cells, {amount}{probing}, about {_time(plan.seconds())}")
     print(f"design: {plan.design}, {plan.design_reason}")
+    if len(plan.cells) > 1 and not plan.budget and plan.repeats < _FEW:
+        print(
+            f"few blocks: {plan.repeats} decide little, since intervals rest on how blocks differ; `repeats: 8`, or a "
+            "`budget`, decides more"
+        )
     if plan.baseline:
         print("baseline: " + " ".join(f"{name}={level}" for name, level in plan.baseline.items()))
     for claim in plan.claims:

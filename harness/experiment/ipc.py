@@ -41,14 +41,13 @@ _EXPERIMENT = (
     ("  data: [{data}]", ""),
     ("  files: [{sizes}]", "sizes of the messages"),
     ("  placement: [{placement}]", "same-core: both processes on one; spread: each on one of its own"),
+    ("zip:", "messages in flight: a lane and two threads for each"),
+    ("  - {{lanes: [{in_flight}], proxy_threads: [{in_flight}], cache_threads: [{in_flight}]}}", ""),
     ("settings:", ""),
     ("  scope: lane", "two processes and the two channels: no client, no TCP"),
     ("  command: {command}", "how the one asks the other for a message"),
-    ("  lanes: {in_flight}", "messages in flight"),
     ("  proxy_processes: 1", "the one that asks and receives"),
-    ("  proxy_threads: {in_flight}", ""),
     ("  cache_processes: 1", "the one that sends"),
-    ("  cache_threads: {in_flight}", ""),
     ("  sink: {sink}", "discard: messages stay where the mechanism puts them; copy: to memory of one's own"),
     ("  copies: 1", "files of each size: the messages are alike"),
     ("  warmup: 2ms", "content is compared with the file for so long, before and after the rounds"),
@@ -74,7 +73,13 @@ def arguments() -> argparse.ArgumentParser:
         help="of the messages, such as 64,64KiB,4MiB (default: 3 to 9 sizes from 64 B to 4 MiB, as the time allows)",
     )
     add("--only", metavar="NAME,...", help="mechanisms, such as unix,posix_shm,mine (default: all installed)")
-    add("--in-flight", type=console.positive, default=1, metavar="N", help="messages under way at a time (%(default)s)")
+    add(
+        "--in-flight",
+        type=_counts,
+        default=[1],
+        metavar="N,...",
+        help="messages under way at a time (1); with several numbers, each of them",
+    )
     add(
         "--placement",
         choices=_PLACEMENTS,
@@ -126,7 +131,7 @@ def experiment(args: argparse.Namespace) -> str:
     baseline = args.baseline or (_BASELINE if _BASELINE in rivals else rivals[0])
     if baseline not in mechanisms:
         raise ValueError(f"--baseline {unknown('mechanism', baseline, mechanisms)}")
-    cells = len(mechanisms) * len(_PLACEMENTS[args.placement])
+    cells = len(mechanisms) * len(_PLACEMENTS[args.placement]) * len(args.in_flight)
     wanted = args.sizes.split(",") if args.sizes else _ladder(args.budget, cells)
     sizes = sorted({units.size(one) for one in wanted})
     values = {
@@ -134,13 +139,17 @@ def experiment(args: argparse.Namespace) -> str:
         "sizes": ", ".join(units.show_size(size).removesuffix(" B").replace(" ", "") for size in sizes),
         "placement": ", ".join(_PLACEMENTS[args.placement]),
         "command": json.dumps(args.command),
-        "in_flight": args.in_flight,
+        "in_flight": ", ".join(map(str, args.in_flight)),
         "sink": args.sink,
         "baseline": json.dumps(baseline),
         "budget": args.budget,
     }
     lines = [(line.format(**values), remark) for line, remark in _EXPERIMENT]
     return "".join(f"{line:{_COMMENT}}  # {remark}\n" if remark else f"{line}\n" for line, remark in lines)
+
+
+def _counts(text: str) -> list[int]:
+    return sorted({console.positive(one) for one in text.split(",")})
 
 
 def _ladder(budget: float, cells: int) -> tuple[str, ...]:
@@ -171,28 +180,35 @@ def _present(directory: str, plan: Plan, args: argparse.Namespace) -> None:
         return
     from harness.analysis import messages, study  # noqa: PLC0415  numpy and scipy: half of the start of a run
 
-    fixed = {"placement": plan.cells[0].placement}
-    messages.render(study.analyse(*measured), about(plan), args.markdown, fixed)
+    fixed = {"placement": plan.cells[0].placement, "lanes": plan.cells[0].lanes}
+    messages.render(study.analyse(*measured), about(plan), args.markdown, fixed, sockets(plan))
     print(f"\n{page}")
+
+
+def sockets(plan: Plan) -> set[str]:
+    """The mechanisms whose end is a socket, and not memory of the receiver."""
+    return {
+        name for name in {one.data for one in plan.cells} if registry.shape(registry.data_transport(name))[1] != "copy"
+    }
 
 
 def about(plan: Plan) -> list[str]:
     """What was measured, in sentences."""
     cell = plan.cells[0]
-    ends = {name: registry.shape(registry.data_transport(name))[1] for name in {one.data for one in plan.cells}}
-    sockets = sorted(name for name, end in ends.items() if end != "copy")
-    flight = "one at a time" if cell.lanes == 1 else f"{cell.lanes} in flight"
+    names = {one.data for one in plan.cells}
+    depths = sorted({one.lanes for one in plan.cells})
+    flight = "one at a time" if depths == [1] else f"{' or '.join(map(str, depths))} in flight"
     left = "left where the mechanism puts it" if cell.sink == "discard" else "copied to memory of the receiver's own"
     lines = [
         f"Measured: a command of {COMMAND_BYTES} bytes over {cell.command} asks for each message, {flight}. The "
         f"message is that of a file in the page cache, and {left}. See `harness docs ipc`."
     ]
-    if sockets:
+    if sockets(plan):
         lines.append(
-            "These end in a socket, and a third process reads from it, which is not part of the round trip: "
-            f"{', '.join(sockets)}."
+            "Marked with a plus, what ends in a socket: a third process reads the message from it, which is not part "
+            "of the round trip."
         )
-    floors = sorted({name for name in ends if registry.data_transport(name).floor})
-    if floors and len(floors) < len(ends):
+    floors = sorted({name for name in names if registry.data_transport(name).floor})
+    if floors and len(floors) < len(names):
         lines.append(f"Marked with a star, what the harness itself costs: {', '.join(floors)}.")
     return lines

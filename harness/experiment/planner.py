@@ -3,7 +3,7 @@
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,10 @@ from harness.results import APART, LIVE
 from harness.suggest import unknown
 
 __all__ = ["Mistakes", "load_plan"]
+
+_NEEDS = {"arrivals": "rate", "fault_at": "fault"}  # a factor -> another one, without a level of which it says nothing
+_INSTEAD = {"clients": "say how many requests are under way by `lanes` and `proxy_threads`"}
+_BLOCKS = 8  # from how many on intervals are narrow enough to decide much: docs/statistics.md
 
 
 def load_plan(path: str, name: str = "") -> Plan:
@@ -75,7 +79,7 @@ class _Planner:
             name,
             document.question,
             tuple(cells),
-            document.repeats or (until.at_most if until else MOST_BLOCKS if document.budget else 3),
+            document.repeats or (until.at_most if until else MOST_BLOCKS if document.budget else _BLOCKS),
             document.seed,
             until.at_least if until else 0,
             until.within if until else 0.0,
@@ -101,6 +105,7 @@ class _Planner:
         """Crossed, without the excluded, with the included; each once, in the order of the file."""
         document = self._document
         settings = given(document.settings)
+        forms: list[tuple[Path, Iterable[str], list[Spec]]] = []  # what names factors, and the cells that it makes
         if document.cells:
             for other in ("factors", "zip", "include", "exclude", "settings"):
                 if other in document.model_fields_set:
@@ -115,8 +120,13 @@ class _Planner:
                 if len(left) == len(cells):
                     self._mistake(("exclude", index), no_cell(cells, given(form)))
                 cells = left
+            forms = [(("factors",), given(document.factors), cells)]
+            forms += [(("zip", index), given(form), cells) for index, form in enumerate(document.zip)]
             for index, form in enumerate(document.include):
-                cells += self._included(index, given(form), dimensions, settings)
+                included = self._included(index, given(form), dimensions, settings)
+                forms.append((("include", index), given(form), included))
+                cells = cells + included
+            forms.append((("settings",), settings, cells))
         if not cells and not self._mistakes:
             self._mistake(("exclude",), "nothing is left to run")
         for index, cell in enumerate([] if self._mistakes else cells):
@@ -124,7 +134,19 @@ class _Planner:
                 factors, text = wrong
                 self._mistake(("cells", index, factors[0]) if document.cells else self._place(factors, cell), text)
                 break
+        for path, names, some in [] if self._mistakes else forms:
+            self._check_meaning(path, names, some)
         return list(dict.fromkeys(_plain(cell) for cell in cells))
+
+    def _check_meaning(self, path: Path, names: Iterable[str], cells: list[Spec]) -> None:
+        """Note a mistake for each of these factors that means nothing in any of the cells."""
+        for name in names if cells else ():
+            if not any(applies(name, cell) for cell in cells):
+                other, level = next(one for one in FACTORS[name].only.items() if getattr(cells[0], one[0]) != one[1])
+                instead = f", and {_INSTEAD[name]}" if name in _INSTEAD else ""
+                self._mistake((*path, name), f"means nothing without `{other}: {level}`; leave it out{instead}")
+            elif (other := _NEEDS.get(name, "")) and not any(getattr(cell, other) for cell in cells):
+                self._mistake((*path, name), f"means nothing without `{other}`; leave it out")
 
     def _check_number(self, dimensions: list[list[dict[str, Any]]]) -> None:
         """Raises Mistakes before any cell is made where there are too many."""
