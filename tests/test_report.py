@@ -393,6 +393,32 @@ def test_no_two_designs_share_a_colour_and_a_shape(tmp_path):
     assert len({(styles.colour(cell), styles.shape(cell)) for cell in found.contexts[0].cells}) == 24
 
 
+@pytest.mark.parametrize(
+    ("width", "there", "missing"),
+    [
+        (60, {"ratio", "us more", "verdict"}, {"interval", "min to max"}),
+        (80, {"interval", "verdict"}, {"p50 us", "min to max"}),
+        (105, {"interval", "CPU us", "p50 us", "p99 us", "MB/s"}, {"min to max"}),
+        (170, {"interval", "min to max", "\u25cf"}, set()),
+    ],
+)
+def test_tables_fit_the_terminal_by_leaving_out_whole_columns(whole, monkeypatch, capsys, width, there, missing):
+    from rich.console import Console
+
+    from harness.analysis import show
+
+    monkeypatch.setattr(show, "console", lambda: Console(width=width))
+    show.show(*run_files.load_run(str(whole)))
+    printed = capsys.readouterr().out
+    head, *_ = [line for line in printed.splitlines() if "requests/s" in line and "verdict" in line]
+    assert all(one in head + printed * (one == "\u25cf") for one in there)
+    assert not any(one in head for one in missing)
+    assert "\u2026" not in printed, "no text is cut"
+    assert max(map(len, printed.splitlines())) <= width
+    for name in ("posix_shm", "sendfile", "cannot tell"):
+        assert name in printed
+
+
 def test_a_wide_terminal_shows_plots(whole):
     from harness.analysis import show
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -22,8 +21,12 @@ if TYPE_CHECKING:  # importing it loads numpy and scipy, which only an analysis 
     from harness.analysis.study import Cell, Context, Study
 
 WIDTH = 120  # columns, where the output is not a terminal
-_WIDE = 150  # columns from which on a terminal has room for plots
 _PLOT = 25  # columns of a plot
+_PLOTTED = f"{'1':^{_PLOT}}"  # the head of that column
+_BETWEEN = 2  # columns between two of a table
+# Columns of a table that are shown where there is room for them, the most useful first.
+_OPTIONAL = ("interval", "p99 us", "CPU us", "p50 us", "MB/s", _PLOTTED, "min to max")
+_STYLES = {"faster": "green", "slower": "red", "baseline": "bold", "floor": "dim"}
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -76,7 +79,7 @@ def render(study: "Study") -> None:
     if study.coarse:
         print_lines(screen, [study.resolution_line, ""])
     for context in study.contexts:
-        screen.print(_fitting_table(screen, study, context))
+        screen.print(_table(screen, study, context))
     lines = [one.sentence for one in study.crossovers] + [one.sentence for one in study.crossings]
     lines += [f"Claim {answer.outcome}: {answer.claim.text}" for answer in study.answers]
     lines += [study.control.line, *([study.resolution_line] if not study.coarse else []), *study.notes]
@@ -103,45 +106,42 @@ def console(width: int = WIDTH) -> Console:
     return screen if screen.is_terminal else Console(width=width)
 
 
-def _fitting_table(screen: Console, study: "Study", context: "Context") -> Table:
+def _table(screen: Console, study: "Study", context: "Context") -> Table:
     """The table of a context, with the columns that there is room for."""
-    plots = screen.width >= _WIDE
-    for ranges, differences in ((True, True), (False, True)):
-        table = _table(study, context, plots, ranges, differences)
-        if Measurement.get(screen, screen.options.update(max_width=10 * screen.width), table).maximum <= screen.width:
-            return table
-    return _table(study, context, plots, ranges=True, differences=False)
-
-
-def _table(study: "Study", context: "Context", plots: bool, ranges: bool, differences: bool) -> Table:
-    """plots, ranges, differences: whether it has these columns."""
     counts = sorted({cell.trials for cell in context.cells})
     trials = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    rivals = [cell for cell in context.cells if not cell.floor] or context.cells
+    names = [name for name in study.compared if len({cell.design[name] for cell in rivals}) > 1]
+    names = names or [name for name in study.compared if name != "source"] or list(study.compared)
+    rows = [
+        dict(zip(names, _design(cell, names), strict=True)) | _values(context, cell) | {_PLOTTED: plot}
+        for cell, plot in zip(context.cells, _plots(context), strict=True)
+    ]
     table = Table(
         title=f"{context.label} ({trials} {'trials' if counts[-1] > 1 else 'trial'} a cell)",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
-    rivals = [cell for cell in context.cells if not cell.floor] or context.cells
-    names = [name for name in study.compared if len({cell.design[name] for cell in rivals}) > 1]
-    names = names or [name for name in study.compared if name != "source"] or list(study.compared)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    ratio = "p50 ratio" if context.metric.startswith("latency_") else "ratio"
-    heads = ["requests/s", *(["min to max"] if ranges else []), ratio, "interval"]
-    for head in [*heads, *(["us more"] if differences else [])]:
-        table.add_column(head, justify="right", no_wrap=True)
-    if plots:
-        table.add_column(f"{'1':^{_PLOT}}", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for head in ("MB/s", "CPU us", "p50 us", "p99 us"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for cell, plot in zip(context.cells, _plots(context), strict=True):
-        besides = [_difference(context, cell)] * differences + [plot] * plots
-        table.add_row(*_design(cell, names), *_values(context, cell, ranges, besides))
+    shown = _fitting({head: [row[head] for row in rows] for head in rows[0]}, screen.width)
+    for head in shown:
+        left = head in {*names, "verdict", _PLOTTED}
+        table.add_column(head, justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(row[head], _STYLES.get(row[head].split(" ")[0], "")) for head in shown))
     return table
+
+
+def _fitting(columns: Mapping[str, Sequence[str]], room: int) -> list[str]:
+    """The heads of the columns that there is room for, in their order: those of least use are left out first."""
+    widths = {head: max(map(len, (head, *texts))) + _BETWEEN for head, texts in columns.items()}
+    shown = {head for head in columns if head not in _OPTIONAL}
+    for head in _OPTIONAL:
+        if head in columns and sum(widths[one] for one in (*shown, head)) <= room:
+            shown.add(head)
+    return [head for head in columns if head in shown]
 
 
 def _design(cell: "Cell", names: Sequence[str]) -> list[str]:
@@ -183,26 +183,31 @@ def _difference(context: "Context", cell: "Cell") -> str:
     return more(judged.difference) if judged and judged.difference else "-"
 
 
-def _values(context: "Context", cell: "Cell", ranges: bool, besides: Iterable[str]) -> Iterable[str | Text]:
+def _values(context: "Context", cell: "Cell") -> dict[str, str]:
+    """The text of each column but those of the design, by its head."""
     throughput = cell.measurements.get("requests_per_s")
-    yield f"{throughput.value.value:,.0f}" if throughput else "-"
-    if ranges:
-        yield f"{throughput.least:,.0f} to {throughput.most:,.0f}" if throughput else "-"
     judged = cell.measurements.get(context.metric)
     ratio = judged.ratio if judged else None
     places = context.resolution.places if context.resolution else 2
-    yield f"{ratio.value:.{places}f}" if ratio else f"{1:.{places}f}" if cell.baseline else "-"
-    yield f"{ratio.low:.{places}f} to {ratio.high:.{places}f}" if ratio and ratio.bounded else "-"
-    yield from besides
     verdict = "baseline" if cell.baseline else "floor" if cell.floor else judged.verdict if judged else ""
     other_wait = context.baseline and cell.wait != context.baseline.wait
     flags = f" {'*' if other_wait else ''}{f'!{cell.disturbed}' if cell.disturbed else ''}".rstrip()
-    yield Text(verdict + flags)
-    for column, scale, places in (
-        ("content_bytes_per_s", 1e6, 0),
-        ("cpu_us_per_request", 1, 1),
-        ("latency_p50_us", 1, 0),
-        ("latency_p99_us", 1, 0),
-    ):
-        measured = cell.measurements.get(column)
-        yield f"{measured.value.value / scale:,.{places}f}" if measured else "-"
+
+    def measured(column: str, places: int, scale: float = 1) -> str:
+        one = cell.measurements.get(column)
+        return f"{one.value.value / scale:,.{places}f}" if one else "-"
+
+    return {
+        "requests/s": f"{throughput.value.value:,.0f}" if throughput else "-",
+        "min to max": f"{throughput.least:,.0f} to {throughput.most:,.0f}" if throughput else "-",
+        "p50 ratio" if context.metric.startswith("latency_") else "ratio": (
+            f"{ratio.value:.{places}f}" if ratio else f"{1:.{places}f}" if cell.baseline else "-"
+        ),
+        "interval": f"{ratio.low:.{places}f} to {ratio.high:.{places}f}" if ratio and ratio.bounded else "-",
+        "us more": _difference(context, cell),
+        "verdict": verdict + flags,
+        "MB/s": measured("content_bytes_per_s", 0, 1e6),
+        "CPU us": measured("cpu_us_per_request", 1),
+        "p50 us": measured("latency_p50_us", 0),
+        "p99 us": measured("latency_p99_us", 0),
+    }
