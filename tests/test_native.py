@@ -23,8 +23,8 @@ COMMANDS = ("posix_mq", "fifo", "unix", "sysv_mq")
 MECHANISMS = {
     "posix_shm": "posix_shm:chunk=4096,depth=2",
     "sysv_shm": "sysv_shm",
-    "posix_mq": "posix_mq:chunk=8192,depth=4",
-    "sysv_mq": "sysv_mq:chunk=8192",
+    "posix_mq": "posix_mq",
+    "sysv_mq": "sysv_mq",
     "fifo": "fifo:chunk=262144,pipe_size=65536",
     "unix": "unix:buffer=100000",
     "sendfile": "sendfile",

@@ -266,7 +266,8 @@ static void make_content(const char *text)
 	struct channel *channel = &content;
 	snprintf(channel->name, sizeof channel->name, "%.*s", (int)strcspn(text, ":"), text);
 	channel->sems = channel->queue = channel->memory = -1;
-	channel->chunk = option(text, "chunk", 1 << 18);
+	bool queue = is(channel, "posix_mq") || is(channel, "sysv_mq");
+	channel->chunk = option(text, "chunk", queue ? 8192 : 1 << 18); /* the harness's own, where nothing is said */
 	channel->depth = option(text, "depth", 4);
 	channel->stride = (channel->chunk + 4095) / 4096 * 4096;
 	if (channel->depth > 64)
