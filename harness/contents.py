@@ -19,7 +19,7 @@ _DIGITS = 12
 
 @cache
 def contents() -> dict[str, str]:
-    """Name and version of each distribution -> the first digits of SHA-256 over the Python files of its packages.
+    """Name and version of each distribution -> the first digits of SHA-256 over the files of its packages.
 
     Distributions are the harness, and those that bring transports or probes. A package is the first part of the module
     that an entry point names.
@@ -46,7 +46,7 @@ def _digest(packages: list[str]) -> str:
 
 
 def _files(package: str) -> list[tuple[str, str]]:
-    """(name below the package, path) of each Python file of a package or module; none where there is no such one."""
+    """(name below the package, path) of each file of a package or module; none where there is no such one."""
     spec = find_spec(package)
     if spec is None:
         return []
@@ -57,5 +57,5 @@ def _files(package: str) -> list[tuple[str, str]]:
         for top in spec.submodule_search_locations
         for directory, _, names in os.walk(top)
         for name in names
-        if name.endswith(".py")
+        if not name.endswith(".pyc")  # made by Python from the others
     )

@@ -119,7 +119,7 @@ def test_the_readme_names_the_two_commands_and_make_knows_them():
 # The studies that come along, with their results. Experiments and results of your own may lie beside them.
 STUDIES = (
     "base command-channel concurrency congestion depth floor open-loop parameter placement posix-vs-sysv quick "
-    "segments soak stress sync tradeoff web-proxy zero-copy"
+    "recovery segments soak stress sync tradeoff web-proxy zero-copy"
 ).split()
 
 

@@ -42,6 +42,7 @@ SYSTEM = "system"
 
 _LINGER = 1.0  # seconds to wait for a client that should close first, or that has sent more than a request
 _BACKLOG = 4096
+_REQUEST = 10.0  # seconds for a request that comes in pieces, where the timeout is not shorter
 
 
 class Backend(Protocol):
@@ -95,7 +96,7 @@ class Server:
             handlers = [_await_close_after(handler) for handler in handlers]
         self._late: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._late_thread = threading.Thread(target=self._work_late, args=(handlers.pop(),), daemon=True)
-        self._lobby = Lobby(reader(self._limit), self._complete, self._hand_on, timeout)
+        self._lobby = Lobby(reader(self._limit), self._complete, self._hand_on, min(timeout, _REQUEST))
         self._siege = Siege(listener, threads)
         self._threads = [threading.Thread(target=self._work, args=one, daemon=True) for one in enumerate(handlers)]
         for thread in self._threads:

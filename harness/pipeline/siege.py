@@ -4,8 +4,8 @@ A worker waits for a client to take its reply, as long as the server's timeout a
 that read a byte a second hold all workers, and all other clients wait. Where clients wait for a worker, a client that
 takes less than RATE therefore has to go: one whose window was closed for nearly all of PATIENCE, tcp(7) TCP_INFO, and
 that took less than PATIENCE allows at that rate. Where one had to go, the server is under siege for a while: then it
-looks ten times as often, and serves the client that came last first. The others may all be of that kind, and whoever
-comes in a queue behind a hundred of them waits for a hundred of them to go. See "Fail at Scale" (Maurer, ACM Queue
+looks ten times as often, and serves the client that came last first. The others may all be of that kind, and a
+client in a queue behind a hundred of them waits for a hundred of them to go. See "Fail at Scale" (Maurer, ACM Queue
 13(8), 2015), which calls it adaptive LIFO.
 """
 
