@@ -27,7 +27,7 @@ from typing import Protocol
 from harness.api import limit_waits
 from harness.console import say
 from harness.pipeline.lobby import ROOM, Lobby, reader
-from harness.pipeline.siege import Siege
+from harness.pipeline.siege import ACCEPTING, IDLE, Siege
 from harness.protocol import getfile
 from harness.protocol.dialects import Dialect
 
@@ -124,8 +124,13 @@ class Server:
         received = reader(self._limit)
         siege, serving = self._siege, self._siege.serving
         while True:
+            serving[number] = ACCEPTING
             try:
-                client = siege.newest() if siege.on else accept()[0]
+                if siege.hands_over:
+                    serving[number] = IDLE
+                    client = siege.next()
+                else:
+                    client, _ = accept()
             except OSError as error:
                 if self._stopping:
                     return
@@ -133,7 +138,6 @@ class Server:
                     say(f"no descriptor for a client: {error.strerror}; raise ulimit -n")
                     time.sleep(0.1)
                 continue  # BlockingIOError: no client came for `timeout` seconds
-            serving[number] = client
             data = b""
             try:
                 data = received(client)
@@ -143,8 +147,10 @@ class Server:
                 os.close(client)
                 continue
             else:
+                serving[number] = client
                 if self._answer(handle, client, data):
                     continue
+                serving[number] = IDLE
             try:
                 self._lobby.admit(client, data)
             except (OSError, RuntimeError) as error:
