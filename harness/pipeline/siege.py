@@ -63,7 +63,7 @@ class Siege:
 
     def start(self) -> None:
         """Raises RuntimeError where the system has no thread for it."""
-        threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def stop(self) -> None:
         """Give up the clients that wait for a worker. Shut the listener down after that: it wakes the threads."""
@@ -83,6 +83,10 @@ class Siege:
                 raise BlockingIOError
             self._change.notify_all()
             return self._waiting.pop() if self._besieged else self._waiting.popleft()
+
+    def _run(self) -> None:
+        with suppress(ValueError):  # the listener has been closed, so the server has ended
+            self._watch()
 
     def _watch(self) -> None:
         self._await_a_siege()
