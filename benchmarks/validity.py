@@ -37,17 +37,17 @@ Cells = Mapping[tuple[str, str], CellTrials]  # (mechanism, HERE or a kind of C)
 
 class Row(NamedTuple):
     """A mechanism at one size and placement. micros: of a message, by kind. more: what it takes more than _BASE, by
-    kind. apart: how much more it takes more here than in C with bounded waits."""
+    kind. apart: the difference here, less that in C with bounded waits. The last two are empty for _BASE."""
 
     mechanism: str
     micros: Mapping[str, float]
     more: Mapping[str, Estimate]
-    apart: Estimate
+    apart: Estimate | None
 
 
 class Table(NamedTuple):
-    """At one size and placement. ranks: rank correlation of the mechanisms' times here and in C. agreed: of pairs of
-    mechanisms, how many each side can tell, by what they say. opposite: those of which they say the opposite."""
+    """At one size and placement. ranks: rank correlation of the mechanisms' times here and in C. agreed: how many pairs
+    of mechanisms there are, by what the two sides say of them. opposite: those of which they say the opposite."""
 
     placement: str
     size: int
@@ -68,61 +68,53 @@ def main() -> int:
 def written(directory: str) -> str:
     """What the page says of a run."""
     found = tables(directory)
-    lines = [*summary(found)]
+    lines = summary(found)
     for table in found:
         lines += ["", f"**{table.placement}, {show_size(table.size)}**", ""]
         lines += ["| mechanism | C | C, bounded | here | more in C | more here | here - C |"]
         lines += ["|---|--:|--:|--:|--:|--:|--:|"]
         for row in table.rows:
             micros = [f"{row.micros[kind]:,.1f}" for kind in (BARE, BOUNDED, HERE)]
-            more = ["-"] * 3
-            if row.mechanism != _BASE:
-                more = [intervals.more(one) for one in (row.more[BOUNDED], row.more[HERE], row.apart)]
+            more = (
+                [intervals.more(one) for one in (row.more[BOUNDED], row.more[HERE], row.apart)]
+                if row.apart
+                else ["-"] * 3
+            )
             lines.append(f"| `{row.mechanism}` | {' | '.join([*micros, *more])} |")
     return "\n".join(lines)
 
 
 def tables(directory: str) -> list[Table]:
-    """The tables of a run, one core first, by size."""
+    """The tables of a run, one core first, by size. Mechanisms without good trials of all three kinds are left out."""
     trials, _, slices = run_files.load_run(directory)
     contexts = StudyTrials(trials, slices).contexts(("data", "interpreter"), always=("files", "placement"))
-    found = [_table(context, 7 * len(contexts)) for context in contexts]
+    found = [_table(context, len(contexts)) for context in contexts]
     return sorted(found, key=lambda table: (table.placement != "same-core", table.size))
 
 
-def _table(context: ContextTrials, comparisons: int) -> Table:
+def _table(context: ContextTrials, contexts: int) -> Table:
     cells = {_key(cell): cell for cell in context.good}
-    mechanisms = list(dict.fromkeys(name for name, _ in cells))
-    base = {kind: cells[_BASE, kind] for kind in (HERE, BARE, BOUNDED)}
-    rows = []
-    level = intervals.corrected(comparisons)
-    names = [name for name in mechanisms if name != _BASE]
-    samples = {
-        kind: [cells[name, kind].differences(base[kind], _TIME) for name in names] for kind in (HERE, BARE, BOUNDED)
-    }
-    more = {kind: _estimates(some, level) for kind, some in samples.items()}
-    apart = _estimates(
-        [
-            {block: ours[block] - theirs[block] for block in ours.keys() & theirs.keys()}
-            for ours, theirs in zip(samples[HERE], samples[BOUNDED], strict=True)
-        ],
-        level,
-    )
-    nothing = Estimate(0.0, 0.0, 0.0, 0, level)
-    for name in mechanisms:
-        micros = {kind: 1e6 / _rate(cells[name, kind]) for kind in (HERE, BARE, BOUNDED)}
-        at = names.index(name) if name in names else -1
-        rows.append(
-            Row(
-                name,
-                micros,
-                {kind: some[at] if at >= 0 else nothing for kind, some in more.items()},
-                apart[at] if at >= 0 else nothing,
-            )
-        )
+    whole = [name for name, kind in cells if kind == HERE and all((name, other) in cells for other in (BARE, BOUNDED))]
+    if _BASE not in whole:
+        raise ValueError(f"no good trials of {_BASE}, here and in C, among those of {context.any_trial.files} bytes")
+    others = [name for name in whole if name != _BASE]
+    level = intervals.corrected(len(others) * contexts)
+
+    def more(kind: str) -> list[Mapping[int, float]]:
+        return [cells[name, kind].differences(cells[_BASE, kind], _TIME) for name in others]
+
+    found = {kind: _estimates(more(kind), level) for kind in (HERE, BARE, BOUNDED)}
+    differences = [
+        {block: ours[block] - theirs[block] for block in ours.keys() & theirs.keys()}
+        for ours, theirs in zip(more(HERE), more(BOUNDED), strict=True)
+    ]
+    apart = _estimates(differences, level)
+    rows = [Row(_BASE, _micros(cells, _BASE), {}, None)]
+    for at, name in enumerate(others):
+        rows.append(Row(name, _micros(cells, name), {kind: some[at] for kind, some in found.items()}, apart[at]))
     rows.sort(key=lambda row: row.micros[BOUNDED])
     ranks = spearmanr([row.micros[BOUNDED] for row in rows], [row.micros[HERE] for row in rows]).statistic
-    agreed, opposite = _pairs(cells, mechanisms, comparisons * 4)
+    agreed, opposite = _pairs(cells, whole, contexts)
     trial = context.any_trial
     return Table(trial.placement, trial.file_size_bytes, rows, float(ranks), agreed, opposite)
 
@@ -131,18 +123,22 @@ def _key(cell: CellTrials) -> tuple[str, str]:
     return cell.design["data"], os.path.basename(cell.design["interpreter"]) or HERE
 
 
-def _rate(cell: CellTrials) -> float:
-    return intervals.means([list(cell.logs(_TIME).values())])[0].value
+def _micros(cells: Cells, name: str) -> dict[str, float]:
+    """The time of a message by kind: of the geometric mean of the blocks' rates."""
+    return {
+        kind: 1e6 / intervals.means([list(cells[name, kind].logs(_TIME).values())])[0].value
+        for kind in (HERE, BARE, BOUNDED)
+    }
 
 
 def _estimates(samples: Sequence[Mapping[int, float]], level: float) -> list[Estimate]:
     return intervals.differences([list(one.values()) for one in samples], level, ["alike"] * len(samples))
 
 
-def _pairs(cells: Cells, mechanisms: Sequence[str], comparisons: int) -> tuple[Counter[str], list[str]]:
-    """What the two sides say of each pair of mechanisms, at the level of all pairs of the study."""
+def _pairs(cells: Cells, mechanisms: Sequence[str], contexts: int) -> tuple[Counter[str], list[str]]:
+    """What the two sides say of each pair of mechanisms, at the level at which all pairs of the study hold at once."""
     pairs = list(combinations(mechanisms, 2))
-    level = intervals.corrected(comparisons)
+    level = intervals.corrected(2 * len(pairs) * contexts)
     said = {
         kind: _estimates([cells[one, kind].differences(cells[two, kind], _TIME) for one, two in pairs], level)
         for kind in (HERE, BOUNDED)
@@ -168,25 +164,27 @@ def summary(found: Sequence[Table]) -> list[str]:
     """The counts over all tables, and where the harness misleads."""
     lines = [
         "| where | size | rank correlation | pairs: same order | opposite | only C tells | only here | neither | "
-        "differences that carry over |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "differences that carry over | do not | not known |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for table in found:
-        rows = [row for row in table.rows if row.mechanism != _BASE]
-        close = sum(carries_over(row) for row in rows)
+        verdicts = Counter(carries_over(row) for row in table.rows if row.apart)
         counts = [table.agreed[what] for what in ("same", "opposite", "only in C", "only here", "neither")]
-        lines.append(
-            f"| {table.placement} | {show_size(table.size)} | {table.ranks:.2f} | "
-            f"{' | '.join(map(str, counts))} | {close} of {len(rows)} |"
-        )
+        counts += [verdicts[what] for what in ("yes", "no", "not known")]
+        where = f"{table.placement} | {show_size(table.size)} | {table.ranks:.2f}"
+        lines.append(f"| {where} | {' | '.join(map(str, counts))} |")
     if wrong := [f"- {table.placement}, {show_size(table.size)}: {one}" for table in found for one in table.opposite]:
         lines += ["", "Where the two say the opposite:", "", *wrong]
     return lines
 
 
-def carries_over(row: Row) -> bool:
-    """Whether what a mechanism takes more here is as near to that in C as this page asks for."""
-    return abs(row.apart.value) <= max(_CLOSE_US, _CLOSE * abs(row.more[BOUNDED].value))
+def carries_over(row: Row) -> str:
+    """Whether what a mechanism takes more here is as near to that in C as this page asks for, by the whole interval."""
+    assert row.apart
+    margin = max(_CLOSE_US, _CLOSE * abs(row.more[BOUNDED].value))
+    if -margin <= row.apart.low and row.apart.high <= margin:
+        return "yes"
+    return "no" if row.apart.low > margin or row.apart.high < -margin else "not known"
 
 
 if __name__ == "__main__":

@@ -56,6 +56,6 @@ def _files(package: str) -> list[tuple[str, str]]:
         (f"{package}/{os.path.relpath(os.path.join(directory, name), top)}", os.path.join(directory, name))
         for top in spec.submodule_search_locations
         for directory, _, names in os.walk(top)
+        if os.path.basename(directory) != "__pycache__"  # made by Python from the others
         for name in names
-        if not name.endswith(".pyc")  # made by Python from the others
     )

@@ -24,8 +24,11 @@ def root() -> str:
 
 
 def studies() -> dict[str, str]:
-    """The files of the studies that come along, by name."""
-    directory = f"{root()}/experiments"
+    """The files of the studies that come along, by name; none where the installation has no pages."""
+    try:
+        directory = f"{root()}/experiments"
+    except FileNotFoundError:
+        return {}
     found = (os.path.splitext(entry) for entry in sorted(os.listdir(directory)))
     return {name: f"{directory}/{name}{ending}" for name, ending in found if ending in _YAML}
 
@@ -33,7 +36,7 @@ def studies() -> dict[str, str]:
 def study(text: str) -> str:
     """The experiment file that the user means: a path, or the name of a study that comes along. Raises ValueError where
     it is neither."""
-    if os.path.exists(text) or os.sep in text or text.endswith(_YAML):
+    if os.path.isfile(text) or os.sep in text or text.endswith(_YAML):
         return text
     if text in (known := studies()):
         return known[text]

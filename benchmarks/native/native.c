@@ -65,9 +65,10 @@ static void fail(const char *format, ...)
 	va_start(values, format);
 	int count = vsnprintf(text, sizeof text - 1, format, values);
 	va_end(values);
-	text[count < 0 ? 0 : count] = '\n';
-	ssize_t written = write(2, text, count < 0 ? 1 : count + 1);
-	_exit(written < 0 ? 1 : 1);
+	size_t length = count < 0 ? 0 : (size_t)count < sizeof text - 2 ? (size_t)count : sizeof text - 2;
+	text[length] = '\n';
+	(void)!write(2, text, length + 1);
+	_exit(1);
 }
 
 static void check(bool right, const char *what)
@@ -191,12 +192,30 @@ static void receive_channel(int socket, struct channel *channel)
 
 /* --- Making channels, without a name that stays --- */
 
+/* The value of an option in NAME:option=value,...; `other` where it is not there. Sizes may end with KiB or MiB. */
 static uint64_t option(const char *text, const char *name, uint64_t other)
 {
-	char wanted[32];
+	char wanted[32], *end;
 	snprintf(wanted, sizeof wanted, "%s=", name);
 	const char *found = strstr(text, wanted);
-	return found ? strtoull(found + strlen(wanted), NULL, 10) : other;
+	if (!found)
+		return other;
+	uint64_t value = strtoull(found + strlen(wanted), &end, 10);
+	int shift = !strncmp(end, "KiB", 3) ? 10 : !strncmp(end, "MiB", 3) ? 20 : 0;
+	end += shift ? 3 : 0;
+	if (!value || (*end && *end != ','))
+		fail("%s: %s must be a whole number from 1 on, with KiB or MiB where it is a size", text, name);
+	return value << shift;
+}
+
+static void check_options(const char *text, const char *known)
+{
+	for (const char *at = strchr(text, ':'); at; at = strchr(at + 1, ',')) {
+		char name[32];
+		snprintf(name, sizeof name, " %.*s ", (int)strcspn(at + 1, "="), at + 1);
+		if (!strstr(known, name))
+			fail("%s: there is no option%s", text, *known ? name : "");
+	}
 }
 
 static int make_queue(uint64_t depth, uint64_t size)
@@ -246,6 +265,7 @@ static size_t memory_size(const struct channel *channel)
 
 static void make_commands(const char *text)
 {
+	check_options(text, "");
 	snprintf(commands.name, sizeof commands.name, "%.*s", (int)strcspn(text, ":"), text);
 	commands.sems = commands.queue = commands.memory = -1;
 	if (is(&commands, "posix_mq")) {
@@ -269,6 +289,9 @@ static void make_content(const char *text)
 	bool queue = is(channel, "posix_mq") || is(channel, "sysv_mq");
 	channel->chunk = option(text, "chunk", queue ? 8192 : 1 << 18); /* the harness's own, where nothing is said */
 	channel->depth = option(text, "depth", 4);
+	if (channel->chunk <= HEAD)
+		fail("%s: chunk must be over %d", text, HEAD);
+	check_options(text, " chunk depth pipe_size buffer ");
 	channel->stride = (channel->chunk + 4095) / 4096 * 4096;
 	if (channel->depth > 64)
 		fail("depth=%lu: at most 64 here", (unsigned long)channel->depth);
@@ -315,7 +338,7 @@ static void remove_channels(void)
 /* --- Messages: pipes, sockets and queues --- */
 
 /* msgsnd(2) and msgrcv(2) have no timeouts. As in the harness a thread ends waits that are overdue. */
-static volatile uint64_t overdue;
+static _Atomic uint64_t overdue;
 
 static void *watch(void *unused)
 {
@@ -426,7 +449,7 @@ static void receive_command(struct command *command)
 	for (;;) {
 		ssize_t count;
 		if (is(&commands, "posix_mq")) {
-			struct timespec until = from_now(CLOCK_REALTIME);
+			struct timespec until = bounded ? from_now(CLOCK_REALTIME) : (struct timespec){0};
 			count = bounded ? mq_timedreceive(commands.fds[0], (char *)command, COMMAND, NULL, &until)
 					: mq_receive(commands.fds[0], (char *)command, COMMAND, NULL);
 		} else
@@ -443,6 +466,8 @@ static void receive_command(struct command *command)
 
 /* --- Content, piece by piece: the cache fills a room and publishes it, the lane takes a piece and gives it back --- */
 
+static bool copying;  /* whether content goes to private memory */
+static char *copied;
 static struct slots *ring;
 static char *buffer; /* of messages: a type, then `chunk` bytes */
 
@@ -494,7 +519,9 @@ static void open_content(bool first)
 	} else if (ring)
 		for (size_t at = 0; at < memory_size(&content); at += 4096)
 			(void)*((volatile char *)ring + at);
-	if (bounded && content.queue >= 0) {
+	if (copying)
+		check((copied = malloc(content.chunk)) != NULL, "malloc");
+	if (bounded && (content.queue >= 0 || commands.queue >= 0)) {
 		pthread_t thread;
 		check(!pthread_create(&thread, NULL, watch, NULL), "pthread_create");
 	}
@@ -682,7 +709,6 @@ static struct {
 	size_t size;
 } asked[PATHS];
 static int workloads[64], workload_count; /* where each begins in `asked`; one more entry ends the last */
-static char *copied;			  /* private memory, where content is to be copied */
 static bool verifying;
 static int passed = -1; /* the descriptor of a file that came with a head */
 static int sink = -1, control = -1; /* a socket whose other end a process reads, and where it gets those */
@@ -711,8 +737,8 @@ static void deliver(size_t count)
 	close(passed);
 }
 
-/* Makes one request. Returns the bytes of content; adds to *wrong where they are not those of the file. */
-static size_t request(int number, uint64_t id, uint64_t *wrong)
+/* Makes one request. Returns the bytes of content; sets *wrong where they are not those of the file. */
+static size_t request(int number, uint64_t id, bool *wrong)
 {
 	static struct command command;
 	const char *path = asked[number].path;
@@ -741,7 +767,7 @@ static size_t request(int number, uint64_t id, uint64_t *wrong)
 	for (size_t skip = HEAD;; skip = 0) {
 		size_t here = count - skip;
 		if (verifying && (got + here > asked[number].size || memcmp(piece + skip, asked[number].data + got, here)))
-			++*wrong;
+			*wrong = true;
 		else if (copied)
 			memcpy(copied, piece + skip, here);
 		got += here;
@@ -769,6 +795,7 @@ static void read_sockets(int from)
 	while (receive_fds(from, &what, sizeof what, &socket, 1)) {
 		uint64_t totals[2] = {0, 0}, number = what.first;
 		size_t done = 0;
+		bool wrong = false;
 		ssize_t count;
 		while ((count = read(socket, room, sizeof room)) > 0) {
 			totals[0] += count;
@@ -777,10 +804,12 @@ static void read_sockets(int from)
 				int file = begin + (int)(number % length);
 				size_t left = asked[file].size - done, here = count - at;
 				here = here < left ? here : left;
-				totals[1] += memcmp(room + at, asked[file].data + done, here) != 0;
+				wrong = wrong || memcmp(room + at, asked[file].data + done, here);
 				at += here;
 				done += here;
 				if (done == asked[file].size) {
+					totals[1] += wrong;
+					wrong = false;
 					number++;
 					done = 0;
 				}
@@ -854,13 +883,15 @@ static void slice(const char *line)
 	if (workload >= workload_count)
 		fail("there is no workload %d", workload);
 	int begin = workloads[workload], length = workloads[workload + 1] - begin;
-	uint64_t opened = 0, closed = 0, bytes = 0, all = 0, all_bytes = 0, wrong = 0, count = 0;
+	uint64_t opened = 0, closed = 0, bytes = 0, all = 0, all_bytes = 0, bad = 0, count = 0;
 	if (control >= 0)
 		begin_sink(workload, positions[workload]);
 	while (count < MOST) {
 		uint64_t begun = now();
+		bool wrong = false;
 		size_t got = request(begin + (int)(positions[workload]++ % length), ++id, &wrong);
 		uint64_t ended = now();
+		bad += wrong;
 		all++;
 		all_bytes += got;
 		if (ended < opens)
@@ -876,7 +907,7 @@ static void slice(const char *line)
 			break;
 	}
 	if (control >= 0)
-		wrong += end_sink(all_bytes);
+		bad += end_sink(all_bytes);
 	double busy = (double)(used() - before) / (double)(now() - start);
 	qsort(latencies, count, sizeof *latencies, ascending);
 	printf("{\"slice\": {\"opened_ns\": %lu, \"seconds\": %.9f, \"requests\": %lu, \"content_bytes\": %lu, "
@@ -885,7 +916,7 @@ static void slice(const char *line)
 	       "\"failed\": 0, \"histogram\": [",
 	       (unsigned long)opened, (double)(closed - opened) / 1e9, (unsigned long)count, (unsigned long)bytes,
 	       (double)latencies[(count - 1) / 2] / 1e3, busy < 1 ? busy : 1, (unsigned long)all,
-	       (unsigned long)(all - wrong), (unsigned long)wrong);
+	       (unsigned long)(all - bad), (unsigned long)bad);
 	for (uint64_t at = 0, same = 1; at < count; at++, same++)
 		if (at + 1 == count || upper_bound(latencies[at]) != upper_bound(latencies[at + 1])) {
 			printf("%s[%lu, %lu]", at + 1 == same ? "" : ", ", (unsigned long)upper_bound(latencies[at]), (unsigned long)same);
@@ -970,10 +1001,10 @@ static int ask(const char *data, const char *rendezvous)
 		send_channel(cache, &content);
 		_exit(work());
 	}
+	commands.queue = -1; /* it is the cache's, which removes it */
 	signal(SIGTERM, end_worker);
 	int status;
 	check(waitpid(worker, &status, 0) == worker, "waitpid");
-	commands.queue = -1; /* it is the cache's */
 	remove_channels();
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
@@ -990,7 +1021,10 @@ int main(int count, char **words)
 	bounded = !strcmp(words[1], "bounded");
 	what = words[2];
 	for (int at = 3; at < count; at++) {
-		const char *word = words[at], *value = at + 1 < count ? words[at + 1] : "";
+		const char *word = words[at];
+		if (!strcmp(word, "--json") || !strcmp(word, "--until-eof") || !strcmp(word, "--slices"))
+			continue; /* it can do nothing else */
+		const char *value = ++at < count ? words[at] : "";
 		if (!strcmp(word, "-c"))
 			root = value;
 		else if (!strcmp(word, "--command"))
@@ -1005,10 +1039,10 @@ int main(int count, char **words)
 			verify = value;
 		else if (!strcmp(word, "-w") && list_count < 63)
 			lists[list_count++] = value;
-		else if (!strcmp(word, "--sink") && !strcmp(value, "copy"))
-			check((copied = malloc(READ)) != NULL, "malloc");
-		else if ((!strcmp(word, "-t") || !strcmp(word, "-n") || !strcmp(word, "--processes")) && strcmp(value, "1"))
-			fail("%s %s: one worker and one lane is all there is here", word, value);
+		else if (!strcmp(word, "--sink") && (!strcmp(value, "copy") || !strcmp(value, "discard")))
+			copying = !strcmp(value, "copy");
+		else if ((strcmp(word, "-t") && strcmp(word, "-n") && strcmp(word, "--processes")) || strcmp(value, "1"))
+			fail("%s %s: not here; there is one worker and one lane", word, value);
 	}
 	if (!strcmp(what, "simplecached"))
 		serve(root, command, rendezvous);

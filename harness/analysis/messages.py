@@ -53,7 +53,7 @@ def render(
             for table in _matrices(screen, contexts, text, marks):
                 _print(screen, table, markdown)
             print_lines(screen, [""])
-    for head, table in _by_depth(study, marks):
+    for head, table in _by_depth(study, marks, fixed):
         print_lines(screen, [f"**{head}**\n" if markdown else head])
         _print(screen, table, markdown)
         print_lines(screen, [""])
@@ -195,14 +195,15 @@ def _matrices(
         sizes, widths = sizes[count:], widths[count:]
 
 
-def _by_depth(study: Study, marks: Mapping[str, str]) -> Iterator[tuple[str, Table]]:
+def _by_depth(study: Study, marks: Mapping[str, str], fixed: Mapping[str, Any]) -> Iterator[tuple[str, Table]]:
     """Where several numbers of messages were in flight: for each place and size, the mechanism that carries most."""
     depths = sorted({context.levels[_DEPTH] for context in study.contexts if _DEPTH in context.levels})
     rows: dict[str, dict[int, tuple[Context, Cell]]] = {}
     for context in study.contexts:
         cells = [cell for cell in context.cells if not cell.floor and THROUGHPUT in cell.measurements]
         if depths and cells:
-            where = {name: level for name, level in context.levels.items() if name not in {*_TOGETHER, "files"}}
+            levels = {**fixed, **context.levels}
+            where = {name: level for name, level in levels.items() if name not in {*_TOGETHER, "files"}}
             best = max(cells, key=lambda cell: cell.measurements[THROUGHPUT].value.value)
             rows.setdefault(f"{_size(context)}, {_title(where)}", {})[context.levels[_DEPTH]] = context, best
     if len(depths) > 1:
@@ -211,7 +212,7 @@ def _by_depth(study: Study, marks: Mapping[str, str]) -> Iterator[tuple[str, Tab
             texts = [f"{marks[cell.label]} {_carried(context, cell)}" for context, cell in found.values()]
             if len(texts) == len(depths):
                 table.add_row(label, *texts)
-        yield "what the best mechanism carries, as more messages are in flight", table
+        yield "what the mechanism carries that carried most, as more messages are in flight", table
 
 
 def _carried(context: Context, cell: Cell) -> str:

@@ -128,7 +128,8 @@ def _table(screen: Console, study: "Study", context: "Context") -> Table:
     shown = _fitting({head: [row[head] for row in rows] for head in rows[0]}, screen.width)
     for head in shown:
         left = head in {*names, "verdict", _PLOTTED}
-        table.add_column(head, justify="left" if left else "right", no_wrap=True)
+        names_fold = head in names  # with options they can be longer than a line
+        table.add_column(head, justify="left" if left else "right", no_wrap=not names_fold, overflow="fold")
     for row in rows:
         table.add_row(*(Text(row[head], _STYLES.get(row[head].split(" ")[0], "")) for head in shown))
     return table
@@ -138,9 +139,10 @@ def _fitting(columns: Mapping[str, Sequence[str]], room: int) -> list[str]:
     """The heads of the columns that there is room for, in their order: those of least use are left out first."""
     widths = {head: max(map(len, (head, *texts))) + _BETWEEN for head, texts in columns.items()}
     shown = {head for head in columns if head not in _OPTIONAL}
-    for head in _OPTIONAL:
-        if head in columns and sum(widths[one] for one in (*shown, head)) <= room:
-            shown.add(head)
+    for head in filter(columns.__contains__, _OPTIONAL):
+        if sum(widths[one] for one in (*shown, head)) > room:
+            break
+        shown.add(head)
     return [head for head in columns if head in shown]
 
 

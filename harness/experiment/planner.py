@@ -120,12 +120,12 @@ class _Planner:
                 if len(left) == len(cells):
                     self._mistake(("exclude", index), no_cell(cells, given(form)))
                 cells = left
-            forms = [(("factors",), given(document.factors), cells)]
-            forms += [(("zip", index), given(form), cells) for index, form in enumerate(document.zip)]
             for index, form in enumerate(document.include):
                 included = self._included(index, given(form), dimensions, settings)
                 forms.append((("include", index), given(form), included))
                 cells = cells + included
+            forms.append((("factors",), given(document.factors), cells))
+            forms += [(("zip", index), given(form), cells) for index, form in enumerate(document.zip)]
             forms.append((("settings",), settings, cells))
         if not cells and not self._mistakes:
             self._mistake(("exclude",), "nothing is left to run")

@@ -155,7 +155,7 @@ def _reopen(args: argparse.Namespace) -> tuple[RunDirectory, Plan]:
         before.experiment = begun["file"]
         directory.check_plan(plan, begun["file"], chosen(before))
     if args.experiment:
-        directory.check_plan(plan, args.experiment, load_plan(args.experiment))
+        directory.check_plan(plan, args.experiment, load_plan(shipped.study(args.experiment)))
     return directory, plan
 
 

@@ -123,8 +123,8 @@ class _Worker:
             answered = True
             relay.pass_on(client, self._refusals[status] if status else self._ok_header % length)
             return
-        except ClientGone:
-            return
+        except ClientGone as error:
+            raise EOFError(f"the reply is cut: {error}") from None
         except Exception as error:  # noqa: BLE001  a plugin may raise anything; its lane is retired
             wrong = f"{os.fsdecode(path)}: {type(error).__name__}: {error}"
         say(wrong)

@@ -22,7 +22,7 @@ Answerer = Callable[[int, int, int, int], None]
 
 
 class ClientGone(Exception):
-    """The client did not take its reply: it has closed, or stalled. The lane is at rest and can be used again."""
+    """The client did not take its reply. The lane is at rest and can be used again."""
 
 
 class Relay(Protocol):
@@ -121,6 +121,8 @@ class CopyingRelay:
                     gone = str(error)
             piece.release()
             receiver.give_back()
+        if gone and sent < length:
+            raise TimeoutError(f"{gone}, and {length - sent} bytes are too many to take for nothing")
         if sent != length:
             raise ValueError(f"{sent} bytes of content, {length} announced")
         if gone:
