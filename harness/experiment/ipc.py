@@ -208,6 +208,10 @@ def about(plan: Plan) -> list[str]:
             "Marked with a plus, what ends in a socket: a third process reads the message from it, which is not part "
             "of the round trip."
         )
+    lines.append(
+        "In C the order of mechanisms is the same, and differences of small messages are about half as large: "
+        "`harness docs validity`."
+    )
     floors = sorted({name for name in names if registry.data_transport(name).floor})
     if floors and len(floors) < len(names):
         lines.append(f"Marked with a star, what the harness itself costs: {', '.join(floors)}.")

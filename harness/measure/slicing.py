@@ -11,7 +11,7 @@ _LEAD_IN_S, _LEAD_IN_OF_LANE_S = 0.002, 0.001
 # On one CPU a longer window is steadier. On several what scatters is which process runs where, and that lasts. Many
 # mechanisms are compared over lanes, and more rounds fit: steadier on several CPUs, a third less so on one.
 _WINDOW_S, _WINDOW_ON_ONE_CPU_S, _WINDOW_OF_LANE_S = 0.006, 0.010, 0.003
-_LEAD_IN_TURNS, _WINDOW_TURNS = 2, 8  # requests of each client
+_LEAD_IN_TURNS, _WINDOW_TURNS, _WINDOW_TURNS_OF_LANE = 2, 8, 4  # requests of each client
 _IN_OPEN_LOOP = 4  # requests under way at a time where they come at a rate: a guess
 _LEAST_ROUNDS, MOST_ROUNDS = 5, 2000
 
@@ -49,11 +49,12 @@ def lengths(slicing: Slicing, spec: Spec, files: int, pace: float) -> Lengths:
     """
     clients = at_once(spec)
     if spec.scope == "lane":
-        least_lead_in, least = _LEAD_IN_OF_LANE_S, _WINDOW_OF_LANE_S
+        least_lead_in, least, turns = _LEAD_IN_OF_LANE_S, _WINDOW_OF_LANE_S, _WINDOW_TURNS_OF_LANE
     else:
+        turns = _WINDOW_TURNS
         least_lead_in, least = _LEAD_IN_S, _WINDOW_ON_ONE_CPU_S if Placement(spec).on_one_cpu else _WINDOW_S
     lead_in = max(least_lead_in, max(_LEAD_IN_TURNS * clients, files) / pace)
-    window = max(least, _WINDOW_TURNS * clients / pace)
+    window = max(least, turns * clients / pace)
     return Lengths(slicing.lead_in or lead_in, slicing.window or window)
 
 
