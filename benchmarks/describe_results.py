@@ -39,9 +39,10 @@ def _with(file: Path, text: str) -> str:
 
 
 def answer() -> str:
-    """What `make study` says in short: in each context the fastest cell and the slowest one."""
+    """What `make study` says in short: in each context on one core the fastest cell and the slowest one."""
     found = study.analyse(*run_files.load_run(str(ROOT / f"results/{_TABLES_OF}")))
-    rows = [_short_row(cell, context.label) for context in found.contexts for cell in _telling(context.cells)]
+    shown = [context for context in found.contexts if context.levels["placement"] == "same-core"]
+    rows = [_short_row(cell, context.label) for context in shown for cell in _telling(context.cells)]
     return "\n".join(_table(_SHORT, rows, 2))
 
 

@@ -74,11 +74,14 @@ def _resolution(contexts: Iterable[Context]) -> str:
     found = [context.resolution for context in contexts if context.resolution]
     if not found:
         return "There is nothing to compare."
-    far = [one.largest for one in found if math.isfinite(one.largest)]
+    far = [one.median for one in found if math.isfinite(one.median)]
     if not far:
         return f"Too few blocks to tell differences: an interval needs {LEAST}, so give it more time with --budget."
     blocks = min(one.blocks for one in found)
-    return f"Differences under {percents(min(far), max(far))}, as the size may be, are not seen here ({blocks} blocks)."
+    return (
+        f"Differences under {percents(min(far), max(far))}, as the size may be, are not seen here (half of the "
+        f"mechanisms do better; {blocks} blocks)."
+    )
 
 
 def _title(levels: Mapping[str, Any]) -> str:

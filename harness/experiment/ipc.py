@@ -18,6 +18,7 @@ from harness.experiment.language import Mistakes, Source
 from harness.experiment.plan import Plan
 from harness.experiment.planner import plan_of
 from harness.experiment.run import add_measuring_options, run
+from harness.factors import FACTORS
 from harness.suggest import unknown
 
 _NAME = "ipc"
@@ -127,6 +128,11 @@ def experiment(args: argparse.Namespace) -> str:
     """The experiment file that the options describe. Raises ValueError where one of them is wrong."""
     mechanisms = _mechanisms(args.only)
     registry.command_transport(args.command)
+    for count in args.in_flight:
+        try:
+            FACTORS["lanes"].kind.parse(count, "")
+        except ValueError as error:
+            raise ValueError(f"--in-flight {error}") from None
     rivals = [name for name in mechanisms if not registry.data_transport(name).floor] or mechanisms
     baseline = args.baseline or (_BASELINE if _BASELINE in rivals else rivals[0])
     if baseline not in mechanisms:
