@@ -53,19 +53,19 @@ def run_processes(
     Returns when the requests began, ns on the clock of time.monotonic_ns(). Raises Failure where a process ends early,
     or standard input does.
     """
-    processes = _Processes(count, work, bool(gate))
+    processes, lines = _Processes(count, work, bool(gate)), _Input()
     try:
         processes.await_each("warm up")
         if gate:
             _print({"ready": gate})
-            if not sys.stdin.readline():
+            if not lines.line():
                 raise console.Failure("standard input ended before the line that starts the load")
         begun = time.monotonic_ns()
         processes.start({})
         processes.await_each("finish", (lambda: _print({"tick": progress(begun)})) if progress else None)
         if gate:
             _print({"done": True})
-            sys.stdin.readline()
+            lines.line()
             processes.forget_gate()
         if compares_after():
             processes.start({})
@@ -84,17 +84,47 @@ def run_slices(
     of an order that all have carried out. Returns when standard input ends between slices. Raises Failure where a
     process ends early, or standard input does in a slice, and what the functions raise.
     """
-    processes = _Processes(count, work, True)
+    processes, lines = _Processes(count, work, True), _Input()
     try:
         processes.await_each("start")
         _print({"ready": program})
-        while line := sys.stdin.buffer.readline():
+        while line := lines.line():
             order = read(line)
             processes.start(order)
             processes.await_each("finish its slice")
             _print({"slice": result(order)})
     finally:
         processes.end()
+
+
+class _Input:
+    """The lines of standard input. A signal ends the wait for one, also where it comes just before the wait begins.
+
+    A handler of Python runs between two of its instructions. So a signal that comes after the last of them and before
+    read(2) would be heeded when a line comes. signal.set_wakeup_fd() has the kernel's handler write to a pipe.
+    """
+
+    def __init__(self) -> None:
+        self._woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self._poll = select.poll()
+        self._unread = b""
+        for fd in (sys.stdin.fileno(), self._woken):
+            self._poll.register(fd, select.POLLIN)
+
+    def line(self) -> bytes:
+        """The next line, or what came before the end of the input; empty at the end."""
+        while b"\n" not in self._unread:
+            ready = {fd for fd, _ in self._poll.poll()}  # what the handler raises, it raises here
+            if self._woken in ready:
+                os.read(self._woken, 1 << 10)
+            if sys.stdin.fileno() in ready:
+                piece = os.read(sys.stdin.fileno(), 1 << 16)
+                if not piece:
+                    break
+                self._unread += piece
+        line, end, self._unread = self._unread.partition(b"\n")
+        return line + end
 
 
 def _print(message: dict[str, object]) -> None:
