@@ -53,10 +53,11 @@ def run_processes(
     Returns when the requests began, ns on the clock of time.monotonic_ns(). Raises Failure where a process ends early,
     or standard input does.
     """
-    processes, lines = _Processes(count, work, bool(gate)), _Input()
+    processes = _Processes(count, work, bool(gate))
     try:
         processes.await_each("warm up")
         if gate:
+            lines = _Input()
             _print({"ready": gate})
             if not lines.line():
                 raise console.Failure("standard input ended before the line that starts the load")
@@ -84,8 +85,9 @@ def run_slices(
     of an order that all have carried out. Returns when standard input ends between slices. Raises Failure where a
     process ends early, or standard input does in a slice, and what the functions raise.
     """
-    processes, lines = _Processes(count, work, True), _Input()
+    processes = _Processes(count, work, True)
     try:
+        lines = _Input()
         processes.await_each("start")
         _print({"ready": program})
         while line := lines.line():

@@ -77,7 +77,7 @@ class Siege:
         """The client that a worker has to serve: under siege the one that came last. Raises BlockingIOError if none
         comes for a while."""
         with self._change:
-            if not self._waiting:
+            if not self._waiting and not self._stopping:
                 self._change.wait(_LOOK_AGAIN)
             if not self._waiting:
                 raise BlockingIOError
@@ -103,10 +103,11 @@ class Siege:
             if besieged and not self._besieged:
                 say("clients that take next to nothing of their replies have to go, and the last one is served first")
             self._besieged = besieged
+            self._wake()  # how many may wait depends on it
             seconds = _UNDER_SIEGE if besieged else PATIENCE
             before = self._look()
             time.sleep(seconds)
-            if self._waiting and self._dismiss(before, seconds):
+            if self._waiting and self._all_answer() and self._dismiss(before, seconds):
                 until = time.monotonic() + _SIEGE
 
     def _await_a_siege(self) -> None:
@@ -116,10 +117,10 @@ class Siege:
             poll.register(self._listener, select.EPOLLIN | select.EPOLLONESHOT)
             while poll.poll() and not self._stopping:
                 time.sleep(PATIENCE)
-                if self._queued():
+                if self._queued() and self._all_answer():
                     before = self._look()
                     time.sleep(PATIENCE)
-                    if self._queued() and self._dismiss(before, PATIENCE):
+                    if self._queued() and self._all_answer() and self._dismiss(before, PATIENCE):
                         return
                 poll.modify(self._listener, select.EPOLLIN | select.EPOLLONESHOT)
 
@@ -139,17 +140,24 @@ class Siege:
             try:
                 client, _ = accept()
             except OSError as error:
+                self._wake()
                 if error.errno in {errno.EMFILE, errno.ENFILE}:
-                    self._make_room(0)
                     time.sleep(_UNDER_SIEGE)
+                    self._make_room(0)
                 continue  # BlockingIOError: no client came for the server's timeout
             with self._change:
-                while len(self._waiting) >= ROOM and not self._besieged and not self._stopping:
+                # Without a siege no more are taken than workers can serve next: other processes have workers, too.
+                while len(self._waiting) >= len(self.serving) and not self._besieged and not self._stopping:
+                    self._change.notify_all()
                     self._change.wait(_LOOK_AGAIN)
                 self._waiting.append(client)
-                if not self._queued():  # all that have come are here, so the last of them is known
-                    self._change.notify_all()
+            if not (self._besieged and self._queued()):  # all that have come are here: the last of them is known
+                self._wake()
             self._make_room(ROOM)
+
+    def _wake(self) -> None:
+        with self._change:
+            self._change.notify_all()
 
     def _make_room(self, most: int) -> None:
         """Let go of the client that came first where more than `most` wait, or the server ends."""
@@ -158,9 +166,14 @@ class Siege:
                 os.close(self._waiting.popleft())
 
     def _queued(self) -> bool:
+        """Whether a client waits in the kernel's queue."""
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
-        return bool(poll.poll(0))
+        return [event for _, event in poll.poll(0)] == [select.POLLIN]  # POLLHUP: the listener has been shut down
+
+    def _all_answer(self) -> bool:
+        """Whether each worker has a client: else one is about to take the one that waits."""
+        return min(self.serving) >= 0
 
     def _look(self) -> dict[int, _Look]:
         """By descriptor."""
@@ -182,9 +195,8 @@ class Siege:
                     and now.acked - then.acked < RATE * seconds
                     and now.closed - then.closed > _CLOSED * seconds
                 ):
-                    self.hands_over = True  # before the worker is free
+                    self.hands_over = gone = True  # before the worker is free
                     connection.shutdown(socket.SHUT_RDWR)  # wakes the worker from its write
-                    gone = True
         return gone
 
 
