@@ -1,7 +1,7 @@
 """How often confidence intervals miss, and how wide they are, by simulation through the analysis of the project: the
 figures of docs/decisions/0009 (trials apart) and docs/decisions/0016 (live blocks, many comparisons, unbeaten cells).
 
-    .venv/bin/python benchmarks/coverage.py                     # all that follows: ten minutes
+    .venv/bin/python benchmarks/coverage.py                     # all that follows: an hour
     .venv/bin/python benchmarks/coverage.py coverage stopping widths                 # 0009
     .venv/bin/python benchmarks/coverage.py recorded centres live families unbeaten stopped budgets  # 0016
 
@@ -186,9 +186,8 @@ def autocorrelated(shape, rho):
 def bursts(shape):
     """Stretches of 12 rounds, one of 10 in time, in which noise is five times as large."""
     begun = random.random(shape) < 1 / 120
-    within = np.cumsum(begun, axis=-1) - np.concatenate(
-        [np.zeros((*shape[:-1], 12)), np.cumsum(begun, axis=-1)[..., :-12]], axis=-1
-    )
+    so_far = np.concatenate([np.zeros((*shape[:-1], 12)), np.cumsum(begun, axis=-1)], axis=-1)
+    within = so_far[..., 12:] - so_far[..., :-12]
     return np.where(within > 0, 5, 1) * random.normal(0, 1, shape)
 
 
