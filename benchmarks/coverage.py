@@ -304,25 +304,32 @@ def _true_micros(name, effects):
 
 def stopped(studies=400):
     """Live runs that stop when all intervals are narrow, from 8 blocks on and at 30 at most."""
-    print("\nlive runs that stop: % of studies in which an interval misses, ratios / microseconds (median blocks)")
-    print(f"{'':18}" + "".join(f"{f'within {percent} %':>20}" for percent in (2, 3, 5)))
+    print("\nlive runs that stop: % of studies in which an interval misses, ratios / microseconds (median blocks), and")
+    print("the largest half-width in %")
+    _of_live_runs(studies, {f"within {percent} %": (_until, percent) for percent in (2, 3, 5)})
+
+
+def budgets(studies=400):
+    """Live runs whose time a Budget divides, by what it has learnt from the blocks before."""
+    print("\nlive runs of a budget: as above")
+    _of_live_runs(studies, {f"{seconds} s": (_of_budget, seconds) for seconds in (15, 30, 90)})
+
+
+def _of_live_runs(studies, ways):
+    """ways: name -> a function that makes a study, and what it gets beside the name of the noise and the effects."""
+    print(f"{'':18}" + "".join(f"{way:>24}" for way in ways))
     effects = np.log([1, 1.3, 1, 0.8, 1])
+    truths = {cell: np.exp(effects[cell] - effects[0]) for cell in range(1, len(effects))}
     for name in SLICE_NOISE:
-        truths, row = _true_micros(name, effects), []
-        for percent in (2, 3, 5):
-            wrong, wrong_micros, used = 0, 0, []
-            for _ in range(studies):
-                study = LiveStudy(name, effects)
-                study.add(8)
-                while study.blocks < 30 and any(
-                    100 * intervals.reach(one) > percent for one in study.estimates().values()
-                ):
-                    study.add(1)
-                used.append(study.blocks)
-                wrong += _misses(study.estimates(), {cell: np.exp(effects[cell] - effects[0]) for cell in truths})
-                wrong_micros += _misses(study.estimates(more_micros), truths)
-            text = f"{100 * wrong / studies:.1f} / {100 * wrong_micros / studies:.1f} ({np.median(used):.0f})"
-            row.append(text.rjust(20))
+        micros, row = _true_micros(name, effects), []
+        for make, asked in ways.values():
+            made = [make(name, effects, asked) for _ in range(studies)]
+            found = [study.estimates() for study in made]
+            wrong = 100 * np.mean([_misses(one, truths) for one in found])
+            wrong_micros = 100 * np.mean([_misses(study.estimates(more_micros), micros) for study in made])
+            blocks = np.median([study.blocks for study in made])
+            reached = np.median([max(100 * intervals.reach(one) for one in some.values()) for some in found])
+            row.append(f"{wrong:.1f} / {wrong_micros:.1f} ({blocks:.0f}) {reached:.1f}".rjust(24))
         print(f"{name:18}" + "".join(row), flush=True)
 
 
@@ -330,28 +337,16 @@ def _misses(found, truths):
     return not all(one.low <= truths[cell] <= one.high for cell, one in found.items())
 
 
-def budgets(studies=400, restart_s=1.0, round_s=0.2):
-    """Live runs whose time a Budget divides, by what it has learnt from the blocks before."""
-    print("\nlive runs of a budget: as above, and the largest half-width in %")
-    print(f"{'':18}" + "".join(f"{f'{seconds} s':>24}" for seconds in (15, 30, 90)))
-    effects = np.log([1, 1.3, 1, 0.8, 1])
-    for name in SLICE_NOISE:
-        truths, row = _true_micros(name, effects), []
-        for seconds in (15, 30, 90):
-            wrong, wrong_micros, used, reached = 0, 0, [], []
-            for _ in range(studies):
-                study = _of_budget(name, effects, seconds, restart_s, round_s)
-                used.append(study.blocks)
-                found = study.estimates()
-                reached.append(max(100 * intervals.reach(one) for one in found.values()))
-                wrong += _misses(found, {cell: np.exp(effects[cell] - effects[0]) for cell in truths})
-                wrong_micros += _misses(study.estimates(more_micros), truths)
-            missing = f"{100 * wrong / studies:.1f} / {100 * wrong_micros / studies:.1f}"
-            row.append(f"{missing} ({np.median(used):.0f}) {np.median(reached):.1f}".rjust(24))
-        print(f"{name:18}" + "".join(row), flush=True)
+def _until(name, effects, percent):
+    """A study that ends when all its intervals reach no further than that."""
+    study = LiveStudy(name, effects)
+    study.add(8)
+    while study.blocks < 30 and any(100 * intervals.reach(one) > percent for one in study.estimates().values()):
+        study.add(1)
+    return study
 
 
-def _of_budget(name, effects, seconds, restart_s, round_s):
+def _of_budget(name, effects, seconds, restart_s=1.0, round_s=0.2):
     """A study of blocks that a Budget has had run, on a clock of its own."""
     clock = [0.0]
     budget.time = SimpleNamespace(monotonic=lambda: clock[0])

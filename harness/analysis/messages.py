@@ -49,14 +49,9 @@ def render(
         lines = [f"{one.line}." for one in study.crossings if one.levels == levels]
         print_lines(screen, _spaced([*lines, _resolution(contexts), ""], markdown))
         for head, text in _tables(contexts):
-            print_lines(screen, [f"**{head}**\n" if markdown else head])
-            for table in _matrices(screen, contexts, text, marks):
-                _print(screen, table, markdown)
-            print_lines(screen, [""])
+            _print_tables(screen, head, _matrices(screen, contexts, text, marks), markdown)
     for head, table in _by_depth(study, marks, fixed):
-        print_lines(screen, [f"**{head}**\n" if markdown else head])
-        _print(screen, table, markdown)
-        print_lines(screen, [""])
+        _print_tables(screen, head, [table], markdown)
     lines = [f"No good figures: {label} ({reason})" for label, reason in study.missing]
     print_lines(screen, _spaced([*about, study.control.line, *study.cautions, *lines], markdown))
 
@@ -96,6 +91,13 @@ def _title(levels: Mapping[str, Any]) -> str:
 
 def _size(context: Context) -> str:
     return naming.value("files", context.levels["files"])
+
+
+def _print_tables(screen: Console, head: str, tables: Iterable[Table], markdown: bool) -> None:
+    print_lines(screen, [f"**{head}**\n" if markdown else head])
+    for table in tables:
+        _print(screen, table, markdown)
+    print_lines(screen, [""])
 
 
 def _print(screen: Console, table: Table, markdown: bool) -> None:
@@ -201,21 +203,22 @@ def _matrices(
 def _by_depth(study: Study, marks: Mapping[str, str], fixed: Mapping[str, Any]) -> Iterator[tuple[str, Table]]:
     """Where several numbers of messages were in flight: for each place and size, the mechanism that carries most."""
     depths = sorted({context.levels[_DEPTH] for context in study.contexts if _DEPTH in context.levels})
+    if len(depths) < 2:
+        return
     rows: dict[str, dict[int, tuple[Context, Cell]]] = {}
     for context in study.contexts:
         cells = [cell for cell in context.cells if not cell.floor and THROUGHPUT in cell.measurements]
-        if depths and cells:
+        if cells:
             levels = {**fixed, **context.levels}
             where = {name: level for name, level in levels.items() if name not in {*_TOGETHER, "files"}}
             best = max(cells, key=lambda cell: cell.measurements[THROUGHPUT].value.value)
             rows.setdefault(f"{_size(context)}, {_title(where)}", {})[context.levels[_DEPTH]] = context, best
-    if len(depths) > 1:
-        table = _table(("", *(f"{depth} in flight" for depth in depths)), 1)
-        for label, found in rows.items():
-            texts = [f"{marks[cell.label]} {_carried(context, cell)}" for context, cell in found.values()]
-            if len(texts) == len(depths):
-                table.add_row(label, *texts)
-        yield "what the mechanism carries that carried most, as more messages are in flight", table
+    table = _table(("", *(f"{depth} in flight" for depth in depths)), 1)
+    for label, found in rows.items():
+        if found.keys() == {*depths}:
+            texts = (found[depth] for depth in depths)
+            table.add_row(label, *(f"{marks[cell.label]} {_carried(context, cell)}" for context, cell in texts))
+    yield "what the mechanism carries that carried most, as more messages are in flight", table
 
 
 def _carried(context: Context, cell: Cell) -> str:

@@ -56,6 +56,7 @@ Path = tuple[str | int, ...]
 
 _MOST_REPEATED = 100_000  # values that aliases repeat: aliases of aliases multiply
 _MOST_CELLS = 1000  # unless a file says more
+BLOCKS = 8  # from how many on intervals are narrow enough to decide much: docs/decisions/0009-intervals.md
 # What the library says of mistakes that people make, and what to say.
 _SAYINGS = {
     r"found character '\\t'": "a tab; indent with spaces",
@@ -138,7 +139,7 @@ class Until(BaseModel):
 
     model_config = _STRICT
     within: _checked(lambda value, _: units.percent(value))  # type: ignore[valid-type]
-    at_least: int = Field(default=8, ge=8)  # docs/decisions/0009-intervals.md
+    at_least: int = Field(default=BLOCKS, ge=BLOCKS)
     at_most: int = Field(default=30, ge=8)
 
 

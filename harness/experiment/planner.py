@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from harness import registry
 from harness.analysis.claims import Claim
-from harness.experiment.language import Document, Mistakes, Path, Source, given, read
+from harness.experiment.language import BLOCKS, Document, Mistakes, Path, Source, given, read
 from harness.experiment.plan import MOST_BLOCKS, Plan, better_apart, matches, needs_apart, no_cell, varying
 from harness.factors import CHANNELS, FACTORS, Spec, applies
 from harness.measure.channels import channels
@@ -24,7 +24,6 @@ __all__ = ["Mistakes", "load_plan"]
 
 _NEEDS = {"arrivals": "rate", "fault_at": "fault"}  # a factor -> another one, without a level of which it says nothing
 _INSTEAD = {"clients": "say how many requests are under way by `lanes` and `proxy_threads`"}
-_BLOCKS = 8  # from how many on intervals are narrow enough to decide much: docs/statistics.md
 
 
 def load_plan(path: str, name: str = "") -> Plan:
@@ -79,7 +78,7 @@ class _Planner:
             name,
             document.question,
             tuple(cells),
-            document.repeats or (until.at_most if until else MOST_BLOCKS if document.budget else _BLOCKS),
+            document.repeats or (until.at_most if until else MOST_BLOCKS if document.budget else BLOCKS),
             document.seed,
             until.at_least if until else 0,
             until.within if until else 0.0,

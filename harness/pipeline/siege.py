@@ -8,7 +8,7 @@ that took less than PATIENCE allows at that rate.
 Where one had to go, the server is under siege for a while. It then looks more often, and serves the client that came
 last first: the others may all be of that kind, and a client in a queue behind a hundred of them waits for a hundred of
 them to go. See "Fail at Scale" (Maurer, ACM Queue 13(8), 2015), which calls it adaptive LIFO. From the first siege on a
-thread accepts all clients and hands them to the workers, the first that came first while there is no siege.
+thread accepts all clients and hands them to the workers; without a siege, in the order in which they came.
 """
 
 import errno
@@ -160,7 +160,7 @@ class Siege:
             self._change.notify_all()
 
     def _make_room(self, most: int) -> None:
-        """Let go of the client that came first where more than `most` wait, or the server ends."""
+        """Close the oldest waiting client if more than `most` clients wait, or if the server ends."""
         with self._change:
             if self._waiting and (len(self._waiting) > most or self._stopping):
                 os.close(self._waiting.popleft())
