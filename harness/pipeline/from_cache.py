@@ -23,17 +23,22 @@ class LanePool:
     """Leases lanes: first come, first served; a freed lane goes to the thread that has waited longest."""
 
     def __init__(self, lanes: list[Lane]) -> None:
-        self._free = list(lanes)  # the last one used is the next one leased: its memory is warm
+        # The last one used is the next one leased: its memory is warm. Taken from and added to without the lock.
+        self._free = list(lanes)
         self._waiting: deque[_Ticket] = deque()
         self._lock = threading.Lock()
 
     def lease(self, timeout: float) -> Lane:
         """A lane for this thread alone, until give_back(). Raises TimeoutError after `timeout` seconds."""
-        with self._lock:
-            if self._free:
+        if not self._waiting:
+            try:
                 return self._free.pop()
-            ticket = _Ticket()
+            except IndexError:
+                pass
+        ticket = _Ticket()
+        with self._lock:
             self._waiting.append(ticket)
+        self._serve()  # a lane may have been given back before this thread was seen to wait
         if not ticket.called.acquire(timeout=timeout):
             with self._lock:
                 if ticket.lane is None:
@@ -43,13 +48,21 @@ class LanePool:
         return ticket.lane
 
     def give_back(self, lane: Lane) -> None:
+        self._free.append(lane)
+        if self._waiting:
+            self._serve()
+
+    def _serve(self) -> None:
+        """Give free lanes to the threads that wait."""
         with self._lock:
-            if not self._waiting:
-                self._free.append(lane)
-                return
-            ticket = self._waiting.popleft()
-            ticket.lane = lane
-        ticket.called.release()
+            while self._waiting:
+                try:
+                    lane = self._free.pop()
+                except IndexError:
+                    return  # a thread has just leased it, and serves those that wait when it gives it back
+                ticket = self._waiting.popleft()
+                ticket.lane = lane
+                ticket.called.release()
 
 
 class _Ticket:

@@ -97,7 +97,8 @@ class CacheWorkers:
                 if found is None:
                     status = wire.STATUS_NOT_FOUND
                 else:
-                    status, fd, length = wire.STATUS_OK, found, os.fstat(found).st_size
+                    # Not fstat(2), whose 19 fields cost ten times as much. Files are read by position only.
+                    status, fd, length = wire.STATUS_OK, found, os.lseek(found, 0, os.SEEK_END)
         except Exception as error:  # noqa: BLE001  a defect costs its request, not the lane
             console.say(f"{os.fsdecode(path)}: {error}")
         try:

@@ -12,11 +12,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from harness.api import HEAD_BYTES, ClientGiver, FileSender, Receiver, Sender, SocketReceiver
-from harness.protocol.wire import decode_head, encode_head
+from harness.protocol.wire import decode_head, encode_head, encode_head_into
 
 # Bytes of a reply that are read although its client has gone. For more a new lane is cheaper here; but a cache over
 # shared memory waits at the old one until its timeout.
 DRAIN_LIMIT = 256 << 20
+
+_STALLED = "the client stalled"
 
 Answerer = Callable[[int, int, int, int], None]
 
@@ -63,7 +65,7 @@ def _send_file(sender: FileSender, request_id: int, status: int, fd: int, length
 
 def _fill(sender: Sender, request_id: int, status: int, fd: int, length: int) -> None:
     room = sender.loan()
-    room[:HEAD_BYTES] = encode_head(request_id, status, length)
+    encode_head_into(room, 0, request_id, status, length)
     sent = os.preadv(fd, (room[HEAD_BYTES : HEAD_BYTES + length],), 0) if length else 0
     sender.publish(HEAD_BYTES + sent)
     while sent < length:
@@ -92,7 +94,6 @@ class CopyingRelay:
             piece = memoryview(start + self._receiver.take())
         answered, status, self._length = decode_head(piece)
         self._content = piece[HEAD_BYTES:]
-        piece.release()
         if answered != request_id:
             raise ValueError(f"the reply is to request {answered}, not {request_id}")
         return status, self._length
@@ -105,9 +106,12 @@ class CopyingRelay:
             raise ValueError(f"{sent} bytes of content, {length} announced")
         gone = ""  # not the exception: its traceback would keep this frame, and with it a view of the lane's memory
         try:
-            # Header and first content leave in one call.
-            _send(os.writev, sink, (header, piece), len(header) + sent)
-        except (ConnectionError, TimeoutError) as error:
+            # Header and first content leave in one call. It is _send, but for the cost of a call of it.
+            if os.writev(sink, (header, piece)) != len(header) + sent:
+                gone = _STALLED
+        except BlockingIOError:
+            gone = _STALLED
+        except ConnectionError as error:
             gone = str(error)
         piece.release()  # a view that stayed, even in a traceback, would keep the lane mapped
         receiver.give_back()
@@ -239,4 +243,4 @@ def _send(write: Callable[[int, Any], int], sink: int, data: object, count: int)
     except BlockingIOError:
         written = 0
     if written < count:
-        raise TimeoutError("the client stalled") from None
+        raise TimeoutError(_STALLED) from None

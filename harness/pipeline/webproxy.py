@@ -43,7 +43,7 @@ class DirectBackend:
         if fd is None:
             os.write(client, self._refusal_header(getfile.FILE_NOT_FOUND))
             return
-        length = os.fstat(fd).st_size
+        length = os.lseek(fd, 0, os.SEEK_END)
         os.write(client, self._ok_header % length)
         if length:
             send_file(client, fd, 0, length, self._timeout)

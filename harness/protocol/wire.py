@@ -10,7 +10,7 @@ copy's destination is 1 to 31 bytes ahead of its source modulo 4096, `rep movsb`
 """
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 COMMAND_BYTES: Final = 512
 HEAD_BYTES: Final = 64
@@ -24,14 +24,7 @@ _HEAD: Final = struct.Struct("<QQQ40x")
 TEXT_BYTES: Final = 500  # lane and path together
 
 encode_head = _HEAD.pack  # (request id, status, content length) -> HEAD_BYTES bytes
-
-
-class Command(NamedTuple):
-    """Request id (unique within its proxy process), lane, path (starts with "/", UTF-8)."""
-
-    request_id: int
-    lane: bytes
-    path: bytes
+encode_head_into = _HEAD.pack_into  # (memory, offset, request id, status, content length)
 
 
 def encode_command(request_id: int, lane: bytes, path: bytes) -> bytes:
@@ -41,14 +34,17 @@ def encode_command(request_id: int, lane: bytes, path: bytes) -> bytes:
     return _COMMAND.pack(request_id, len(lane), len(path), lane + path)
 
 
-def decode_command(record: bytes) -> Command:
-    """The fields of a record. Raises ValueError if it is not a command."""
+def decode_command(record: bytes) -> tuple[int, bytes, bytes]:
+    """Request id (unique within its proxy process), lane, path (starts with "/", UTF-8).
+
+    Raises ValueError if `record` is not a command.
+    """
     if len(record) != COMMAND_BYTES:
         raise ValueError(f"a command of {len(record)} bytes instead of {COMMAND_BYTES}")
     request_id, lane, path, text = _COMMAND.unpack(record)
     if lane + path > TEXT_BYTES:
         raise ValueError(f"a command with {lane + path} bytes of text; it has room for {TEXT_BYTES}")
-    return Command(request_id, text[:lane], text[lane : lane + path])
+    return request_id, text[:lane], text[lane : lane + path]
 
 
 def decode_head(data: bytes | bytearray | memoryview) -> tuple[int, int, int]:
