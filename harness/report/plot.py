@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from harness.report.markup import Markup, el
 
 LETTER = 6.9  # mean width of a letter at 12 px
+END_LETTER = 6.2  # mean width of a letter at 11 px
+END_ROW = 13.0  # height of the name at the end of a line
 ROW = 21  # height of a row with a name
 _GAP = 28  # between panels
 
@@ -126,6 +128,33 @@ def named(name: str, left: float, y: float, key: int, quiet: bool) -> Markup:
     """The name of a row, left of it. quiet: whether it is drawn as the name of a floor."""
     kind = f"m label{' floor-name' if quiet else ''}"
     return el("text", clip(name, left - 12), x=left - 10, y=y, text_anchor="end", class_=kind, data_k=key)
+
+
+End = tuple[float, float, str, int, str]  # of a line: x, y, the name of its design, its number, its colour
+
+
+def room_for_ends(names: Sequence[str], width: float) -> float:
+    """The width of the column with the names of lines, right of their plot."""
+    return min(max(map(len, names), default=0) * END_LETTER + 20, width * 0.4)
+
+
+def ends(lines: Sequence[End], left: float, right: float, top: float, bottom: float) -> list[Markup]:
+    """The names of lines, from `left` to `right`, each at the height where its line ends. Where these are near each
+    other they are moved apart, and a thin line leads to each."""
+    lines = sorted(lines, key=lambda one: one[1])
+    places: list[float] = []
+    for _, y, *_ in lines:
+        places.append(max(y, places[-1] + END_ROW) if places else max(y, top))
+    below = bottom
+    for number in reversed(range(len(places))):
+        places[number] = min(places[number], below)
+        below = places[number] - END_ROW
+    drawn = []
+    for (x, y, name, key, colour), place in zip(lines, places, strict=True):
+        drawn.append(curve([(x, y), (left - 4, place), (left + 6, place)], f"m leader {colour}", data_k=key))
+        shown = clip(name, (right - left - 8) * LETTER / END_LETTER)
+        drawn.append(el("text", shown, x=left + 9, y=place + 4, class_="m end", data_k=key))
+    return drawn
 
 
 def tile(
