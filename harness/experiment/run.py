@@ -219,7 +219,8 @@ class _Run:
 
             budget = Budget(plan, self._directory.environment().get(_SPENT, 0.0))
         rounds = 0
-        with progress(round(plan.budget) or plan.repeats, each=1) as shown:
+        unit = "s" if plan.budget else ""
+        with progress(round(plan.budget) or plan.repeats, each=1, unit=unit) as shown:
             while not self._stop and not self._precise(blocks.done):
                 if budget and not (rounds := budget.rounds()):
                     break

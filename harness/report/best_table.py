@@ -33,8 +33,8 @@ def table(study: Study, fixed: Mapping[str, Any]) -> Markup:
     latency = contexts[0].metric == MEDIAN_LATENCY
     median = f"median {said.latency}"
     heads = [said.files if grouped else "where", "use"]
-    heads += [median, "99 %"] if latency else [said.rate, median]
-    heads += ["ratio", "p50 \u00b5s more" if latency else "wall \u00b5s more", "CPU \u00b5s more", "resolves"]
+    heads += [*(("p50", "p99") if latency else (said.rate, "p50")), "ratio"]
+    heads += ["p50 \u00b5s" if latency else "wall \u00b5s", "CPU \u00b5s", "resolves"]
     most = _MOST_NAMED if len(contexts) < _MANY else 1
     bodies = []
     for label, members in groups.items():
@@ -47,7 +47,7 @@ def table(study: Study, fixed: Mapping[str, Any]) -> Markup:
             bodies.append(el("tbody", _rows(context, name, heads, most)))
     base = next((context.baseline.label for context in contexts if context.baseline), "")
     caption = [
-        f"Against the baseline, {base}: " if base else "",
+        f"p50: the {median}. Against the baseline, {base}: " if base else "",
         f"the ratio of {median if latency else said.rate}, and how many microseconds a {said.request} takes more (+) ",
         f"or less (-): {median if latency else 'wall time of the whole system'}, {said.cpu}. "
         "All intervals of a column hold at once, with 95 % probability. Resolves: how "

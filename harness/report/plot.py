@@ -139,22 +139,28 @@ def room_for_ends(names: Sequence[str], width: float) -> float:
 
 
 def ends(lines: Sequence[End], left: float, right: float, top: float, bottom: float) -> list[Markup]:
-    """The names of lines, from `left` to `right`, each at the height where its line ends. Where these are near each
-    other they are moved apart, and a thin line leads to each."""
+    """The names of lines, from `left` to `right`, each at the height where its line ends. A group of
+    names that would overlap is spread, and a thin line leads to each name."""
     lines = sorted(lines, key=lambda one: one[1])
-    places: list[float] = []
+    groups: list[list[float]] = []  # heights of lines whose names touch
     for _, y, *_ in lines:
-        places.append(max(y, places[-1] + END_ROW) if places else max(y, top))
-    below = bottom
-    for number in reversed(range(len(places))):
-        places[number] = min(places[number], below)
-        below = places[number] - END_ROW
+        group = [y]
+        while groups and _first(groups[-1], top, bottom) + len(groups[-1]) * END_ROW > _first(group, top, bottom):
+            group = groups.pop() + group
+        groups.append(group)
+    places = [_first(group, top, bottom) + number * END_ROW for group in groups for number in range(len(group))]
     drawn = []
     for (x, y, name, key, colour), place in zip(lines, places, strict=True):
         drawn.append(curve([(x, y), (left - 4, place), (left + 6, place)], f"m leader {colour}", data_k=key))
         shown = clip(name, (right - left - 8) * LETTER / END_LETTER)
         drawn.append(el("text", shown, x=left + 9, y=place + 4, class_="m end", data_k=key))
     return drawn
+
+
+def _first(group: Sequence[float], top: float, bottom: float) -> float:
+    """The height of the first name of a group, which is in the middle of the ends of its lines."""
+    length = (len(group) - 1) * END_ROW
+    return max(min(sum(group) / len(group) - length / 2, bottom - length), top)
 
 
 def tile(

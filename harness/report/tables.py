@@ -12,7 +12,7 @@ from harness.analysis.intervals import Estimate
 from harness.analysis.study import Study
 from harness.report import vocabulary
 from harness.report.design_styles import DesignStyles
-from harness.report.vocabulary import Words
+from harness.report.vocabulary import PIPELINE, Words
 from harness.results import Trial
 
 Rows = list[list[Any]]
@@ -33,7 +33,7 @@ def _factor(name: str, levels: Iterable[Any], said: Words) -> dict[str, Any]:
     """The column of a factor, whose levels stand in the table as people write them: `64 KiB`, `2 ms`. Where that is not
     how text sorts, the column has the number of each."""
     numbers = {naming.value(name, one): _number(one) for one in levels if one is not None}
-    made = column(name, said.factor(name), text="" if said.factor(name) == name else f"of each {said.factor(name)}")
+    made = column(name, said.factor(name), text="" if said is PIPELINE else f"`{name}` of trials.csv")
     if all(number is not None for number in numbers.values()):
         made["numbers"] = numbers
     return made
@@ -66,7 +66,7 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
         column("verdict", "verdict"),
         *_difference_columns(study),
         column("mb_per_s", "MB/s", "number", 1, "content, 10^6 bytes a second"),
-        column("cpu_us_per_request", "CPU \u00b5s", "number", 1),
+        column("cpu_us_per_request", "CPU \u00b5s", "number", 1, f"{said.cpu}, for each {said.request}"),
         column("latency_p50_us", "p50 \u00b5s", "number", 0),
         column("latency_p99_us", "p99 \u00b5s", "number", 0),
         column("disturbed", "disturbed", "number", 0, "of its trials"),
@@ -141,17 +141,20 @@ def _ends(one: Estimate | None) -> list[float | None]:
     return [one.value, one.low, one.high] if one.bounded else [one.value, None, None]
 
 
-# Measured columns of trials.csv that the table has: (column, its name here, what one unit here is there). An empty name
-# is that of the rate.
-_MEASURED = (
-    ("requests_per_s", "", 1.0),
-    ("content_bytes_per_s", "MB/s", 1e6),
-    ("cpu_us_per_request", "CPU \u00b5s", 1.0),
-    ("latency_p50_us", "p50 \u00b5s", 1.0),
-    ("latency_p99_us", "p99 \u00b5s", 1.0),
-    ("latency_max_us", "max \u00b5s", 1.0),
-    ("client_busy", "client busy", 1.0),
-)
+def _measured(said: Words) -> Iterable[tuple[str, dict[str, Any], float]]:
+    """Measured columns of the table of trials: the column of trials.csv, the one here, what one unit here is there."""
+    given = [
+        ("requests_per_s", said.rate, f"{said.request}s a second", 1.0),
+        ("content_bytes_per_s", "MB/s", "content, 10^6 bytes a second", 1e6),
+        ("cpu_us_per_request", "CPU \u00b5s", f"{said.cpu}, user and kernel, for each {said.request}", 1.0),
+        ("latency_p50_us", "p50 \u00b5s", f"median {said.latency}", 1.0),
+        ("latency_p99_us", "p99 \u00b5s", f"99 of 100 have at most this {said.latency}", 1.0),
+        ("latency_max_us", "max \u00b5s", f"largest {said.latency}", 1.0),
+    ]
+    if said is PIPELINE:
+        given.append(("client_busy", "client busy", "", 1.0))
+    for name, title, text, unit in given:
+        yield name, column("mb_per_s" if unit != 1.0 else name, title, "number", text=text), unit
 
 
 def of_trials(trials: Sequence[Trial], varying: Sequence[str], study: Study, styles: DesignStyles) -> dict[str, Any]:
@@ -166,11 +169,10 @@ def of_trials(trials: Sequence[Trial], varying: Sequence[str], study: Study, sty
         levels = [getattr(trial, name) for trial in trials]
         columns.append(_factor(name, levels, said))
         values.append([naming.value(name, level) for level in levels])
-    for name, title, unit in _MEASURED:
+    for name, made, unit in _measured(said):
         given = [getattr(trial, name) / unit for trial in trials]
         if any(given):
-            text = f"{_TITLES[name]}, in {title}" if unit != 1.0 else ""
-            columns.append(column(name, title or said.rate, "number", _digits(given), text))
+            columns.append({**made, "digits": _digits(given)})
             values.append(given)
     for name in ("control", "disturbed", "probe", "reason"):
         texts = [str(given) if (given := getattr(trial, name)) else "" for trial in trials]
@@ -207,7 +209,7 @@ def of_pairs(comparison: Comparison) -> dict[str, Any]:
     unit, scale = (", MB/s", 1e6) if comparison.metric == "content_bytes_per_s" else ("", 1.0)
     digits = _digits([pair.first.value / scale for pair in comparison.pairs])
     columns = [
-        *(_factor(name, (pair.levels.get(name) for pair in comparison.pairs), vocabulary.PIPELINE) for name in names),
+        *(_factor(name, (pair.levels.get(name) for pair in comparison.pairs), PIPELINE) for name in names),
         column("a", f"A{unit}", "number", digits),
         column("b", f"B{unit}", "number", digits),
         column("ratio", "B to A", "number", 3),

@@ -23,6 +23,8 @@ class Words:
 
     def factor(self, name: str) -> str:
         """The name of a factor: `proxy_threads` is `receiver_threads` where the page speaks of messages."""
+        if name == "files":
+            return self.files
         role, _, rest = name.partition("_")
         return f"{self.roles[role]}_{rest}" if rest and role in self.roles else name
 

@@ -28,8 +28,8 @@ _AXES = {
 
 def chart(study: Study, styles: DesignStyles) -> Chart | None:
     """Two panels, absolute and as a ratio, for each set of contexts that differ only in one number. None where these
-    have fewer than `_LEAST` levels, of which the chart `ratios` says as much. The absolute panel is left out where its
-    lines would lie on each other."""
+    have fewer than `_LEAST` levels, of which the chart `ratios` says as much. Over sizes the absolute panel is left out
+    where its lines would lie on each other."""
     name = _numeric(study)
     if not name:
         return None
@@ -46,7 +46,7 @@ def chart(study: Study, styles: DesignStyles) -> Chart | None:
     for levels, contexts in lines[: MOST_PANELS // 2]:
         label = said.label(levels)
         metric, title, tick = _absolute_axis(contexts[0], name)
-        if not _coincide(contexts, styles, metric):
+        if name != "files" or not _coincide(contexts, styles, metric):
             panels.append(Panel(_title(title, label), _panel(contexts, styles, name, metric, tick)))
         panels.append(
             Panel(_title("ratio to the baseline", label), _panel(contexts, styles, name, "", "{:.3g}".format))
