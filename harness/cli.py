@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -48,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        if not unread():
+        from harness import suggest  # noqa: PLC0415
+
+        if not suggest.unread():
             raise
         # What is left in the buffer would fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -74,10 +75,3 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2
     code: int = importlib.import_module(_COMMANDS[arguments[0]][0]).main(arguments[1:])
     return code
-
-
-def unread() -> bool:
-    """Whether standard output is a pipe whose reader has gone, such as `head`."""
-    ready = select.poll()
-    ready.register(1, 0)
-    return any(events & select.POLLERR for _, events in ready.poll(0))

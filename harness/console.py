@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from harness import cli, rendezvous, suggest, units
+from harness import rendezvous, suggest, units
 
 _Value = TypeVar("_Value")
 
@@ -59,7 +59,7 @@ def main(program: str, body: Callable[[], int | None], stopped: int = 0) -> int:
     try:
         return body() or 0
     except (Failure, OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError) and cli.unread():
+        if isinstance(error, BrokenPipeError) and suggest.unread():
             raise  # harness.cli ends quietly
         say(suggest.reason(error))
         return 3 if isinstance(error, Refused) else 2 if isinstance(error, ValueError) else 1

@@ -4,6 +4,7 @@ test_report_in_browser.py opens the pages in a browser.
 """
 
 import dataclasses
+import itertools
 import json
 import re
 import struct
@@ -136,7 +137,7 @@ def test_each_size_has_an_answer_of_its_own_under_each_load(tmp_path):
     one_core = answer.index("1 client, placement same-core \u2014 what a request costs in all")
     free = answer.index("4 clients, placement free \u2014 what the machine serves")
     for begin, end in ((one_core, free), (free, len(answer))):
-        assert re.search(r"1 KiB sendfile [\d,]+ 1\.\d+ 1\.\d+ to 1\.\d+ -\d+ \u00b1", answer[begin:end])
+        assert re.search(r"1 KiB sendfile [\d,]+ [\d.]+ \w+ 1\.\d+ 1\.\d+ to 1\.\d+ -\d+ \u00b1", answer[begin:end])
         assert re.search(r"1 MiB sendfile .* next: fifo", answer[begin:end])
     assert "up to" not in answer, "no advice is merged over sizes"
     assert "trials apart: 6 blocks" in answer.lower()
@@ -145,12 +146,12 @@ def test_each_size_has_an_answer_of_its_own_under_each_load(tmp_path):
 def test_what_cannot_be_seen_is_said_first(tmp_path):
     equal = [({"data": f"t{number}", "files": "1024"}, 1000) for number in range(6)]
     page = written(studies.write(tmp_path / "coarse", studies.trials(equal, 3), {"baseline": {"data": "t0"}}))
-    assert "The answer coarse Intervals reach" in page.text
+    assert "The answer coarse This run resolves differences of" in page.text
     assert "cannot tell first here: t" in page.text
     assert "6 of 6 are unbeaten" in page.text
     fine = written(studies.live(tmp_path / "fine", blocks=6, rounds=200))
     assert "coarse" not in fine.text
-    assert re.search(r"resolves [1-4]\.\d % .* where use", fine.text)
+    assert re.search(r"fine This run resolves differences of [1-4]\.\d (to [1-4]\.\d )?%", fine.text)
 
 
 def test_live_blocks_have_their_slices_and_their_scatter(tmp_path):
@@ -158,7 +159,7 @@ def test_live_blocks_have_their_slices_and_their_scatter(tmp_path):
     assert "Live blocks: 4 blocks of 60 rounds, 3,360 slices." in page.text
     assert re.search(r"1 KiB files 4 \u00d7 60 \d+ % \d\.\d %", page.text)
     assert "Scatter, " not in page.text, "the table has it"
-    assert page.figures() == ["figure-ratios", "figure-differences", "figure-sizes", "figure-latency", "figure-cpu",
+    assert page.figures() == ["figure-ratios", "figure-differences", "figure-latency", "figure-cpu",
                               "figure-rounds"]  # fmt: skip
 
 
@@ -246,6 +247,86 @@ def test_a_run_that_was_killed_has_a_page(tmp_path, whole):
     assert "latency.csv is read up to this only" in page.text
 
 
+def lanes(place):
+    """A study of messages of five sizes between two processes, as `harness ipc` makes it."""
+    cells = [
+        (
+            {"scope": "lane", "clients": 0, "placement": placement, "data": data, "files": str(64 << 4 * shift)},
+            speed / (shift + 1),
+        )
+        for placement in ("same-core", "spread")
+        for shift in range(5)
+        for data, speed in (("unix", 9000), ("posix_shm", 12000), ("sendfile", 8000))
+    ]
+    return studies.write(place, studies.trials(cells, 6), {"question": "Which?", "baseline": {"data": "unix"}})
+
+
+def test_a_run_of_lanes_speaks_of_messages(tmp_path):
+    page = written(lanes(tmp_path))
+    for there in ("messages/s", "64 B messages, one core", "By size of a message", "Round trip, all of it", "sender"):
+        assert there in page.text
+    for tip in page.data["tips"]:
+        assert not re.search(r"request|proxy|cache|client|files|repl", tip)
+    said = page.text.partition("to run it again")[0]
+    assert not re.search(r"request|proxy|cache|client|files|repl", said)
+    columns = [one for table in page.data["tables"].values() for one in table["columns"]]
+    assert not any(re.search("request|proxy|cache|client|files", one["title"]) for one in columns)
+    assert {"message", "messages/s", "placement"} < {one["title"] for one in columns}
+    labels = {one.label for one in study.analyse(*run_files.load_run(str(tmp_path))).contexts}
+    assert {"64 B messages, one core", "4 MiB messages, across cores"} < labels
+
+
+def test_each_size_has_throughput_and_latency_in_one_line(tmp_path):
+    answer = written(lanes(tmp_path)).text.partition("How far to trust this")[0]
+    assert len(re.findall(r"(?:B|KiB|MiB) posix_shm [\d,]+ [\d.]+ (?:\u00b5s|ms) 1\.\d+", answer)) == 10
+
+
+def test_levels_are_written_as_people_write_them_and_sort_by_size(tmp_path):
+    tables = written(lanes(tmp_path)).data["tables"]
+    for table in tables.values():
+        (column,) = [one for one in table["columns"] if one["name"] == "files"]
+        assert sorted(column["numbers"], key=column["numbers"].get) == ["64 B", "1 KiB", "16 KiB", "256 KiB", "4 MiB"]
+        place = table["columns"].index(column)
+        assert {row[place] for row in table["rows"]} == set(column["numbers"])
+    (rate,) = [one for one in tables["trials"]["columns"] if one["name"] == "mb_per_s"]
+    assert rate["title"] == "MB/s"
+
+
+def test_names_at_the_ends_of_lines_do_not_overlap_and_keep_their_order():
+    heights = [50, 51, 52, 90, 91, 200, 249, 249.5, 250]
+    lines = [(10.0, float(y), f"n{place}", place, "c0") for place, y in enumerate(heights)]
+    drawn = [str(one) for one in plot.ends(lines, 20, 120, 18, 250)]
+    found = {int(key): float(y) for y, key in (re.search(r' y="([\d.]+)".* data-k="(\d+)"', one).groups()
+             for one in drawn if one.startswith("<text"))}  # fmt: skip
+    places = [found[key] for key in sorted(found)]
+    assert all(after - before >= plot.END_ROW - 0.11 for before, after in itertools.pairwise(places))
+    assert places[0] >= 18
+    assert places[-1] <= 254
+    assert places[5] == 204, "one that has room stays where its line ends"
+
+
+def test_a_map_of_pairs_shows_verdicts_and_leaves_out_what_is_mostly_empty(tmp_path):
+    page = written(studies.pairs(tmp_path / "pairs"))
+    part = page.source.partition('id="figure-pairs"')[2].partition("</figure>")[0]
+    kinds = set(re.findall(r'class="m heat (\w+)"', part))
+    assert {"better", "worse"} < kinds <= {"better", "same", "worse", "unknown"}
+    found = study.analyse(*run_files.load_run(str(tmp_path / "pairs")))
+    better = [cell for one in found.contexts for cell in one.cells if cell.measurements[one.metric].ratio
+              and cell.measurements[one.metric].ratio.low > 1]  # fmt: skip
+    assert part.count('class="m heat better"') == 2 * len(better), "on wide and on narrow screens"
+    corner = [({"command": f"c{one}", "data": f"d{one + more}"}, 1000) for one in range(5) for more in (0, 1)]
+    page = written(studies.write(tmp_path / "corner", studies.trials(corner, 4)))
+    assert "figure-pairs" not in page.figures()
+
+
+def test_what_was_mostly_disturbed_is_said_on_amber(tmp_path):
+    rows = studies.trials(studies.by_size(), 6)
+    for row in rows:
+        row.disturbed = "steal" if row.block > 2 else ""
+    text = written(studies.write(tmp_path, rows)).text
+    assert "Most trials were disturbed" in text.partition("A/A control")[0]
+
+
 def test_values_are_never_markup(tmp_path):
     rows = [
         dataclasses.replace(
@@ -326,17 +407,24 @@ def test_two_runs_have_a_page(whole, tmp_path, capsys):
 def test_an_index_links_the_reports_and_names_what_cannot_be_read(whole, tmp_path, capsys):
     (tmp_path / "a").symlink_to(whole)
     studies.pairs(tmp_path / "b")
+    (tmp_path / "quick").symlink_to(whole)
     (tmp_path / "old").mkdir()
     (tmp_path / "old/trials.csv").write_text("schema,experiment\n1,old\n")
     (tmp_path / "nothing").mkdir()
     assert report_command.main(["--all", str(tmp_path)]) == 0
     page = Page(capsys.readouterr().out.strip())
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
-    assert links == ["./a/report.html", "./b/report.html"]
+    assert links == ["./quick/report.html", "./a/report.html", "./b/report.html"], "the one to begin with is first"
     assert all((tmp_path / link).exists() for link in links)
     assert "old cannot be read" in page.text
     assert "1 supported 2 refuted" in page.text
     assert "3 MiB files: sendfile" in page.text
+    assert "Supported: sendfile beats shared memory for large files." in page.text
+    assert re.search(r"Best: .*from 3 MiB on: sendfile\.", page.text)
+    assert page.text.count("begin here") == 1
+    (tmp_path / "index.html").unlink()
+    assert report_command.main([str(tmp_path)]) == 0, "a directory of runs needs no option"
+    assert (tmp_path / "index.html").exists()
 
 
 def test_a_directory_without_results_is_refused_in_a_line(tmp_path, capsys):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from harness import cli, results, suggest
+from harness import results, suggest
 from harness.results import Trial
 
 if TYPE_CHECKING:  # importing it loads numpy, which only an analysis needs
@@ -87,7 +87,7 @@ def exit_code(program: str, body: Callable[[], int]) -> int:
     try:
         return body()
     except (OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError) and cli.unread():
+        if isinstance(error, BrokenPipeError) and suggest.unread():
             raise  # harness.cli ends quietly
         print(f"{program}: {suggest.reason(error)}", file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ from harness.analysis.chart_data import FloorShare, floor_shares
 from harness.analysis.crossovers import UNBEATEN
 from harness.analysis.intervals import LEAST, reach
 from harness.analysis.precision import Outlook
-from harness.analysis.resolution import COARSE, percent
+from harness.analysis.resolution import COARSE, percent, percents
 from harness.analysis.study import Study
 from harness.report import vocabulary
 from harness.report.markup import Markup, el
@@ -26,9 +26,9 @@ def resolved(study: Study) -> Markup | None:
     known = [one for one in reaches if math.isfinite(one)]
     sentences = []
     if known:
-        finest, coarsest = percent(known[0]), percent(known[-1])
-        apart = f" where it is finest, of {coarsest} where it is coarsest" if finest != coarsest else ""
-        sentences.append(f"This run resolves differences of {finest}{apart}.")
+        shares = percents(known[0], known[-1])
+        varies = ", as the context may be" if " to " in shares else ""
+        sentences.append(f"This run resolves differences of {shares}{varies}.")
     if len(known) < len(reaches):
         some = "In some contexts it" if known else "This run"
         sentences.append(f"{some} resolves nothing: an interval takes {LEAST} blocks.")

@@ -129,9 +129,10 @@ def _panel(
         x = Scale(levels[0], levels[-1], 66, right - 16, log=True)
         named: list[plot.End] = []
         y = Scale(*plot.around(values, log=True), height, 18, log=True)
+        apart = max(map(len, names.values())) * plot.END_LETTER + 8
         ticks = [levels[0]]
         for level in levels[1:]:
-            if x(level) - x(ticks[-1]) > 46:
+            if x(level) - x(ticks[-1]) > apart:
                 ticks.append(level)
         one = None if metric else 1.0
         drawn = plot.upright(y, 52, right, tick_text, "", one=one)
