@@ -29,7 +29,12 @@ _PROGRAM = ["harness"]  # the name that each line begins with
 
 def say(text: str) -> None:
     """Write a line on standard error after the program's name: in one call, so that lines of processes do not mix."""
-    os.write(2, f"{_PROGRAM[0]}: {text}\n".encode(errors="backslashreplace"))
+    os.write(2, f"{named(text)}\n".encode(errors="backslashreplace"))
+
+
+def named(text: str) -> str:
+    """A line after the program's name."""
+    return f"{_PROGRAM[0]}: {text}"
 
 
 def greet(as_json: bool, text: str, **facts: str | int) -> None:

@@ -324,6 +324,7 @@ from harness.experiment.progress import progress
 with progress(30, each=1, unit="s") as shown:
     shown.begin(1, "block 1 of 84 cells; learning what restarts and rounds cost")
     shown.within(3, 12)
+    shown.say("waited 3.0 s")
     shown.begin(9, "block 3 of 84 cells; widest intervals expected: +-12 % after 8 blocks")
     shown.within(11, 12)
     shown.begin(10, "posix_mq + posix_shm:sync=semaphore, 1 MiB files, 64 clients, placement same-core")
@@ -356,4 +357,5 @@ def test_the_progress_fits_the_terminal_and_leaves_out_whole_parts(columns, ther
     for text in there:
         assert any(text in line for line in lines), lines
     assert not any(text in line for text in missing for line in lines)
+    assert any(line.rstrip() == "harness: waited 3.0 s" for line in lines), "a line of its own"
     assert any(line.endswith("30/30 s, done") for line in map(str.rstrip, lines))

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from harness import console
+
 _BAR = 16  # columns of the bar
 
 
@@ -30,6 +32,10 @@ class Progress:
 
     def within(self, number: int, count: int) -> None:
         """Round `number` of `count` of a block begins."""
+
+    def say(self, text: str) -> None:
+        """Print a line after the program's name."""
+        console.say(text)
 
     def _counted(self, done: int) -> str:
         return f"{done}/{self._total}{f' {self._unit}' if self._unit else ''}"
@@ -61,6 +67,10 @@ class _Bar(Progress):
     def _show(self, number: int, what: str, left: str) -> None:
         self._block, self._what, self._left = number - 1, what, left
         self._draw(number - 1)
+
+    def say(self, text: str) -> None:
+        """Print it above the bar."""
+        self.bar.console.print(console.named(text), markup=False, highlight=False, soft_wrap=True)
 
     def _draw(self, done: float, within: str = "") -> None:
         what = self._what.replace("; ", ", ").split(", ")
