@@ -81,8 +81,8 @@ class Context:
     """The cells of a context that have good trials.
 
     levels: the factors that separate it from other contexts. metric: what its cells are ranked by, requests_per_s, or
-    latency_p50_us in an open loop, where the throughput is given. messages: whether all its trials are of lanes alone,
-    which carry messages between two processes. cells: best first, floors last. leaders: the best
+    latency_p50_us in an open loop, where the throughput is given. messages: whether all trials of the study are of
+    lanes alone, which carry messages between two processes. cells: best first, floors last. leaders: the best
     cell and those that are not measurably worse (harness.analysis.leaders); empty where the A/A control is off.
     resolution: how far the intervals of its ratios reach. outlook: how these scatter, and what more would buy, where
     they are of slices.
@@ -167,6 +167,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
     comparisons = len(to_baselines(context_trials, bases))
     control, off = controls(sorted_trials)
     measured = {metric: _measurements(context_trials, bases, metric, off(metric)) for metric in METRICS}
+    messages = all(trial.scope == "lane" for trial in trials)
     not_run = _not_run(trials, experiment)
     leading = [[] for _ in context_trials] if control.off or not_run else leaders(context_trials)
 
@@ -177,7 +178,6 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
             own = {metric: measured[metric][cell] for metric in METRICS if cell in measured[metric]}
             cells[cell] = _cell(cell, cell is base, own)
         if cells:
-            messages = all(trial.scope == "lane" for cell in context.good for trial in cell.trials)
             ratios_there = [
                 one.ratio
                 for cell in context.good

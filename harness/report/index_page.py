@@ -72,11 +72,10 @@ def finding(found: Study) -> list[str]:
     """What a study found, in a line or two: the first claim that it decided, and the best designs."""
     lines = [f"{one.outcome.capitalize()}: {one.claim.text}." for one in found.answers if one.outcome != UNDECIDED][:1]
     if found.crossovers:
-        first, *others = found.crossovers
+        first = found.crossovers[0]
         best = "; ".join(f"{part.where}: {_named(part.designs)}" for part in first.ranges)
-        where = f", {first.label}" if first.label else ""
-        rest = f" And {len(others)} more of such lines." if others else ""
-        lines.append(f"Best{where}: {best}.{rest}")
+        where = f" ({first.label})" if first.label else ""
+        lines.append(f"Best{where}: {best}.")
     return lines or [f"{found.counts.ok} of {found.counts.trials} trials are good; nothing is compared."]
 
 

@@ -4,6 +4,7 @@ A chart is SVG that is styled by CSS classes (chart.css), so that one drawing se
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ LETTER = 6.9  # mean width of a letter at 12 px
 END_LETTER = 6.2  # mean width of a letter at 11 px
 END_ROW = 13.0  # height of the name at the end of a line
 ROW = 21  # height of a row with a name
+_TITLE_LETTER, _TITLE_ROW = 7.6, 16  # mean width of a letter of a title, and height of one of its lines
 _GAP = 28  # between panels
 
 Entry = tuple[str, int, str, int | None]  # of a legend: CSS classes, shape or -1 for a patch of colour, name, design
@@ -121,7 +123,7 @@ def words(x: float, y: float, text: object, kind: str = "", anchor: str = "start
 
 def margin(names: Sequence[str], width: float) -> float:
     """The width of the column with the names of rows."""
-    return min(max(map(len, names), default=0) * LETTER + 14, width * 0.42)
+    return min(max(map(len, names), default=0) * LETTER + 14, width * 0.5)
 
 
 def named(name: str, left: float, y: float, key: int, quiet: bool) -> Markup:
@@ -135,7 +137,7 @@ End = tuple[float, float, str, int, str]  # of a line: x, y, the name of its des
 
 def room_for_ends(names: Sequence[str], width: float) -> float:
     """The width of the column with the names of lines, right of their plot."""
-    return min(max(map(len, names), default=0) * END_LETTER + 20, width * 0.4)
+    return min(max(map(len, names), default=0) * END_LETTER + 20, width * 0.46)
 
 
 def ends(lines: Sequence[End], left: float, right: float, top: float, bottom: float) -> list[Markup]:
@@ -287,12 +289,15 @@ class Chart:
             y += 32
         for row in range(0, len(self.panels), columns):
             heights = []
-            for place, panel in enumerate(self.panels[row : row + columns]):
+            beside = self.panels[row : row + columns]
+            titles = [textwrap.wrap(panel.title, int(each / _TITLE_LETTER)) for panel in beside]
+            top = 24 + _TITLE_ROW * (max(map(len, titles)) - 1 if any(titles) else 0)
+            for place, (panel, lines) in enumerate(zip(beside, titles, strict=True)):
                 drawn, height = panel.draw(each)
-                title = words(0, 14, clip(panel.title, each * 0.95), "title")
+                title = [words(0, 14 + _TITLE_ROW * number, line, "title") for number, line in enumerate(lines)]
                 shift = f"translate({place * (each + _GAP):.1f} {y:.1f})"
-                content.append(el("g", title, el("g", drawn, transform="translate(0 24)"), transform=shift))
-                heights.append(height + 24)
+                content.append(el("g", title, el("g", drawn, transform=f"translate(0 {top})"), transform=shift))
+                heights.append(height + top)
             y += max(heights) + 18
         height = max(1.0, y - 14)
         return el(
