@@ -198,10 +198,12 @@ def across(
 ) -> list[Markup]:
     """A horizontal axis below a plot, and its grid lines. one: a value whose line is stronger."""
     ticks = scale.ticks(36, one) if ticks is None else ticks
+    half = len(unit) * END_LETTER / 2
+    middle = max(half, min((scale.start + scale.end) / 2, scale.end + 8 - half))  # a long unit does not stick out
     return [
         *(rule(scale(tick), top, scale(tick), bottom, "zero" if tick == one else "grid") for tick in ticks),
         *(words(scale(tick), bottom + 15, label(tick), "tick", "middle") for tick in ticks),
-        words((scale.start + scale.end) / 2, bottom + 32, unit, "unit", "middle"),
+        words(middle, bottom + 32, unit, "unit", "middle"),
     ]
 
 

@@ -172,7 +172,7 @@ def of_trials(trials: Sequence[Trial], varying: Sequence[str], study: Study, sty
     for name, made, unit in _measured(said):
         given = [getattr(trial, name) / unit for trial in trials]
         if any(given):
-            columns.append({**made, "digits": _digits(given)})
+            columns.append({**made, "digits": _digits(given) if unit == 1.0 else 1})
             values.append(given)
     for name in ("control", "disturbed", "probe", "reason"):
         texts = [str(given) if (given := getattr(trial, name)) else "" for trial in trials]
