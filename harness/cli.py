@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -38,7 +39,24 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Returns its exit code, or 2 if there is no such command."""
+    """Run one subcommand. Returns its exit code, 2 if there is no such command, or 141 where nothing reads what it
+    prints any more: it ends as quietly as a program that SIGPIPE kills."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        from harness import suggest  # noqa: PLC0415
+
+        if not suggest.unread():
+            raise
+        # What is left in the buffer would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if "_ARGCOMPLETE" in os.environ:
         importlib.import_module(_COMMANDS["completion"][0]).complete(_COMMANDS)

@@ -29,7 +29,12 @@ _PROGRAM = ["harness"]  # the name that each line begins with
 
 def say(text: str) -> None:
     """Write a line on standard error after the program's name: in one call, so that lines of processes do not mix."""
-    os.write(2, f"{_PROGRAM[0]}: {text}\n".encode(errors="backslashreplace"))
+    os.write(2, f"{named(text)}\n".encode(errors="backslashreplace"))
+
+
+def named(text: str) -> str:
+    """A line after the program's name."""
+    return f"{_PROGRAM[0]}: {text}"
 
 
 def greet(as_json: bool, text: str, **facts: str | int) -> None:
@@ -59,6 +64,8 @@ def main(program: str, body: Callable[[], int | None], stopped: int = 0) -> int:
     try:
         return body() or 0
     except (Failure, OSError, ValueError) as error:
+        if isinstance(error, BrokenPipeError) and suggest.unread():
+            raise  # harness.cli ends quietly
         say(suggest.reason(error))
         return 3 if isinstance(error, Refused) else 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:

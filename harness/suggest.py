@@ -22,3 +22,12 @@ def reason(error: Exception) -> str:
         file = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else str(error.filename)
         return f"{file}: {error.strerror[0].lower()}{error.strerror[1:]}"
     return str(error)
+
+
+def unread() -> bool:
+    """Whether standard output is a pipe whose reader has gone, such as `head`, so that there is nothing to say."""
+    import select  # noqa: PLC0415  as above
+
+    ready = select.poll()
+    ready.register(1, 0)
+    return any(events & select.POLLERR for _, events in ready.poll(0))

@@ -484,3 +484,23 @@ def test_a_client_at_a_gate_ends_early_where_the_program_that_holds_the_gate_doe
         client.stdin.close()
         assert client.wait(10) == 1
         assert "standard input ended before" in client.stderr.read()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["docs", "statistics"], ["docs", "no-such-page"]])
+def test_a_command_whose_output_nothing_reads_ends_quietly(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *arguments],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    if arguments[-1] == "no-such-page":  # what has nothing to print says what is wrong, as ever
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    else:
+        assert (done.returncode, done.stderr) == (141, "")

@@ -136,7 +136,7 @@ def test_each_size_has_an_answer_of_its_own_under_each_load(tmp_path):
     one_core = answer.index("1 client, placement same-core \u2014 what a request costs in all")
     free = answer.index("4 clients, placement free \u2014 what the machine serves")
     for begin, end in ((one_core, free), (free, len(answer))):
-        assert re.search(r"1 KiB sendfile [\d,]+ 1\.\d+ 1\.\d+ to 1\.\d+ -\d+ \u00b1", answer[begin:end])
+        assert re.search(r"1 KiB sendfile [\d,]+ [\d.]+ \w+ 1\.\d+ 1\.\d+ to 1\.\d+ -\d+ \u00b1", answer[begin:end])
         assert re.search(r"1 MiB sendfile .* next: fifo", answer[begin:end])
     assert "up to" not in answer, "no advice is merged over sizes"
     assert "trials apart: 6 blocks" in answer.lower()
@@ -145,12 +145,12 @@ def test_each_size_has_an_answer_of_its_own_under_each_load(tmp_path):
 def test_what_cannot_be_seen_is_said_first(tmp_path):
     equal = [({"data": f"t{number}", "files": "1024"}, 1000) for number in range(6)]
     page = written(studies.write(tmp_path / "coarse", studies.trials(equal, 3), {"baseline": {"data": "t0"}}))
-    assert "The answer coarse Intervals reach" in page.text
+    assert "The answer coarse This run resolves differences of" in page.text
     assert "cannot tell first here: t" in page.text
     assert "6 of 6 are unbeaten" in page.text
     fine = written(studies.live(tmp_path / "fine", blocks=6, rounds=200))
     assert "coarse" not in fine.text
-    assert re.search(r"resolves [1-4]\.\d % .* where use", fine.text)
+    assert re.search(r"fine This run resolves differences of [1-4]\.\d (to [1-4]\.\d )?%", fine.text)
 
 
 def test_live_blocks_have_their_slices_and_their_scatter(tmp_path):
@@ -158,7 +158,7 @@ def test_live_blocks_have_their_slices_and_their_scatter(tmp_path):
     assert "Live blocks: 4 blocks of 60 rounds, 3,360 slices." in page.text
     assert re.search(r"1 KiB files 4 \u00d7 60 \d+ % \d\.\d %", page.text)
     assert "Scatter, " not in page.text, "the table has it"
-    assert page.figures() == ["figure-ratios", "figure-differences", "figure-sizes", "figure-latency", "figure-cpu",
+    assert page.figures() == ["figure-ratios", "figure-differences", "figure-latency", "figure-cpu",
                               "figure-rounds"]  # fmt: skip
 
 
@@ -326,17 +326,24 @@ def test_two_runs_have_a_page(whole, tmp_path, capsys):
 def test_an_index_links_the_reports_and_names_what_cannot_be_read(whole, tmp_path, capsys):
     (tmp_path / "a").symlink_to(whole)
     studies.pairs(tmp_path / "b")
+    (tmp_path / "quick").symlink_to(whole)
     (tmp_path / "old").mkdir()
     (tmp_path / "old/trials.csv").write_text("schema,experiment\n1,old\n")
     (tmp_path / "nothing").mkdir()
     assert report_command.main(["--all", str(tmp_path)]) == 0
     page = Page(capsys.readouterr().out.strip())
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
-    assert links == ["./a/report.html", "./b/report.html"]
+    assert links == ["./quick/report.html", "./a/report.html", "./b/report.html"], "the one to begin with is first"
     assert all((tmp_path / link).exists() for link in links)
     assert "old cannot be read" in page.text
     assert "1 supported 2 refuted" in page.text
     assert "3 MiB files: sendfile" in page.text
+    assert "Supported: sendfile beats shared memory for large files." in page.text
+    assert re.search(r"Best: .*from 3 MiB on: sendfile\.", page.text)
+    assert page.text.count("begin here") == 1
+    (tmp_path / "index.html").unlink()
+    assert report_command.main([str(tmp_path)]) == 0, "a directory of runs needs no option"
+    assert (tmp_path / "index.html").exists()
 
 
 def test_a_directory_without_results_is_refused_in_a_line(tmp_path, capsys):

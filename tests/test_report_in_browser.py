@@ -247,7 +247,7 @@ def test_tables_are_filtered_and_lead_to_their_rows(opened, whole):
     assert column(page, "cells", "data") == ["sendfile"]
     page.get_by_role("button", name="Show these 6 trials").click()
     assert column(page, "trials", "data") == ["sendfile"] * 6
-    assert column(page, "trials", "files") == ["3145728"] * 6
+    assert column(page, "trials", "files") == ["3 MiB"] * 6
     page.locator("#table-trials").get_by_role("button", name="Reset").click()
     assert page.locator("#table-trials tbody tr").count() == 147
 

@@ -1,5 +1,6 @@
 """`harness run`: durable rows, resuming, one study at a time, and what becomes of trials that fail."""
 
+import contextlib
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -315,3 +317,45 @@ def test_a_run_stops_when_every_ratio_is_known_well_enough(base, study, tmp_path
     code, _, errors = run(study, "-o", tmp_path / "out")
     assert code == 0, errors
     assert 8 <= max(row.block for row in rows_of(tmp_path / "out")) < 40
+
+
+SHOWN = """
+from harness.experiment.progress import progress
+with progress(30, each=1, unit="s") as shown:
+    shown.begin(1, "block 1 of 84 cells; learning what restarts and rounds cost")
+    shown.within(3, 12)
+    shown.say("waited 3.0 s")
+    shown.begin(9, "block 3 of 84 cells; widest intervals expected: +-12 % after 8 blocks")
+    shown.within(11, 12)
+    shown.begin(10, "posix_mq + posix_shm:sync=semaphore, 1 MiB files, 64 clients, placement same-core")
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("columns", "there", "missing"),
+    [
+        (60, ["8/30 s, ", "s left, block 3 of 84 cells"], ["widest"]),
+        (80, ["8/30 s, ", "s left, block 3 of 84 cells, round 11 of 12"], ["widest"]),
+        (140, ["block 3 of 84 cells, widest intervals expected: +-12 % after 8 blocks, round 11 of 12"], []),
+    ],
+)
+def test_the_progress_fits_the_terminal_and_leaves_out_whole_parts(columns, there, missing):
+    terminal, end = os.openpty()
+    termios.tcsetwinsize(end, (24, columns))
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
+    subprocess.run([sys.executable, "-c", SHOWN], stderr=end, env=environment, check=True)
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: all is read
+        while chunk := os.read(terminal, 65536):
+            shown += chunk
+    os.close(terminal)
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()))
+    assert max(map(len, lines)) <= columns
+    assert "\u2026" not in "".join(lines), "no text is cut"
+    for text in there:
+        assert any(text in line for line in lines), lines
+    assert not any(text in line for text in missing for line in lines)
+    assert any(line.rstrip() == "harness: waited 3.0 s" for line in lines), "a line of its own"
+    assert any(line.endswith("30/30 s, done") for line in map(str.rstrip, lines))

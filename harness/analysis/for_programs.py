@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from harness.analysis import naming
 from harness.analysis.intervals import Estimate
 from harness.analysis.judgements import Answer
 from harness.analysis.study import Cell, Context, Study
@@ -62,7 +63,7 @@ def _context(context: Context) -> dict[str, Any]:
     found = context.resolution
     return {
         "levels": dict(context.levels),
-        "label": context.label,
+        "label": naming.label(context.levels),
         "metric": context.metric,
         "design": list(found.designs) if found else [],
         "resolution_percent": {"median": _number(found.median), "largest": _number(found.largest)} if found else None,

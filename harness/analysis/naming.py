@@ -5,6 +5,8 @@ from typing import Any
 
 from harness.factors import FACTORS
 
+# Factors that grow with the number of lanes where several messages are in flight.
+_THREADS = {"proxy_threads", "cache_threads"}
 _BARE = {"origin", "host", "cpu"}  # columns that are no factors, and whose values say what they are
 
 
@@ -28,6 +30,23 @@ def label(levels: Mapping[str, Any], separator: str = ", ") -> str:
             text = f"{column} {text}"
         parts.append(text)
     return separator.join(parts)
+
+
+_PLACES = {"same-core": "one core", "spread": "across cores"}  # as `harness ipc --placement` has them
+
+
+def of_messages(levels: Mapping[str, Any]) -> str:
+    """As label(), for lanes alone, in the words of messages: `64 KiB messages, 8 in flight, one core`."""
+    given = dict(levels)
+    parts = []
+    if files := given.pop("files", None):
+        parts.append(f"{value('files', files)} messages")
+    if lanes := given.pop("lanes", None):
+        parts.append(f"{lanes} in flight")
+        given = {name: level for name, level in given.items() if name not in _THREADS or level != lanes}
+    if given.get("placement") in _PLACES:
+        parts.append(_PLACES[given.pop("placement")])
+    return ", ".join(filter(None, (*parts, label(given))))
 
 
 def design(levels: Mapping[str, Any]) -> str:

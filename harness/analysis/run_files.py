@@ -87,5 +87,7 @@ def exit_code(program: str, body: Callable[[], int]) -> int:
     try:
         return body()
     except (OSError, ValueError) as error:
+        if isinstance(error, BrokenPipeError) and suggest.unread():
+            raise  # harness.cli ends quietly
         print(f"{program}: {suggest.reason(error)}", file=sys.stderr)
         return 2

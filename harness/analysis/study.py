@@ -81,7 +81,8 @@ class Context:
     """The cells of a context that have good trials.
 
     levels: the factors that separate it from other contexts. metric: what its cells are ranked by, requests_per_s, or
-    latency_p50_us in an open loop, where the throughput is given. cells: best first, floors last. leaders: the best
+    latency_p50_us in an open loop, where the throughput is given. messages: whether all trials of the study are of
+    lanes alone, which carry messages between two processes. cells: best first, floors last. leaders: the best
     cell and those that are not measurably worse (harness.analysis.leaders); empty where the A/A control is off.
     resolution: how far the intervals of its ratios reach. outlook: how these scatter, and what more would buy, where
     they are of slices.
@@ -95,6 +96,7 @@ class Context:
     leaders: list[Cell]
     resolution: Resolution | None = None
     outlook: Outlook | None = None
+    messages: bool = False
 
     @property
     def baseline(self) -> Cell | None:
@@ -165,6 +167,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
     comparisons = len(to_baselines(context_trials, bases))
     control, off = controls(sorted_trials)
     measured = {metric: _measurements(context_trials, bases, metric, off(metric)) for metric in METRICS}
+    messages = all(trial.scope == "lane" for trial in trials)
     not_run = _not_run(trials, experiment)
     leading = [[] for _ in context_trials] if control.off or not_run else leaders(context_trials)
 
@@ -183,7 +186,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
             contexts.append(
                 Context(
                     levels=context.levels,
-                    label=naming.label(context.levels),
+                    label=naming.of_messages(context.levels) if messages else naming.label(context.levels),
                     file_size_bytes=context.any_trial.file_size_bytes,
                     metric=context.metric,
                     cells=sorted(
@@ -195,6 +198,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
                         ratios_there, {trial.design for cell in context.good for trial in cell.trials}
                     ),
                     outlook=of_context(to_baselines([context], [base])),
+                    messages=messages,
                 )
             )
     counts = _counts(trials)

@@ -182,6 +182,7 @@ class _Run:
         self._varying = plan.varying()
         self._probes = self._usable_probes()
         self._stop = False
+        self._say = console.say
 
     def all(self) -> bool:
         """Run them. Returns whether a signal ended it early."""
@@ -194,10 +195,12 @@ class _Run:
                 last = max((row.trial for row in self._rows if not row.probe), default=0)
                 if probing := self._probing(last + 1):
                     with progress(len(probing)) as shown:
+                        self._say = shown.say
                         self._apart(probing, shown)
             else:
                 probing = self._probing(plan.repeats * len(plan.cells) + 1)
                 with progress(plan.repeats * len(plan.cells) + len(probing)) as shown:
+                    self._say = shown.say
                     for block in plan.blocks():
                         self._apart(block, shown)
                         if self._stop or self._precise(block[0].block):
@@ -219,7 +222,9 @@ class _Run:
 
             budget = Budget(plan, self._directory.environment().get(_SPENT, 0.0))
         rounds = 0
-        with progress(round(plan.budget) or plan.repeats, each=1) as shown:
+        unit = "s" if plan.budget else ""
+        with progress(round(plan.budget) or plan.repeats, each=1, unit=unit) as shown:
+            self._say = shown.say
             while not self._stop and not self._precise(blocks.done):
                 if budget and not (rounds := budget.rounds()):
                     break
@@ -244,7 +249,7 @@ class _Run:
     def _quiet(self) -> float:
         waited = machine.quiet(_QUIET, self._patience)
         if waited >= _NOTICEABLE:
-            console.say(f"waited {waited:.1f} s for others to use less than {_QUIET:.0%} of the CPUs")
+            self._say(f"waited {waited:.1f} s for others to use less than {_QUIET:.0%} of the CPUs")
         return waited
 
     def _cheap_probes(self) -> list[Probe]:
@@ -301,9 +306,9 @@ class _Run:
             results.append(self._directory.trials, row)
             self._rows.append(row)
             if row.reason:
-                console.say(f"{what}: {row.reason}")
+                self._say(f"{what}: {row.reason}")
             if row.swept and not row.kills:
-                console.say(f"{what}: {row.swept} objects had to be swept")
+                self._say(f"{what}: {row.swept} objects had to be swept")
             if row.status != "failed":
                 return
 

@@ -23,7 +23,7 @@ def section(study: Study, trials: Sequence[Trial], fixed: Mapping[str, Any]) -> 
     parts: list[Any] = [el("h2", "The answer", id="answer")]
     if not study.contexts:
         parts.append(_nothing(study))
-    parts += [trust.warning(study), trust.badges(study)]
+    parts += [trust.resolved(study), trust.badges(study)]
     if study.contexts:
         parts.append(best_table.table(study, fixed))
     parts += [el("p", line, class_="soft") for line in trust.designs(trials)]

@@ -10,6 +10,7 @@ from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
 from harness.analysis.intervals import Estimate, more
 from harness.analysis.resolution import Resolution, percents
 from harness.analysis.study import Cell, Context, Study
+from harness.report import vocabulary
 from harness.report.markup import Markup, el
 from harness.report.page import badge
 from harness.report.plot import micros, number
@@ -23,15 +24,17 @@ def table(study: Study, fixed: Mapping[str, Any]) -> Markup:
     """The table. Contexts that differ in their files only stand together, and each size has its own answer. fixed:
     column -> level, of the factors that do not vary."""
     contexts = study.contexts[:_MOST_CONTEXTS]
+    said = vocabulary.of_study(study)
     groups: dict[str, list[Context]] = defaultdict(list)
     for context in contexts:
-        groups[naming.label(_but_files(context))].append(context)
+        groups[said.label(_but_files(context))].append(context)
     # Where no two contexts differ in their files only, a heading for each would say all twice.
     grouped = len(groups) > 1 and len(groups) < len(contexts)
     latency = contexts[0].metric == MEDIAN_LATENCY
-    heads = ["files" if grouped else "where", "use"]
-    heads += ["median latency" if latency else "requests/s", "ratio", "p50 \u00b5s" if latency else "wall \u00b5s"]
-    heads += ["CPU \u00b5s", "resolves"]
+    median = f"median {said.latency}"
+    heads = [said.files if grouped else "where", "use"]
+    heads += [*(("p50", "p99") if latency else (said.rate, "p50")), "ratio"]
+    heads += ["p50 \u00b5s" if latency else "wall \u00b5s", "CPU \u00b5s", "resolves"]
     most = _MOST_NAMED if len(contexts) < _MANY else 1
     bodies = []
     for label, members in groups.items():
@@ -44,17 +47,16 @@ def table(study: Study, fixed: Mapping[str, Any]) -> Markup:
             bodies.append(el("tbody", _rows(context, name, heads, most)))
     base = next((context.baseline.label for context in contexts if context.baseline), "")
     caption = [
-        f"Against the baseline, {base}: " if base else "",
-        "the ratio of " + ("median latencies" if latency else "requests/s"),
-        ", and how many microseconds a request takes more (+) or less (-): ",
-        "median latency" if latency else "wall time of the whole system",
-        ", CPU time of proxy and cache. All intervals of a column hold at once, with 95 % probability. Resolves: how "
+        f"p50: the {median}. Against the baseline, {base}: " if base else "",
+        f"the ratio of {median if latency else said.rate}, and how many microseconds a {said.request} takes more (+) ",
+        f"or less (-): {median if latency else 'wall time of the whole system'}, {said.cpu}. "
+        "All intervals of a column hold at once, with 95 % probability. Resolves: how "
         "far the intervals of ratios reach to each side, from the median of the cells to the largest.",
     ]
     meanings = {_meaning({**fixed, **context.levels}) for context in contexts} - {""}
     if not grouped and len(meanings) == 1:
         caption.append(f" Measured: {meanings.pop()}.")
-    head = [el("th", one, scope="col", class_="n" if 2 <= place <= 5 else None) for place, one in enumerate(heads)]
+    head = [el("th", one, scope="col", class_="n" if 2 <= place <= 6 else None) for place, one in enumerate(heads)]
     drawn = el("table", el("thead", el("tr", head)), bodies, class_="best fitting")
     # No caption: in a wide table it would be as wide.
     name = "The best designs in each context"
@@ -107,7 +109,7 @@ def _rows(context: Context, name: str, heads: Sequence[str], most: int) -> list[
             el("td", text, data_head="use"),
             *(
                 el("td", value, class_="n none" if value == "-" else "n", data_head=head)
-                for head, value in zip(heads[2:6], _values(context, cell), strict=True)
+                for head, value in zip(heads[2:7], _values(context, cell), strict=True)
             ),
         ]
         if not place:
@@ -147,14 +149,15 @@ def _folded(summary: str, cells: Sequence[Cell]) -> Markup:
 def _values(context: Context, cell: Cell) -> list[Any]:
     """The columns between the name and the resolution."""
     measured, cpu = cell.measurements.get(context.metric), cell.measurements.get(CPU_TIME)
-    value = "-"
-    if measured:
-        value = micros(measured.value.value) if context.metric == MEDIAN_LATENCY else number(measured.value.value)
+    median, slow = (cell.measurements.get(name) for name in (MEDIAN_LATENCY, "latency_p99_us"))
+    latencies = [micros(one.value.value) if one else "-" for one in (median, slow)]
+    if context.metric != MEDIAN_LATENCY:
+        latencies = [number(measured.value.value) if measured else "-", latencies[0]]
     if cell.baseline:
-        return [value, "baseline", "-", "-"]
+        return [*latencies, "baseline", "-", "-"]
     places = context.resolution.places if context.resolution else 2
     return [
-        value,
+        *latencies,
         _ratio(measured.ratio if measured else None, places),
         *(more(one.difference) if one and one.difference else "-" for one in (measured, cpu)),
     ]

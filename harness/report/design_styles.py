@@ -2,7 +2,6 @@
 charts."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 from harness.analysis import naming
@@ -82,14 +81,6 @@ class DesignStyles:
         """The marker of a cell at a point."""
         path = plot.marker(self.shape(cell), x, y, size)
         return el("path", d=path, class_=f"m dot {self.colour(cell)}", data_k=self.key(cell), data_tip=tooltip)
-
-    def legend(self, cells: Iterable[Cell]) -> tuple[plot.Entry, ...]:
-        """The legend of these cells: an entry for each design."""
-        shown = {self.key(cell): cell for cell in cells}
-        return tuple(
-            (f"m dot {self.colour(cell)}", self.shape(cell), self.name(cell), key)
-            for key, cell in sorted(shown.items())
-        )
 
     def chips(self) -> list[tuple[str, list[int], str, int]]:
         """What the buttons above the charts highlight: (name, numbers of designs, CSS class, shape).

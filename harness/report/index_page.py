@@ -1,14 +1,28 @@
-"""The index of all runs in a directory."""
+"""The index of all runs in a directory: what each study found, in a line, and the place to begin first."""
 
 import os
 
 from harness import results
 from harness.analysis import run_files, study
+from harness.analysis.claims import UNDECIDED
+from harness.analysis.study import Study
 from harness.report import best_table, page, run_page
 from harness.report.markup import Markup, el
 
 NAME = "index.html"
-_MOST_CONTEXTS = 8  # of a run that are shown
+_BEGIN = "quick"  # the study to begin with, which stands first
+_MOST_NAMED = 2  # designs of a range of sizes that are named
+_OUTCOMES = {"supported": "good", "refuted": "bad", UNDECIDED: "unsure"}
+
+
+def runs(root: str) -> list[str]:
+    """The names of the directories in `root` that hold a run, the study to begin with first. Raises OSError."""
+    names = [
+        name
+        for name in os.listdir(root)
+        if any(os.path.exists(f"{root}/{name}/{file}") for file in (results.TRIALS, run_files.EXPERIMENT))
+    ]
+    return sorted(names, key=lambda name: (name.partition("-")[0] != _BEGIN, name))
 
 
 def write(root: str, output: str | None = None) -> str:
@@ -16,12 +30,9 @@ def write(root: str, output: str | None = None) -> str:
     cannot be read is listed with the reason. Raises OSError."""
     path = output or f"{root}/{NAME}"
     cards = []
-    for name in sorted(os.listdir(root)):
-        place = f"{root}/{name}"
-        if not any(os.path.exists(f"{place}/{file}") for file in (results.TRIALS, run_files.EXPERIMENT)):
-            continue
+    for name in runs(root):
         try:
-            cards.append(_card(place, name, path))
+            cards.append(_card(f"{root}/{name}", name, path))
         except (OSError, ValueError) as error:
             cards.append(
                 el("article", el("h3", name), el("p", page.badge("cannot be read", "bad"), f" {error}"), class_="claim")
@@ -40,21 +51,34 @@ def _card(place: str, name: str, path: str) -> Markup:
     written = run_page.write_analysed(place, run, found)
     link = os.path.relpath(written, os.path.dirname(os.path.abspath(path)))
     outcomes = [answer.outcome for answer in found.answers]
-    badges = [
-        [page.badge(f"{outcomes.count(one)} {one}", kind), " "]
-        for one, kind in (("supported", "good"), ("refuted", "bad"), ("undecided", "unsure"))
-        if one in outcomes
-    ]
-    if found.coarse:
-        badges.append([page.badge("coarse", "unsure"), " "])
-    shown = found.contexts[:_MOST_CONTEXTS]
-    lines = [f"{one.label or 'all trials'}: {best_table.headline(one)}" for one in shown if len(one.cells) > 1]
-    lines += [f"{len(found.contexts) - len(shown)} more contexts"] if len(found.contexts) > len(shown) else []
+    counted = [(f"{outcomes.count(one)} {one}", kind) for one, kind in _OUTCOMES.items() if one in outcomes]
+    begin = [("begin here", "good")] if name.partition("-")[0] == _BEGIN else []
+    badges = begin + counted + ([("coarse", "unsure")] if found.coarse else [])
+    lines = [f"{one.label or 'all trials'}: {best_table.headline(one)}" for one in found.contexts if len(one.cells) > 1]
     return el(
         "article",
         el("p", f"{name} \u00b7 ", " \u00b7 ".join(run_page.facts(found, run.trials)), class_="kicker"),
         el("h3", el("a", str(run.experiment.get("question") or found.name or name), href=f"./{link}")),
-        el("p", badges) if badges else None,
-        el("ul", [el("li", line) for line in lines], class_="soft") if lines else None,
+        [el("p", line, class_="soft" if place else None) for place, line in enumerate(finding(found))],
+        el("p", [[page.badge(*one), " "] for one in badges]) if badges else None,
+        el("details", el("summary", f"all {len(lines)} contexts"), el("ul", [el("li", line) for line in lines]))
+        if len(lines) > 1
+        else None,
         class_="claim",
     )
+
+
+def finding(found: Study) -> list[str]:
+    """What a study found, in a line or two: the first claim that it decided, and the best designs."""
+    lines = [f"{one.outcome.capitalize()}: {one.claim.text}." for one in found.answers if one.outcome != UNDECIDED][:1]
+    if found.crossovers:
+        first = found.crossovers[0]
+        best = "; ".join(f"{part.where}: {_named(part.designs)}" for part in first.ranges)
+        where = f" ({first.label})" if first.label else ""
+        lines.append(f"Best{where}: {best}.")
+    return lines or [f"{found.counts.ok} of {found.counts.trials} trials are good; nothing is compared."]
+
+
+def _named(designs: list[str]) -> str:
+    many = f"no winner, {len(designs)} are unbeaten"
+    return " or ".join(designs) if len(designs) <= _MOST_NAMED else many

@@ -9,7 +9,7 @@ from harness import results
 from harness.analysis import naming, run_files
 from harness.analysis.cells import PROVENANCE
 from harness.analysis.study import Study
-from harness.report import page
+from harness.report import page, vocabulary
 from harness.report.markup import Markup, el
 from harness.results import Trial
 
@@ -88,7 +88,7 @@ def _facts(
         ("blocks", len({trial.block for trial in trials if not trial.probe}) or ""),
         ("seed of the order", ", ".join(map(str, seeds))),
         ("began, ended", " \u2013 ".join(times)),
-        ("the same in all trials", page.settings(fixed)),
+        ("the same in all trials", page.settings(fixed, vocabulary.of_study(found))),
         (
             "trials",
             f"{counts.trials}: {counts.ok} good ({counts.disturbed} of them disturbed), {counts.failed} failed, "

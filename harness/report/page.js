@@ -71,7 +71,8 @@
     });
   }
 
-  // Tables. A column is {name, title, kind: "text" | "number" | "rows", digits, text}. A row is a list of values, then the
+  // Tables. A column is {name, title, kind: "text" | "number" | "rows", digits, text, numbers}. numbers: text ->
+  // what it sorts by. A row is a list of values, then the
   // number of its design, or -1.
   const PAGE = 200;
   const plain = (value) => (value === null || value === undefined ? "" : Array.isArray(value) ? value.join(" ") : String(value));
@@ -119,7 +120,7 @@
         const index = state.sort;
         const empty = (value) => value === null || value === "";
         found.sort((one, other) => {
-          const [a, b] = [one[index], other[index]];
+          const [a, b] = [one[index], other[index]].map((value) => columns[index].numbers?.[value] ?? value);
           if (empty(a) || empty(b)) return empty(a) - empty(b);
           const order = typeof a === "number" && typeof b === "number" ? a - b : plain(a).localeCompare(plain(b), "en", { numeric: true });
           return state.down ? -order : order;

@@ -15,10 +15,11 @@ from string import Template
 from typing import Any
 
 from harness.analysis import naming
-from harness.report import plot
+from harness.report import plot, vocabulary
 from harness.report.design_styles import DesignStyles
 from harness.report.markup import Markup, data, el, join
 from harness.report.plot import Chart
+from harness.report.vocabulary import Words
 
 WIDE, NARROW = 860, 343  # widths of charts, in CSS pixels, on wide and on narrow screens
 # Every mark is drawn on both charts, and many marks have the same tooltip. The page holds each tooltip once.
@@ -142,7 +143,14 @@ def table(name: str, title: str, caption: str) -> Markup:
             el("span", class_="count soft", role="status"),
             class_="tools",
         ),
-        el("div", el("table", el("caption", caption)), class_="scroll", tabindex="0", role="region", aria_label=title),
+        el(
+            "div",
+            el("table", el("caption", el("span", caption))),
+            class_="scroll",
+            tabindex="0",
+            role="region",
+            aria_label=title,
+        ),
         el("button", "Show all rows", type="button", class_="more", hidden=True),
         el("noscript", "Tables need JavaScript. The same numbers are in trials.csv."),
         data_table=name,
@@ -166,10 +174,12 @@ def flat(given: Any, path: str = "") -> Iterable[tuple[str, str]]:
         yield path, ", ".join(map(str, given)) if isinstance(given, list) else str(given)
 
 
-def settings(fixed: Mapping[str, Any]) -> str:
+def settings(fixed: Mapping[str, Any], said: Words) -> str:
     """Factors and their values in a line; empty and zero values are left out."""
     return ", ".join(
-        f"{name} {naming.value(name, value)}" for name, value in fixed.items() if value not in ("", 0, 0.0)
+        f"{said.factor(name)} {naming.value(name, value)}"
+        for name, value in fixed.items()
+        if value not in ("", 0, 0.0) and not (said is vocabulary.MESSAGES and name in ("scope", "source"))
     )
 
 

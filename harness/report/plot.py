@@ -4,13 +4,17 @@ A chart is SVG that is styled by CSS classes (chart.css), so that one drawing se
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.report.markup import Markup, el
 
 LETTER = 6.9  # mean width of a letter at 12 px
+END_LETTER = 6.2  # mean width of a letter at 11 px
+END_ROW = 13.0  # height of the name at the end of a line
 ROW = 21  # height of a row with a name
+_TITLE_LETTER, _TITLE_ROW = 7.6, 16  # mean width of a letter of a title, and height of one of its lines
 _GAP = 28  # between panels
 
 Entry = tuple[str, int, str, int | None]  # of a legend: CSS classes, shape or -1 for a patch of colour, name, design
@@ -119,13 +123,46 @@ def words(x: float, y: float, text: object, kind: str = "", anchor: str = "start
 
 def margin(names: Sequence[str], width: float) -> float:
     """The width of the column with the names of rows."""
-    return min(max(map(len, names), default=0) * LETTER + 14, width * 0.42)
+    return min(max(map(len, names), default=0) * LETTER + 14, width * 0.5)
 
 
 def named(name: str, left: float, y: float, key: int, quiet: bool) -> Markup:
     """The name of a row, left of it. quiet: whether it is drawn as the name of a floor."""
     kind = f"m label{' floor-name' if quiet else ''}"
     return el("text", clip(name, left - 12), x=left - 10, y=y, text_anchor="end", class_=kind, data_k=key)
+
+
+End = tuple[float, float, str, int, str]  # of a line: x, y, the name of its design, its number, its colour
+
+
+def room_for_ends(names: Sequence[str], width: float) -> float:
+    """The width of the column with the names of lines, right of their plot."""
+    return min(max(map(len, names), default=0) * END_LETTER + 20, width * 0.46)
+
+
+def ends(lines: Sequence[End], left: float, right: float, top: float, bottom: float) -> list[Markup]:
+    """The names of lines, from `left` to `right`, each at the height where its line ends. A group of
+    names that would overlap is spread, and a thin line leads to each name."""
+    lines = sorted(lines, key=lambda one: one[1])
+    groups: list[list[float]] = []  # heights of lines whose names touch
+    for _, y, *_ in lines:
+        group = [y]
+        while groups and _first(groups[-1], top, bottom) + len(groups[-1]) * END_ROW > _first(group, top, bottom):
+            group = groups.pop() + group
+        groups.append(group)
+    places = [_first(group, top, bottom) + number * END_ROW for group in groups for number in range(len(group))]
+    drawn = []
+    for (x, y, name, key, colour), place in zip(lines, places, strict=True):
+        drawn.append(curve([(x, y), (left - 4, place), (left + 6, place)], f"m leader {colour}", data_k=key))
+        shown = clip(name, (right - left - 8) * LETTER / END_LETTER)
+        drawn.append(el("text", shown, x=left + 9, y=place + 4, class_="m end", data_k=key))
+    return drawn
+
+
+def _first(group: Sequence[float], top: float, bottom: float) -> float:
+    """The height of the first name of a group, which is in the middle of the ends of its lines."""
+    length = (len(group) - 1) * END_ROW
+    return max(min(sum(group) / len(group) - length / 2, bottom - length), top)
 
 
 def tile(
@@ -161,10 +198,12 @@ def across(
 ) -> list[Markup]:
     """A horizontal axis below a plot, and its grid lines. one: a value whose line is stronger."""
     ticks = scale.ticks(36, one) if ticks is None else ticks
+    half = len(unit) * END_LETTER / 2
+    middle = max(half, min((scale.start + scale.end) / 2, scale.end + 8 - half))  # a long unit does not stick out
     return [
         *(rule(scale(tick), top, scale(tick), bottom, "zero" if tick == one else "grid") for tick in ticks),
         *(words(scale(tick), bottom + 15, label(tick), "tick", "middle") for tick in ticks),
-        words((scale.start + scale.end) / 2, bottom + 32, unit, "unit", "middle"),
+        words(middle, bottom + 32, unit, "unit", "middle"),
     ]
 
 
@@ -252,12 +291,15 @@ class Chart:
             y += 32
         for row in range(0, len(self.panels), columns):
             heights = []
-            for place, panel in enumerate(self.panels[row : row + columns]):
+            beside = self.panels[row : row + columns]
+            titles = [textwrap.wrap(panel.title, int(each / _TITLE_LETTER)) for panel in beside]
+            top = 24 + _TITLE_ROW * (max(map(len, titles)) - 1 if any(titles) else 0)
+            for place, (panel, lines) in enumerate(zip(beside, titles, strict=True)):
                 drawn, height = panel.draw(each)
-                title = words(0, 14, clip(panel.title, each * 0.95), "title")
+                title = [words(0, 14 + _TITLE_ROW * number, line, "title") for number, line in enumerate(lines)]
                 shift = f"translate({place * (each + _GAP):.1f} {y:.1f})"
-                content.append(el("g", title, el("g", drawn, transform="translate(0 24)"), transform=shift))
-                heights.append(height + 24)
+                content.append(el("g", title, el("g", drawn, transform=f"translate(0 {top})"), transform=shift))
+                heights.append(height + top)
             y += max(heights) + 18
         height = max(1.0, y - 14)
         return el(

@@ -1,8 +1,10 @@
 """`harness report`: writes the page of a run, of two runs, or of all runs in a directory, and charts as files."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
+from harness import results
 from harness.analysis import run_files
 from harness.report import comparison_page, export, index_page, run_page
 
@@ -14,9 +16,13 @@ def arguments() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 written, 2 DIR has no results, or an option is wrong. With DIR_B the page compares the "
         "two runs: the ratio of DIR_B to DIR.",
     )
-    parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
+    parser.add_argument(
+        "directory", metavar="DIR", help="a directory that `harness run` wrote, or one of such directories"
+    )
     parser.add_argument("other", metavar="DIR_B", nargs="?", help="the directory of a second run, to compare with DIR")
-    parser.add_argument("--all", action="store_true", help="write the reports of all runs in DIR, and an index of them")
+    parser.add_argument(
+        "--all", action="store_true", help="DIR holds runs: write the reports of all, and an index of them"
+    )
     parser.add_argument(
         "--figures",
         metavar="FORMATS",
@@ -31,12 +37,20 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _holds_runs(directory: str) -> bool:
+    """Whether it is no run itself, and has runs in it."""
+    own = (results.TRIALS, run_files.EXPERIMENT)
+    if not os.path.isdir(directory) or any(os.path.exists(f"{directory}/{file}") for file in own):
+        return False
+    return bool(index_page.runs(directory))
+
+
 def main(argv: Sequence[str]) -> int:
     """Write the report of a run. Returns the exit code."""
     args = arguments().parse_args(argv)
 
     def body() -> int:
-        if args.all:
+        if args.all or (not args.other and _holds_runs(args.directory)):
             written = [index_page.write(args.directory, args.output)]
         elif args.other:
             written = [comparison_page.write(args.directory, args.other, args.metric, args.output)]

@@ -1,21 +1,22 @@
 """The content of the tables of a page, for page.js: columns and rows. A row ends with the number of its design, or
 -1."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any
 
 from harness.analysis import naming
 from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
 from harness.analysis.compare import Comparison
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Study
+from harness.report import vocabulary
 from harness.report.design_styles import DesignStyles
+from harness.report.vocabulary import PIPELINE, Words
 from harness.results import Trial
 
 Rows = list[list[Any]]
 
-_TYPES = get_type_hints(Trial)
 _TITLES = {column.name: column.metadata["text"] for column in fields(Trial)}
 
 
@@ -28,13 +29,35 @@ def column(name: str, title: str = "", kind: str = "text", digits: int = 0, text
     return {"name": name, "title": title or name, "kind": kind, "digits": digits, "text": text or _TITLES.get(name, "")}
 
 
+def _factor(name: str, levels: Iterable[Any], said: Words) -> dict[str, Any]:
+    """The column of a factor, whose levels stand in the table as people write them: `64 KiB`, `2 ms`. Where that is not
+    how text sorts, the column has the number of each."""
+    numbers = {naming.value(name, one): _number(one) for one in levels if one is not None}
+    made = column(name, said.factor(name), text="" if said is PIPELINE else f"`{name}` of trials.csv")
+    if all(number is not None for number in numbers.values()):
+        made["numbers"] = numbers
+    return made
+
+
+def _number(level: Any) -> float | None:
+    """The number that a level is, or spells: sizes are text in trials.csv."""
+    if isinstance(level, bool):
+        return None
+    try:
+        return float(level)
+    except ValueError:
+        return None
+
+
 def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
     """A row for each cell of each context."""
+    said = vocabulary.of_study(study)
     apart = list(dict.fromkeys(name for context in study.contexts for name in context.levels))
     compared = styles.factors or list(study.compared)
     columns = [
-        *(column(name) for name in (*apart, *compared)),
-        column("requests_per_s", "requests/s", "number", 0, "geometric mean of the cell's trials"),
+        *(_factor(name, (one.levels.get(name) for one in study.contexts), said) for name in apart),
+        *(_factor(name, (one.design[name] for one in styles.cells), said) for name in compared),
+        column("requests_per_s", said.rate, "number", 0, "geometric mean of the cell's trials"),
         column("least", "least", "number", 0, "smallest of its trials"),
         column("most", "most", "number", 0, "largest of its trials"),
         column("ratio", "ratio", "number", 3, "to the baseline, within blocks"),
@@ -43,7 +66,7 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
         column("verdict", "verdict"),
         *_difference_columns(study),
         column("mb_per_s", "MB/s", "number", 1, "content, 10^6 bytes a second"),
-        column("cpu_us_per_request", "CPU \u00b5s", "number", 1),
+        column("cpu_us_per_request", "CPU \u00b5s", "number", 1, f"{said.cpu}, for each {said.request}"),
         column("latency_p50_us", "p50 \u00b5s", "number", 0),
         column("latency_p99_us", "p99 \u00b5s", "number", 0),
         column("disturbed", "disturbed", "number", 0, "of its trials"),
@@ -90,14 +113,21 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
 
 def _difference_columns(study: Study) -> list[dict[str, Any]]:
     """The microseconds that a request takes more than with the baseline, and the ends of the interval."""
+    said = vocabulary.of_study(study)
     latency = bool(study.contexts) and study.contexts[0].metric == MEDIAN_LATENCY
     columns = []
     for name, title, what in (
-        ("difference", "p50 \u00b5s more" if latency else "\u00b5s more", "median latency" if latency else "wall time"),
-        ("cpu_difference", "CPU \u00b5s more", "CPU time of proxy and cache"),
+        (
+            "difference",
+            "p50 \u00b5s more" if latency else "\u00b5s more",
+            f"median {said.latency}" if latency else "wall time",
+        ),
+        ("cpu_difference", "CPU \u00b5s more", said.cpu),
     ):
         columns += [
-            column(f"{name}_us", title, "number", 1, f"{what} of a request beyond the baseline's, within blocks"),
+            column(
+                f"{name}_us", title, "number", 1, f"{what} of a {said.request} beyond the baseline's, within blocks"
+            ),
             column(f"{name}_low_us", "from", "number", 1, f"lower end of the interval of the difference in {what}"),
             column(f"{name}_high_us", "to", "number", 1, f"upper end of the interval of the difference in {what}"),
         ]
@@ -111,50 +141,55 @@ def _ends(one: Estimate | None) -> list[float | None]:
     return [one.value, one.low, one.high] if one.bounded else [one.value, None, None]
 
 
-_MEASURED = (
-    "requests_per_s",
-    "content_bytes_per_s",
-    "cpu_us_per_request",
-    "latency_p50_us",
-    "latency_p99_us",
-    "latency_max_us",
-    "client_busy",
-)
+def _measured(said: Words) -> Iterable[tuple[str, dict[str, Any], float]]:
+    """Measured columns of the table of trials: the column of trials.csv, the one here, what one unit here is there."""
+    given = [
+        ("requests_per_s", said.rate, f"{said.request}s a second", 1.0),
+        ("content_bytes_per_s", "MB/s", "content, 10^6 bytes a second", 1e6),
+        ("cpu_us_per_request", "CPU \u00b5s", f"{said.cpu}, user and kernel, for each {said.request}", 1.0),
+        ("latency_p50_us", "p50 \u00b5s", f"median {said.latency}", 1.0),
+        ("latency_p99_us", "p99 \u00b5s", f"99 of 100 have at most this {said.latency}", 1.0),
+        ("latency_max_us", "max \u00b5s", f"largest {said.latency}", 1.0),
+    ]
+    if said is PIPELINE:
+        given.append(("client_busy", "client busy", "", 1.0))
+    for name, title, text, unit in given:
+        yield name, column("mb_per_s" if unit != 1.0 else name, title, "number", text=text), unit
 
 
 def of_trials(trials: Sequence[Trial], varying: Sequence[str], study: Study, styles: DesignStyles) -> dict[str, Any]:
     """A row for each trial: its status, the factors that vary, and what was measured."""
+    said = vocabulary.of_study(study)
     keys = {row: styles.key(cell) for context in study.contexts for cell in context.cells for row in cell.rows}
-    shown = [
-        "trial",
-        "block",
-        "cell",
-        "status",
-        *[name for name in varying if name not in ("trial", "block")],
-        *_MEASURED,
-        "control",
-        "disturbed",
-        "probe",
-        "reason",
-    ]
-    shown = [name for name in shown if name in ("trial", "status") or any(getattr(trial, name) for trial in trials)]
-    columns = [
-        column(name)
-        if _TYPES[name] is str
-        else column(name, kind="number", digits=_digits([getattr(trial, name) for trial in trials], _TYPES[name]))
-        for name in shown
-    ]
+    columns, values = [], []
+    for name in ("trial", "block", "cell", "status"):
+        columns.append(column(name, kind="text" if name == "status" else "number"))
+        values.append([getattr(trial, name) for trial in trials])
+    for name in varying:
+        levels = [getattr(trial, name) for trial in trials]
+        columns.append(_factor(name, levels, said))
+        values.append([naming.value(name, level) for level in levels])
+    for name, made, unit in _measured(said):
+        given = [getattr(trial, name) / unit for trial in trials]
+        if any(given):
+            columns.append({**made, "digits": _digits(given) if unit == 1.0 else 1})
+            values.append(given)
+    for name in ("control", "disturbed", "probe", "reason"):
+        texts = [str(given) if (given := getattr(trial, name)) else "" for trial in trials]
+        if any(texts):
+            columns.append(column(name))
+            values.append(texts)
     rows = [
-        [*(getattr(trial, name) for name in shown), keys.get(trial.trial, -1) if trial.status == "ok" else -1]
-        for trial in trials
+        [*row, keys.get(trial.trial, -1) if trial.status == "ok" else -1]
+        for trial, row in zip(trials, zip(*values, strict=True), strict=True)
     ]
     return {"columns": columns, "rows": _rounded(rows)}
 
 
-def _digits(values: Sequence[float], kind: type) -> int:
+def _digits(values: Sequence[float]) -> int:
     """Digits after the point, so that the largest value has about three significant ones."""
     most = max(map(abs, values), default=0)
-    return 0 if kind is int or most >= 1000 else 1 if most >= 10 else 3
+    return 0 if most >= 1000 else 1 if most >= 10 else 3
 
 
 def _rounded(rows: Rows) -> Rows:
@@ -171,11 +206,12 @@ def _short(value: float) -> float:
 def of_pairs(comparison: Comparison) -> dict[str, Any]:
     """A row for each cell that two runs share."""
     names = list(comparison.pairs[0].levels) if comparison.pairs else []
-    digits = _digits([pair.first.value for pair in comparison.pairs], float)
+    unit, scale = (", MB/s", 1e6) if comparison.metric == "content_bytes_per_s" else ("", 1.0)
+    digits = _digits([pair.first.value / scale for pair in comparison.pairs])
     columns = [
-        *(column(name) for name in names),
-        column("a", "A", "number", digits),
-        column("b", "B", "number", digits),
+        *(_factor(name, (pair.levels.get(name) for pair in comparison.pairs), PIPELINE) for name in names),
+        column("a", f"A{unit}", "number", digits),
+        column("b", f"B{unit}", "number", digits),
         column("ratio", "B to A", "number", 3),
         column("low", "from", "number", 3),
         column("high", "to", "number", 3),
@@ -185,8 +221,8 @@ def of_pairs(comparison: Comparison) -> dict[str, Any]:
     rows: Rows = [
         [
             *("-" if given in ("", None) else naming.value(name, given) for name, given in pair.levels.items()),
-            pair.first.value,
-            pair.second.value,
+            pair.first.value / scale,
+            pair.second.value / scale,
             *_ends(pair.ratio),
             pair.verdict,
             pair.ratio.n,

@@ -1,12 +1,12 @@
 """The text that the page shows for a mark under the pointer, or under the keyboard's focus."""
 
-from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY, THROUGHPUT
+from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
 from harness.analysis.intervals import Estimate, more
 from harness.analysis.study import Cell, Context
+from harness.report import vocabulary
 from harness.report.plot import micros, number
 
 _TO_BASELINE = "to the baseline"
-_TIMES = {THROUGHPUT: "wall time", MEDIAN_LATENCY: "median latency", CPU_TIME: "CPU time of proxy and cache"}
 
 
 def tooltip(context: Context, cell: Cell, *lines: str) -> str:
@@ -14,9 +14,11 @@ def tooltip(context: Context, cell: Cell, *lines: str) -> str:
     shown = [cell.label, context.label]
     measured = cell.measurements.get(context.metric)
     if measured:
-        latency = context.metric == MEDIAN_LATENCY
-        value = micros(measured.value.value) if latency else f"{number(measured.value.value)}/s"
-        shown.append(f"{'median latency' if latency else 'requests'}: {value}")
+        said = vocabulary.of_context(context)
+        if context.metric == MEDIAN_LATENCY:
+            shown.append(f"median {said.latency}: {micros(measured.value.value)}")
+        else:
+            shown.append(f"{number(measured.value.value)} {said.rate}")
         if measured.ratio and not any(_TO_BASELINE in line for line in lines):
             shown.append(f"{_TO_BASELINE}: {ratio_text(measured.ratio)}")
         if measured.verdict:
@@ -38,10 +40,12 @@ def ratio_text(ratio: Estimate) -> str:
 def difference(context: Context, cell: Cell) -> list[str]:
     """The lines of a tooltip for the microseconds that a request takes more than with the baseline."""
     shown = []
-    for metric, what in ((context.metric, _TIMES[context.metric]), (CPU_TIME, _TIMES[CPU_TIME])):
+    said = vocabulary.of_context(context)
+    time = f"median {said.latency}" if context.metric == MEDIAN_LATENCY else "wall time"
+    for metric, what in ((context.metric, time), (CPU_TIME, said.cpu)):
         measured = cell.measurements.get(metric)
         if measured and measured.difference:
-            shown.append(f"{what}: {more(measured.difference)} \u00b5s a request")
+            shown.append(f"{what}: {more(measured.difference)} \u00b5s a {said.request}")
     return shown
 
 

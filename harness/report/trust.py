@@ -7,42 +7,56 @@ from typing import Any
 from harness.analysis import notes, precision
 from harness.analysis.chart_data import FloorShare, floor_shares
 from harness.analysis.crossovers import UNBEATEN
-from harness.analysis.intervals import LEAST
+from harness.analysis.intervals import LEAST, reach
 from harness.analysis.precision import Outlook
-from harness.analysis.resolution import percent, percents
+from harness.analysis.resolution import COARSE, percent, percents
 from harness.analysis.study import Study
+from harness.report import vocabulary
 from harness.report.markup import Markup, el
 from harness.report.page import badge
 from harness.results import LIVE, Trial
 
 
-def warning(study: Study) -> Markup | None:
-    """What a reader has to know first where the study could not resolve much; else None."""
-    found = [one for context in study.contexts if (one := context.resolution)]
-    coarse = sorted(one.largest for one in found if one.coarse)
-    if not coarse:
+def resolved(study: Study) -> Markup | None:
+    """What a reader has to know first: what the study could resolve, on amber where that is coarse, or where most of
+    its trials were disturbed. None where nothing was compared."""
+    reaches = sorted(one.largest for context in study.contexts if (one := context.resolution))
+    if not reaches:
         return None
-    where = f" in {len(coarse)} of {len(found)} contexts" if len(found) > 1 else ""
-    known = [one for one in coarse if math.isfinite(one)]
-    text = ""
+    known = [one for one in reaches if math.isfinite(one)]
+    sentences = []
     if known:
-        reach = percents(known[0], known[-1])
-        text = f"Intervals reach {reach} to each side{where}, at the most: smaller differences can be lost. "
-    if len(known) < len(coarse):
-        text += f"Some ratios have no interval{where if not known else ''}: that takes {LEAST} blocks. "
-    text += "The column `resolves` has how far intervals reach; more blocks make it finer."
-    return el("p", badge("coarse", "unsure"), " ", _with_code(text))
+        shares = percents(known[0], known[-1])
+        varies = ", as the context may be" if " to " in shares else ""
+        sentences.append(f"This run resolves differences of {shares}{varies}.")
+    if len(known) < len(reaches):
+        some = "In some contexts it" if known else "This run"
+        sentences.append(f"{some} resolves nothing: an interval takes {LEAST} blocks.")
+    if study.coarse:
+        sentences.append("More blocks make it finer.")
+    if _mostly_disturbed(study):
+        sentences.append("Most trials were disturbed, so it measured the disturbance as well.")
+    unsure = study.coarse or _mostly_disturbed(study)
+    kind = "coarse" if study.coarse else "disturbed" if unsure else "fine"
+    return el("p", badge(kind, "unsure" if unsure else "good"), " ", " ".join(sentences))
+
+
+def _mostly_disturbed(study: Study) -> bool:
+    return 2 * study.counts.disturbed > study.counts.ok
 
 
 def badges(study: Study) -> Markup:
     """The state of the study at a glance."""
     counts, control = study.counts, study.control
-    unsure = "none" if not control.checks else "" if any(ratio.bounded for _, ratio in control.checks) else "not known"
-    kind, state = ("bad", "off") if control.off else ("unsure", unsure) if unsure else ("good", "on")
+    far = [100 * reach(ratio) for _, ratio in control.checks]
+    kind, state = "good", "on"
+    if control.off:
+        kind, state = "bad", "off"
+    elif not far or math.isinf(min(far)):
+        kind, state = "unsure", "not known" if far else "none"
+    elif max(far) > COARSE:  # where equal cells may look so different, equality says little
+        kind, state = "unsure", f"on, to {percent(max(one for one in far if math.isfinite(one)))}"
     shown = [badge(f"A/A control: {state}", kind)]
-    reaches = [one.largest for context in study.contexts if (one := context.resolution)]
-    if reaches and not study.coarse:
-        shown.append(badge(f"resolves {percent(max(reaches))}", "good"))
     shown += [
         badge(f"{count} {what}", "bad")
         for count, what in ((counts.failed, "failed"), (counts.refused, "refused"))
@@ -92,7 +106,10 @@ def section(study: Study) -> Markup:
     lines += [UNBEATEN] if study.crossovers else []
     items = [el("li", _with_code(line)) for line in lines if line]
     if shares := floor_shares(study.contexts):
-        text = "How long a request takes at a floor, which shows the harness's own part, as a share of the baseline: "
+        request = vocabulary.of_study(study).request
+        text = (
+            f"How long a {request} takes at a floor, which shows the harness's own part, as a share of the baseline: "
+        )
         items.append(el("li", text, _floors(shares)))
     outlooks = [(context.label or "all trials", one) for context in study.contexts if (one := context.outlook)]
     scatter = _scatter(outlooks, study.comparisons) if outlooks else None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from harness.analysis.chart_data import MODES, ChartData
 from harness.analysis.study import Cell, Context, Study
 from harness.factors import ROLES
-from harness.report import plot
+from harness.report import plot, vocabulary
 from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_PANELS, MOST_ROWS, few, left_out
 from harness.report.markup import el
@@ -17,6 +17,7 @@ _Parts = Mapping[tuple[str, str], float]  # (role, mode) -> microseconds for eac
 
 def chart(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart:
     """A stacked bar for each cell, a panel for each context."""
+    said = vocabulary.of_study(study)
     panels = []
     for context in study.contexts[:MOST_PANELS]:
         bars = [(cell, chart_data.cpu(cell)) for cell in few(context.cells, MOST_ROWS // 2)]
@@ -26,27 +27,30 @@ def chart(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart:
     return Chart(
         "cpu",
         "Where the CPU time goes",
-        "CPU time of a request in the processes of each role, in user mode (pale) and in the kernel. Totals are exact; "
-        "how a total divides into the two modes is sampled.",
+        f"CPU time of a {said.request} in the processes of each role, in user mode (pale) and in the kernel. "
+        "Totals are exact; how a total divides into the two modes is sampled.",
         panels,
         styles.columns,
         left_out(study, MOST_ROWS // 2),
-        tuple((f"{role}-{mode}", -1, f"{role}, {mode}", None) for role in ROLES for mode in MODES),
+        tuple((f"{role}-{mode}", -1, f"{said.roles[role]}, {mode}", None) for role in ROLES for mode in MODES),
     )
 
 
 def _panel(context: Context, bars: list[tuple[Cell, _Parts]], styles: DesignStyles) -> Draw:
+    said = vocabulary.of_context(context)
     most = max(sum(parts.values()) for _, parts in bars)
 
     def draw(width: float) -> Drawn:
         left = plot.margin([styles.name(cell) for cell, _ in bars], width)
         x = Scale(0, most * 1.02, left, width - 50)
         bottom = len(bars) * plot.ROW + 4
-        drawn = plot.across(x, 0, bottom, short, "CPU time of a request, \u00b5s")
+        drawn = plot.across(x, 0, bottom, short, f"CPU time of a {said.request}, \u00b5s")
         for row, (cell, parts) in enumerate(bars):
             y, begin, key = row * plot.ROW + 3.0, 0.0, styles.key(cell)
             drawn.append(plot.named(styles.name(cell), left, y + 13, key, cell.floor))
-            lines = [f"{role}, {mode}: {number(spent)} \u00b5s" for (role, mode), spent in parts.items() if spent]
+            lines = [
+                f"{said.roles[role]}, {mode}: {number(spent)} \u00b5s" for (role, mode), spent in parts.items() if spent
+            ]
             text = tooltip(context, cell, *lines)
             for (role, mode), spent in parts.items():
                 if spent:

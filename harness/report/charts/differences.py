@@ -3,6 +3,7 @@
 from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context, Study
+from harness.report import vocabulary
 from harness.report.charts.forest import Row, forest
 from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_PANELS, MOST_ROWS, few, left_out
@@ -20,7 +21,8 @@ def chart(study: Study, styles: DesignStyles) -> Chart | None:
     if not contexts:
         return None
     latency = any(context.metric == MEDIAN_LATENCY for context in contexts)
-    what = "median latency" if latency else "wall time"
+    said = vocabulary.of_study(study)
+    what = f"median {said.latency}" if latency else "wall time"
     base = next(context.baseline.label for context in contexts if context.baseline)
     apart = len(measured) - len(contexts)
     notes = [left_out(study, MOST_ROWS)]
@@ -31,16 +33,17 @@ def chart(study: Study, styles: DesignStyles) -> Chart | None:
         )
     return Chart(
         "differences",
-        "Microseconds a request",
-        f"What a request takes more, or less, than with {base}: {what}, and below it the CPU time of proxy and cache. "
-        "Where files are small, most of a request is what the harness itself costs; ratios hide differences in it, "
-        "microseconds do not. All intervals of a kind hold at once. Left is better.",
-        [Panel(context.label, _panel(context, styles, f"\u00b5s a request more than {base}")) for context in contexts][
-            :MOST_PANELS
-        ],
+        f"Microseconds a {said.request}",
+        f"What a {said.request} takes more, or less, than with {base}: {what}, and below it the {said.cpu}. Where "
+        f"{said.request}s are small, most of that time is what the harness itself costs; ratios hide differences in "
+        "it, microseconds do not. All intervals of a kind hold at once. Left is better.",
+        [
+            Panel(context.label, _panel(context, styles, f"\u00b5s a {said.request} more than {base}"))
+            for context in contexts
+        ][:MOST_PANELS],
         styles.columns,
         " ".join(filter(None, notes)),
-        (("m dot floor", 0, what, None), ("m dot hollow floor", 0, "CPU time of proxy and cache", None)),
+        (("m dot floor", 0, what, None), ("m dot hollow floor", 0, said.cpu, None)),
     )
 
 

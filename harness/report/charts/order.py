@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from harness.analysis.cells import MEDIAN_LATENCY
 from harness.analysis.study import Cell, Context, Study
-from harness.report import plot
+from harness.report import plot, vocabulary
 from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_MARKS
 from harness.report.markup import Markup, el
@@ -38,7 +38,8 @@ def chart(study: Study, styles: DesignStyles, trials: Sequence[Trial]) -> Chart 
     for trial in trials:
         if trial.block > 0:
             blocks[trial.block] = min(blocks.get(trial.block, trial.trial), trial.trial)
-    metric = "median latency" if study.contexts[0].metric == MEDIAN_LATENCY else "requests/s"
+    said = vocabulary.of_study(study)
+    metric = f"median {said.latency}" if study.contexts[0].metric == MEDIAN_LATENCY else said.rate
     return Chart(
         "order",
         "In the order of the run",

@@ -1,12 +1,12 @@
-"""The chart `pairs`: a heat map of ratios to the baseline, by two factors."""
+"""The chart `pairs`: a map of verdicts against the baseline, by two factors."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 from harness.analysis import naming
 from harness.analysis.cells import MEDIAN_LATENCY
+from harness.analysis.intervals import Estimate, reach
 from harness.analysis.study import Cell, Context, Study
 from harness.analysis.verdicts import WITHHELD
 from harness.report import plot
@@ -19,9 +19,13 @@ from harness.report.tooltips import tooltip
 # Pairs of factors (down, across) that are drawn first, where both of a pair vary.
 _USUAL = [("command", "data"), ("depth", "chunk"), ("cache_threads", "proxy_threads")]
 
+_COARSE = 10.0  # %: an interval that reaches further, and contains 1, leaves the question open
+_SHADES = {"better": "better", "same": "no difference found", "worse": "worse", "unknown": "cannot tell"}
+
 
 def chart(study: Study, styles: DesignStyles) -> Chart | None:
-    """A heat map for each context and each level of the other factors. None where fewer than two factors vary."""
+    """A map for each context and each level of the other factors. None where fewer than two factors vary. A grid that
+    would be mostly empty is left out."""
     counts = {
         name: len({cell.design[name] for cell in styles.cells if cell.design.get("source") != "direct"})
         for name in styles.factors
@@ -40,18 +44,21 @@ def chart(study: Study, styles: DesignStyles) -> Chart | None:
             if cell.design.get("source") != "direct":
                 by_others[naming.design(others)].append(cell)
         for label, cells in by_others.items():
-            if all(len({cell.design[name] for cell in cells}) > 1 for name in pair):
+            levels = [len({cell.design[name] for cell in cells}) for name in pair]
+            if min(levels) > 1 and 2 * len(cells) > levels[0] * levels[1]:
                 title = ", ".join(filter(None, (context.label, label)))
                 panels.append(Panel(title, _panel(context, cells, styles, pair)))
     down, right = pair
     return Chart(
         "pairs",
         f"{down.capitalize()} \u00d7 {right}",
-        f"The ratio to the baseline for each pair of {down} (down) and {right} (across). Blue is better than the "
-        "baseline, orange is worse; the paler, the nearer to it. Pale and in italics: the interval contains 1.",
+        f"What became of each pair of {down} (down) and {right} (across) against the baseline, and its ratio. No "
+        f"difference found: its interval contains 1, and reaches no further than {_COARSE:.0f} %. Cannot tell: it "
+        "reaches further, or there is none. Bold: unbeaten, no other pair is measurably better.",
         panels[:MOST_PANELS],
         1 if counts[pair[1]] > 6 else 2,
         left_out(study, 10**9),
+        tuple((f"heat {shade}", -1, text, None) for shade, text in _SHADES.items()),
     )
 
 
@@ -92,11 +99,20 @@ def _tile(
     estimate = measured.ratio if measured else None
     if not estimate and not cell.baseline:
         return []
-    ratio = estimate.value if estimate else 1.0
-    # Only a ratio whose interval excludes 1 gets a strong colour.
-    differs = estimate and measured and measured.verdict != WITHHELD and not estimate.low <= 1 <= estimate.high
-    better = -math.log2(ratio) if context.metric == MEDIAN_LATENCY else math.log2(ratio)
-    step = min(4 if differs else 1, round(abs(better) * 5))
-    shade = f"{'up' if better > 0 else 'down'}{step}" if step else "even"
-    kind = "" if differs or cell.baseline else " open"
-    return plot.tile(x, y, wide, high, shade, f"{ratio:.2f}", styles.key(cell), tooltip(context, cell), kind)
+    shade = (
+        "same"
+        if cell.baseline or not estimate
+        else _shade(estimate, context, bool(measured and measured.verdict == WITHHELD))
+    )
+    kind = " unbeaten" if cell in context.leaders else ""
+    text = f"{estimate.value:.2f}" if estimate else "base"
+    return plot.tile(x, y, wide, high, shade, text, styles.key(cell), tooltip(context, cell), kind)
+
+
+def _shade(ratio: Estimate, context: Context, withheld: bool) -> str:
+    """What a ratio says, as a key of _SHADES."""
+    if withheld or not ratio.bounded:
+        return "unknown"
+    if ratio.low <= 1 <= ratio.high:
+        return "same" if 100 * reach(ratio) <= _COARSE else "unknown"
+    return "better" if (ratio.value > 1) == (context.metric != MEDIAN_LATENCY) else "worse"

@@ -3,6 +3,7 @@
 from harness.analysis.cells import MEDIAN_LATENCY
 from harness.analysis.intervals import Estimate
 from harness.analysis.study import Cell, Context, Study
+from harness.report import vocabulary
 from harness.report.charts.forest import Row, forest
 from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_PANELS, MOST_ROWS, few, left_out
@@ -14,14 +15,15 @@ def chart(study: Study, styles: DesignStyles) -> Chart:
     """A forest plot for each context that has ratios."""
     contexts = [context for context in study.contexts if any(_ratio(context, cell) for cell in context.cells)]
     latency = any(context.metric == MEDIAN_LATENCY for context in contexts)
-    metric = "median latency, ratio" if latency else "requests/s, ratio"
+    said = vocabulary.of_study(study)
+    metric = f"median {said.latency}, ratio" if latency else f"{said.rate}, ratio"
     base = next((context.baseline.label for context in contexts if context.baseline), "")
     return Chart(
         "ratios",
         "Against the baseline",
-        f"{'Median latency' if latency else 'Throughput'} as a ratio to {base}, taken within blocks. All intervals "
-        f"hold at once. An interval that does not contain 1 shows a difference; the others leave it open. "
-        f"{'Left is better.' if latency else 'Right is better.'}",
+        f"{f'Median {said.latency}' if latency else f'Throughput, {said.rate},'} as a ratio to {base}, taken within "
+        f"blocks. All intervals hold at once. An interval that does not contain 1 shows a difference; "
+        f"the others leave it open. {'Left is better.' if latency else 'Right is better.'}",
         [Panel(context.label, _panel(context, styles, f"{metric} to {base}")) for context in contexts[:MOST_PANELS]],
         styles.columns,
         left_out(study, MOST_ROWS),

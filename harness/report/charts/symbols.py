@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from harness.analysis.chart_data import ChartData
 from harness.analysis.study import Cell, Context, Study
 from harness.factors import ROLES
-from harness.report import plot
+from harness.report import plot, vocabulary
 from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_PANELS
 from harness.report.plot import Chart, Draw, Drawn, Panel, words
@@ -27,8 +27,9 @@ def chart(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart | 
                 for symbol, share in of_cell.items():
                     totals[symbol] += share
             top = sorted(totals, key=lambda symbol: -totals[symbol])[:_MOST_SYMBOLS]
+            named = vocabulary.of_context(context).roles[role]
             if top:
-                panels.append(Panel(f"{role}, {context.label}", _panel(context, role, cells, styles, shares, top)))
+                panels.append(Panel(f"{named}, {context.label}", _panel(context, named, cells, styles, shares, top)))
     if not panels:
         return None
     return Chart(
