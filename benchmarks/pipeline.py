@@ -72,7 +72,10 @@ def written(directory: str) -> str:
     for context in sorted(contexts, key=lambda one: one.any_trial.placement != "same-core"):
         where = context.any_trial
         lines += [f"**{where.placement}, {show_size(where.file_size_bytes)}**", ""]
-        lines += ["| pipeline | requests/s | to C | proxy, us user + kernel | cache | client |", "|---|--:|--:|--:|--:|--:|"]
+        lines += [
+            "| pipeline | requests/s | to C | proxy, us user + kernel | cache | client |",
+            "|---|--:|--:|--:|--:|--:|",
+        ]
         for row in rows(context, len(contexts)):
             times = [" + ".join(f"{one:,.0f}" for one in row.micros[role]) for role in _ROLES]
             ratio = f"{row.ratio.value:.2f} ({row.ratio.low:.2f} to {row.ratio.high:.2f})" if row.ratio else "1"

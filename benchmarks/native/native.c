@@ -126,7 +126,7 @@ static void make_content(const char *text)
 		make_pipe(channel, option(text, "pipe_size", 1 << 18));
 	else if (is(channel, "unix"))
 		make_sockets(channel, SOCK_STREAM, option(text, "buffer", 200 << 10));
-	else if (is(channel, "sendfile"))
+	else if (is(channel, "sendfile") || is(channel, "memfd"))
 		make_sockets(channel, SOCK_DGRAM, 0);
 	else
 		fail("no content over %s here; the makers of channels name what there is", channel->name);
@@ -374,6 +374,30 @@ static void splice_all(int from, off_t *offset, int to, size_t count)
 	}
 }
 
+enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL };
+
+/* A sealed memfd with the content of a file, made when the file is first asked for: transports/memfd.py. */
+static int sealed(int fd, size_t size)
+{
+	static int made[2 * PATHS]; /* by descriptor; 0: none */
+	check(fd < 2 * PATHS, "too many descriptors");
+	if (!made[fd]) {
+		int memory = memfd_create("content", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		off_t offset = 0;
+		check(memory >= 0, "memfd_create");
+		while ((size_t)offset < size)
+			check(sendfile(memory, fd, &offset, size - offset) > 0, "sendfile");
+		check(!fcntl(memory, F_ADD_SEALS, SEALS), "F_ADD_SEALS");
+		made[fd] = memory;
+	}
+	return made[fd];
+}
+
+static bool passes_descriptors(void)
+{
+	return is(&content, "sendfile") || is(&content, "memfd");
+}
+
 static void answer(uint64_t id, int fd)
 {
 	struct stat file;
@@ -382,8 +406,9 @@ static void answer(uint64_t id, int fd)
 		struct head head;
 		uint64_t more;
 	} first = {.head = {.id = id, .length = (uint64_t)file.st_size}};
-	if (is(&content, "sendfile")) {
-		send_fds(content.fds[1], &first, sizeof first, &fd, 1);
+	if (passes_descriptors()) {
+		int passed = is(&content, "memfd") ? sealed(fd, (size_t)file.st_size) : fd;
+		send_fds(content.fds[1], &first, sizeof first, &passed, 1);
 		return;
 	}
 	if (is(&content, "splice")) {
@@ -440,7 +465,7 @@ static int sink = -1, control = -1; /* a socket whose other end a process reads,
 
 static bool ends_in_socket(void)
 {
-	return is(&content, "sendfile") || is(&content, "splice");
+	return passes_descriptors() || is(&content, "splice");
 }
 
 static void deliver(size_t count)
@@ -450,6 +475,8 @@ static void deliver(size_t count)
 		return;
 	}
 	off_t offset = 0;
+	if (is(&content, "memfd") && (fcntl(passed, F_GET_SEALS) & SEALS) != SEALS)
+		fail("the memfd is not sealed");
 	while (count) {
 		ssize_t moved = sendfile(sink, passed, &offset, count);
 		if (moved < 0 && errno == EAGAIN) {
@@ -474,7 +501,7 @@ static size_t request(int number, uint64_t id, bool *wrong)
 	struct head head;
 	if (ends_in_socket()) {
 		char first[HEAD + 8];
-		if (is(&content, "sendfile"))
+		if (passes_descriptors())
 			check(receive_fds(content.fds[0], first, sizeof first, &passed, 1) == sizeof first, "the reply's head");
 		else
 			check(read_some(content.fds[0], first, sizeof first) == sizeof first, "the reply's head");
