@@ -33,7 +33,7 @@ _NAMES = {"": "harness", "workers": "C", "boss": "C, a boss accepts"}
 
 class Row(NamedTuple):
     """A design in a context. per_second: requests. ratio: of its requests/s to those of BASE; None for BASE itself.
-    micros: role -> (user, kernel) CPU time of a request, us."""
+    micros: role -> (user, kernel) CPU time of a request, us. The sum is exact, and its parts are sampled, proc(5)."""
 
     name: str
     per_second: float
@@ -73,11 +73,11 @@ def written(directory: str) -> str:
         where = context.any_trial
         lines += [f"**{where.placement}, {show_size(where.file_size_bytes)}**", ""]
         lines += [
-            "| pipeline | requests/s | to C | proxy, us user + kernel | cache | client |",
+            "| pipeline | requests/s | to C | CPU of proxy, us (user) | of cache | of client |",
             "|---|--:|--:|--:|--:|--:|",
         ]
         for row in rows(context, len(contexts)):
-            times = [" + ".join(f"{one:,.0f}" for one in row.micros[role]) for role in _ROLES]
+            times = [f"{sum(row.micros[role]):,.0f} ({row.micros[role][0]:,.0f})" for role in _ROLES]
             ratio = f"{row.ratio.value:.2f} ({row.ratio.low:.2f} to {row.ratio.high:.2f})" if row.ratio else "1"
             lines.append(f"| {row.name} | {row.per_second:,.0f} | {ratio} | {' | '.join(times)} |")
         lines.append("")
