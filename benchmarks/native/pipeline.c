@@ -10,7 +10,7 @@
  *
  * Commands of 512 bytes go over one POSIX queue. Content comes back over lanes: each is a ring in POSIX shared memory
  * with two semaphores, which a request leases. Every wait ends after --timeout, and one for the other program that lasts
- * so long ends this one. A client whose request comes in pieces holds up its worker; there is no lobby (docs/programs.md).
+ * so long ends this one. A client whose request comes in pieces holds up its worker, and a path need not be UTF-8.
  *
  * The two meet at an abstract Unix socket, unix(7), over which queue and memory go as descriptors.
  */
@@ -384,7 +384,7 @@ int main(int count, char **words)
 		else if (!strcmp(word, "--timeout"))
 			timeout_s = strtod(value, NULL);
 		else if (strcmp(word, "--processes") || strcmp(value, "1"))
-			fail("%s %s: not here; each program is one process", word, value);
+			fail("%s %s: not here", word, value);
 	}
 	if (strcmp(command, "posix_mq") || strcspn(data, ":") != 9 || strncmp(data, "posix_shm", 9))
 		fail("commands over %s, content over %s: only posix_mq and posix_shm are here", command, data);
