@@ -72,7 +72,7 @@ static int request(const struct asked *file, char *room, struct seen *one)
 		goto ended;
 	ssize_t here = (ssize_t)(got - ahead);
 	for (const char *piece = room + ahead;; piece = room) {
-		if (ask.verify && (one->bytes + here > file->size || memcmp(piece, file->data + one->bytes, here)))
+		if (ask.verify && here && (one->bytes + here > file->size || memcmp(piece, file->data + one->bytes, here)))
 			outcome = WRONG;
 		one->bytes += here;
 		if (one->bytes >= length && !one->ended)
