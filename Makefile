@@ -39,9 +39,16 @@ lint: .venv/installed-for-tests
 bench: .venv/installed
 	$(BIN)/python benchmarks/floor.py
 
-# The mechanisms in C, for benchmarks/native/validity.yaml.
-native:
-	$(CC) -O2 -Wall -Wextra -o benchmarks/native/native benchmarks/native/native.c -pthread -lrt
+# The mechanisms and the pipeline in C, for the studies of benchmarks/native.
+NATIVE := benchmarks/native
+NATIVE_TO ?= $(NATIVE)
+NATIVE_PROGRAMS := native pipeline gfclient
+NATIVE_FLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror
+
+native: $(NATIVE_PROGRAMS:%=$(NATIVE_TO)/%)
+
+$(NATIVE_TO)/%: $(NATIVE)/%.c $(NATIVE)/common.c $(NATIVE)/native.h
+	$(CC) $(NATIVE_FLAGS) -o $@ $(filter %.c,$^) -pthread -lrt -lm
 
 browser:
 ifeq ($(BROWSER),)

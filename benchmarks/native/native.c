@@ -13,124 +13,20 @@
  * The two meet at an abstract Unix socket, unix(7), over which the objects go as descriptors or SysV numbers.
  */
 
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <mqueue.h>
-#include <poll.h>
-#include <pthread.h>
-#include <semaphore.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "native.h"
 #include <sys/ipc.h>
-#include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/sem.h>
 #include <sys/sendfile.h>
 #include <sys/shm.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-enum { COMMAND = 512, HEAD = 64, PATHS = 4096, MOST_FDS = 4, MESSAGES = 10, READ = 1 << 20 };
-
-struct command {
-	uint64_t id;
-	uint16_t lane, path; /* bytes of each in the text */
-	char text[500];
-};
-
-struct head {
-	uint64_t id, status, length, unused[5];
-};
-
-static bool bounded;
-static double timeout_s = 5;
-
-static void fail(const char *format, ...)
-{
-	char text[512];
-	va_list values;
-	va_start(values, format);
-	int count = vsnprintf(text, sizeof text - 1, format, values);
-	va_end(values);
-	size_t length = count < 0 ? 0 : (size_t)count < sizeof text - 2 ? (size_t)count : sizeof text - 2;
-	text[length] = '\n';
-	(void)!write(2, text, length + 1);
-	_exit(1);
-}
-
-static void check(bool right, const char *what)
-{
-	if (!right)
-		fail("%s: %s", what, strerror(errno));
-}
-
-static uint64_t now(void)
-{
-	struct timespec time;
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000000000ull + time.tv_nsec;
-}
-
-static struct timespec limit_of(double seconds)
-{
-	return (struct timespec){(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-}
-
-static struct timespec from_now(clockid_t clock)
-{
-	struct timespec time, limit = limit_of(timeout_s);
-	clock_gettime(clock, &time);
-	time.tv_sec += limit.tv_sec;
-	time.tv_nsec += limit.tv_nsec;
-	if (time.tv_nsec >= 1000000000) {
-		time.tv_sec++;
-		time.tv_nsec -= 1000000000;
-	}
-	return time;
-}
-
-static void await(int fd, short events)
-{
-	struct pollfd one = {.fd = fd, .events = events};
-	if (poll(&one, 1, (int)(timeout_s * 1000)) < 1)
-		fail("nothing came, or nothing was taken, for %g s", timeout_s);
-}
-
-/* Has the kernel end blocking calls, socket(7), which costs nothing a call. */
-static void limit_waits(int socket)
-{
-	struct timespec left = limit_of(timeout_s);
-	struct timeval limit = {left.tv_sec, left.tv_nsec / 1000};
-	if (!bounded)
-		return;
-	check(!setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), "SO_RCVTIMEO");
-	check(!setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit), "SO_SNDTIMEO");
-}
 
 /* --- What the two programs share --- */
 
-struct slots { /* a ring in shared memory: transports/common/ring.py */
-	uint64_t published, unused[7], taken, unused_too[7];
-	sem_t free, full;
-	uint64_t lengths[64];
-};
-
 struct channel { /* of commands or content; goes to the other program, with the descriptors */
 	char name[16];
-	uint64_t chunk, depth, stride;
+	struct ring ring; /* its sizes; where the content is no ring, those of its messages */
 	int sems, queue, memory; /* numbers of SysV objects, or -1 */
 	int fds[MOST_FDS], count;
 };
@@ -140,41 +36,6 @@ static struct channel commands, content;
 static bool is(const struct channel *channel, const char *name)
 {
 	return !strcmp(channel->name, name);
-}
-
-static void send_fds(int socket, const void *data, size_t size, const int *fds, int count)
-{
-	union {
-		char room[CMSG_SPACE(MOST_FDS * sizeof(int))];
-		struct cmsghdr header;
-	} control = {0};
-	struct iovec part = {(void *)data, size};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-	if (count) {
-		message.msg_control = control.room;
-		message.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		control.header = (struct cmsghdr){CMSG_LEN(count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-		memcpy(CMSG_DATA(&control.header), fds, count * sizeof(int));
-	}
-	check(sendmsg(socket, &message, MSG_NOSIGNAL) == (ssize_t)size, "sendmsg");
-}
-
-/* Returns how many bytes came; 0 where the other end has closed. */
-static size_t receive_fds(int socket, void *data, size_t size, int *fds, int most)
-{
-	union {
-		char room[CMSG_SPACE(MOST_FDS * sizeof(int))];
-		struct cmsghdr header;
-	} control;
-	struct iovec part = {data, size};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.room};
-	message.msg_controllen = sizeof control.room;
-	ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-	check(count >= 0, "recvmsg");
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-	if (header && fds)
-		memcpy(fds, CMSG_DATA(header), most * sizeof(int));
-	return count;
 }
 
 static void send_channel(int socket, const struct channel *channel)
@@ -191,43 +52,6 @@ static void receive_channel(int socket, struct channel *channel)
 }
 
 /* --- Making channels, without a name that stays --- */
-
-/* The value of an option in NAME:option=value,...; `other` where it is not there. Sizes may end with KiB or MiB. */
-static uint64_t option(const char *text, const char *name, uint64_t other)
-{
-	char wanted[32], *end;
-	snprintf(wanted, sizeof wanted, "%s=", name);
-	const char *found = strstr(text, wanted);
-	if (!found)
-		return other;
-	uint64_t value = strtoull(found + strlen(wanted), &end, 10);
-	int shift = !strncmp(end, "KiB", 3) ? 10 : !strncmp(end, "MiB", 3) ? 20 : 0;
-	end += shift ? 3 : 0;
-	if (!value || (*end && *end != ','))
-		fail("%s: %s must be a whole number from 1 on, with KiB or MiB where it is a size", text, name);
-	return value << shift;
-}
-
-static void check_options(const char *text, const char *known)
-{
-	for (const char *at = strchr(text, ':'); at; at = strchr(at + 1, ',')) {
-		char name[32];
-		snprintf(name, sizeof name, " %.*s ", (int)strcspn(at + 1, "="), at + 1);
-		if (!strstr(known, name))
-			fail("%s: there is no option%s", text, *known ? name : "");
-	}
-}
-
-static int make_queue(uint64_t depth, uint64_t size)
-{
-	char name[64];
-	struct mq_attr sizes = {.mq_maxmsg = (long)depth, .mq_msgsize = (long)size};
-	snprintf(name, sizeof name, "/th-native-%d", getpid());
-	mqd_t queue = mq_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600, &sizes);
-	check(queue >= 0, "mq_open");
-	mq_unlink(name);
-	return queue;
-}
 
 static void make_pipe(struct channel *channel, uint64_t size)
 {
@@ -258,11 +82,6 @@ static int make_sysv_queue(void)
 	return queue;
 }
 
-static size_t memory_size(const struct channel *channel)
-{
-	return 8192 + channel->depth * channel->stride;
-}
-
 static void make_commands(const char *text)
 {
 	check_options(text, "");
@@ -287,27 +106,19 @@ static void make_content(const char *text)
 	snprintf(channel->name, sizeof channel->name, "%.*s", (int)strcspn(text, ":"), text);
 	channel->sems = channel->queue = channel->memory = -1;
 	bool queue = is(channel, "posix_mq") || is(channel, "sysv_mq");
-	channel->chunk = option(text, "chunk", queue ? 8192 : 1 << 18); /* the harness's own, where nothing is said */
-	channel->depth = option(text, "depth", 4);
-	if (channel->chunk <= HEAD)
-		fail("%s: chunk must be over %d", text, HEAD);
+	channel->ring = ring_of(text, queue ? 8192 : 1 << 18); /* the harness's own, where nothing is said */
 	check_options(text, " chunk depth pipe_size buffer ");
-	channel->stride = (channel->chunk + 4095) / 4096 * 4096;
-	if (channel->depth > 64)
-		fail("depth=%lu: at most 64 here", (unsigned long)channel->depth);
 	if (is(channel, "posix_shm")) {
-		int memory = memfd_create("native", MFD_CLOEXEC); /* the same memory as of shm_open(3), without a name */
-		check(memory >= 0 && !posix_fallocate(memory, 0, (off_t)memory_size(channel)), "shared memory");
-		channel->fds[0] = memory;
+		channel->fds[0] = make_ring_memory(&channel->ring);
 		channel->count = 1;
 	} else if (is(channel, "sysv_shm")) {
-		channel->memory = shmget(IPC_PRIVATE, memory_size(channel), 0600);
+		channel->memory = shmget(IPC_PRIVATE, ring_size(&channel->ring), 0600);
 		channel->sems = semget(IPC_PRIVATE, 2, 0600);
 		check(channel->memory >= 0 && channel->sems >= 0, "shmget, semget");
-		check(!semctl(channel->sems, 0, SETVAL, (int)channel->depth), "semctl");
+		check(!semctl(channel->sems, 0, SETVAL, (int)channel->ring.depth), "semctl");
 		check(!semctl(channel->sems, 1, SETVAL, 0), "semctl");
 	} else if (is(channel, "posix_mq")) {
-		channel->fds[0] = make_queue(channel->depth, channel->chunk);
+		channel->fds[0] = make_queue(channel->ring.depth, channel->ring.chunk);
 		channel->count = 1;
 	} else if (is(channel, "sysv_mq"))
 		channel->queue = make_sysv_queue();
@@ -315,7 +126,7 @@ static void make_content(const char *text)
 		make_pipe(channel, option(text, "pipe_size", 1 << 18));
 	else if (is(channel, "unix"))
 		make_sockets(channel, SOCK_STREAM, option(text, "buffer", 200 << 10));
-	else if (is(channel, "sendfile"))
+	else if (is(channel, "sendfile") || is(channel, "memfd"))
 		make_sockets(channel, SOCK_DGRAM, 0);
 	else
 		fail("no content over %s here; the makers of channels name what there is", channel->name);
@@ -366,27 +177,6 @@ static size_t receive_sysv(int queue, void *message, size_t room)
 	ssize_t count = msgrcv(queue, message, room, 0, 0);
 	check(count >= 0, "msgrcv");
 	overdue = 0;
-	return count;
-}
-
-static void send_queue(int queue, const char *data, size_t count)
-{
-	if (bounded) {
-		struct timespec until = from_now(CLOCK_REALTIME);
-		check(!mq_timedsend(queue, data, count, 0, &until), "mq_timedsend");
-	} else
-		check(!mq_send(queue, data, count, 0), "mq_send");
-}
-
-static size_t receive_queue(int queue, char *room, size_t size)
-{
-	ssize_t count;
-	if (bounded) {
-		struct timespec until = from_now(CLOCK_REALTIME);
-		count = mq_timedreceive(queue, room, size, NULL, &until);
-	} else
-		count = mq_receive(queue, room, size, NULL);
-	check(count >= 0, "mq_receive");
 	return count;
 }
 
@@ -446,20 +236,18 @@ static void receive_command(struct command *command)
 		memcpy(command, record.data, COMMAND);
 		return;
 	}
+	if (is(&commands, "posix_mq")) {
+		check(next_command(commands.fds[0], command) == COMMAND, "mq_receive");
+		return;
+	}
 	for (;;) {
-		ssize_t count;
-		if (is(&commands, "posix_mq")) {
-			struct timespec until = bounded ? from_now(CLOCK_REALTIME) : (struct timespec){0};
-			count = bounded ? mq_timedreceive(commands.fds[0], (char *)command, COMMAND, NULL, &until)
-					: mq_receive(commands.fds[0], (char *)command, COMMAND, NULL);
-		} else
-			count = read(commands.fds[0], command, COMMAND);
+		ssize_t count = read(commands.fds[0], command, COMMAND);
 		if (count == COMMAND)
 			return;
 		if (count < 0 && errno == EAGAIN && is(&commands, "fifo")) {
 			struct pollfd one = {.fd = commands.fds[0], .events = POLLIN};
 			poll(&one, 1, (int)(timeout_s * 1000));
-		} else if (count >= 0 || (errno != EAGAIN && errno != ETIMEDOUT && errno != EINTR))
+		} else if (count >= 0 || (errno != EAGAIN && errno != EINTR))
 			fail("commands: %s", strerror(errno));
 	}
 }
@@ -471,56 +259,44 @@ static char *copied;
 static struct slots *ring;
 static char *buffer; /* of messages: a type, then `chunk` bytes */
 
-static char *slot(uint64_t position)
-{
-	return (char *)ring + 8192 + position % content.depth * content.stride;
-}
-
-static void acquire(int which)
+static void acquire_slot(int which)
 {
 	if (content.sems >= 0) {
 		struct sembuf one = {.sem_num = which, .sem_op = -1};
 		struct timespec limit = limit_of(timeout_s);
 		check(!(bounded ? semtimedop(content.sems, &one, 1, &limit) : semop(content.sems, &one, 1)), "semop");
-		return;
-	}
-	sem_t *sem = which ? &ring->full : &ring->free;
-	if (!bounded)
-		check(!sem_wait(sem), "sem_wait");
-	else if (sem_trywait(sem)) {
-		struct timespec until = from_now(CLOCK_MONOTONIC);
-		check(!sem_clockwait(sem, CLOCK_MONOTONIC, &until), "sem_clockwait");
-	}
+	} else
+		acquire(which ? &ring->full : &ring->free);
 }
 
-static void release(int which)
+static void release_slot(int which)
 {
 	if (content.sems >= 0) {
 		struct sembuf one = {.sem_num = which, .sem_op = 1};
 		check(!semop(content.sems, &one, 1), "semop");
 	} else
-		check(!sem_post(which ? &ring->full : &ring->free), "sem_post");
+		release(which ? &ring->full : &ring->free);
 }
 
 static void open_content(bool first)
 {
-	buffer = malloc(sizeof(long) + content.chunk);
+	buffer = malloc(sizeof(long) + content.ring.chunk);
 	check(buffer, "malloc");
-	memset(buffer, 1, sizeof(long) + content.chunk); /* its pages, and a message type other than 0 */
+	memset(buffer, 1, sizeof(long) + content.ring.chunk); /* its pages, and a message type other than 0 */
 	*(long *)buffer = 1;
-	if (content.sems >= 0)
-		ring = shmat(content.memory, NULL, 0);
-	else if (is(&content, "posix_shm"))
-		ring = mmap(NULL, memory_size(&content), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, content.fds[0], 0);
-	check(ring != MAP_FAILED, "mapping");
-	if (ring && first) {
-		memset(ring, 0, memory_size(&content));
-		check(!sem_init(&ring->free, 1, (unsigned)content.depth) && !sem_init(&ring->full, 1, 0), "sem_init");
-	} else if (ring)
-		for (size_t at = 0; at < memory_size(&content); at += 4096)
+	if (content.sems >= 0) {
+		content.ring.slots = shmat(content.memory, NULL, 0);
+		check(content.ring.slots != (void *)-1, "shmat");
+	} else if (is(&content, "posix_shm"))
+		map_ring(&content.ring, content.fds[0]);
+	ring = content.ring.slots;
+	if (ring && first)
+		begin_ring(&content.ring);
+	else if (ring)
+		for (size_t at = 0; at < ring_size(&content.ring); at += 4096)
 			(void)*((volatile char *)ring + at);
 	if (copying)
-		check((copied = malloc(content.chunk)) != NULL, "malloc");
+		check((copied = malloc(content.ring.chunk)) != NULL, "malloc");
 	if (bounded && (content.queue >= 0 || commands.queue >= 0)) {
 		pthread_t thread;
 		check(!pthread_create(&thread, NULL, watch, NULL), "pthread_create");
@@ -531,17 +307,17 @@ static char *loan(void)
 {
 	if (!ring)
 		return buffer + sizeof(long);
-	acquire(0);
-	return slot(ring->published);
+	acquire_slot(0);
+	return ring_slot(&content.ring, ring->published);
 }
 
 static void publish(size_t count)
 {
 	char *data = buffer + sizeof(long);
 	if (ring) {
-		ring->lengths[ring->published % content.depth] = count;
+		ring->lengths[ring->published % content.ring.depth] = count;
 		ring->published++;
-		release(1);
+		release_slot(1);
 	} else if (content.queue >= 0)
 		send_sysv(content.queue, buffer, count);
 	else if (is(&content, "posix_mq"))
@@ -557,19 +333,19 @@ static size_t take(char **piece, bool begins)
 {
 	char *data = *piece = buffer + sizeof(long);
 	if (ring) {
-		acquire(1);
-		*piece = slot(ring->taken);
-		return ring->lengths[ring->taken % content.depth];
+		acquire_slot(1);
+		*piece = ring_slot(&content.ring, ring->taken);
+		return ring->lengths[ring->taken % content.ring.depth];
 	}
 	if (content.queue >= 0)
-		return receive_sysv(content.queue, buffer, content.chunk);
+		return receive_sysv(content.queue, buffer, content.ring.chunk);
 	if (is(&content, "posix_mq"))
-		return receive_queue(content.fds[0], data, content.chunk);
+		return receive_queue(content.fds[0], data, content.ring.chunk);
 	if (bounded && (begins || is(&content, "fifo")))
 		await(content.fds[0], POLLIN); /* as the harness does: the next reply may come over another connection */
-	size_t count = read_some(content.fds[0], data, content.chunk);
+	size_t count = read_some(content.fds[0], data, content.ring.chunk);
 	while (begins && count < HEAD) /* a stream may hand the head out in parts */
-		count += read_some(content.fds[0], data + count, content.chunk - count);
+		count += read_some(content.fds[0], data + count, content.ring.chunk - count);
 	return count;
 }
 
@@ -577,7 +353,7 @@ static void give_back(void)
 {
 	if (ring) {
 		ring->taken++;
-		release(0);
+		release_slot(0);
 	}
 }
 
@@ -598,6 +374,30 @@ static void splice_all(int from, off_t *offset, int to, size_t count)
 	}
 }
 
+enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL };
+
+/* A sealed memfd with the content of a file, made when the file is first asked for: transports/memfd.py. */
+static int sealed(int fd, size_t size)
+{
+	static int made[2 * PATHS]; /* by descriptor; 0: none */
+	check(fd < 2 * PATHS, "too many descriptors");
+	if (!made[fd]) {
+		int memory = memfd_create("content", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		off_t offset = 0;
+		check(memory >= 0, "memfd_create");
+		while ((size_t)offset < size)
+			check(sendfile(memory, fd, &offset, size - offset) > 0, "sendfile");
+		check(!fcntl(memory, F_ADD_SEALS, SEALS), "F_ADD_SEALS");
+		made[fd] = memory;
+	}
+	return made[fd];
+}
+
+static bool passes_descriptors(void)
+{
+	return is(&content, "sendfile") || is(&content, "memfd");
+}
+
 static void answer(uint64_t id, int fd)
 {
 	struct stat file;
@@ -606,8 +406,9 @@ static void answer(uint64_t id, int fd)
 		struct head head;
 		uint64_t more;
 	} first = {.head = {.id = id, .length = (uint64_t)file.st_size}};
-	if (is(&content, "sendfile")) {
-		send_fds(content.fds[1], &first, sizeof first, &fd, 1);
+	if (passes_descriptors()) {
+		int passed = is(&content, "memfd") ? sealed(fd, (size_t)file.st_size) : fd;
+		send_fds(content.fds[1], &first, sizeof first, &passed, 1);
 		return;
 	}
 	if (is(&content, "splice")) {
@@ -621,59 +422,12 @@ static void answer(uint64_t id, int fd)
 	for (size_t ahead = HEAD; ahead || sent < file.st_size; ahead = 0) {
 		char *room = loan();
 		memcpy(room, &first.head, ahead);
-		size_t left = file.st_size - sent, fits = content.chunk - ahead;
+		size_t left = file.st_size - sent, fits = content.ring.chunk - ahead;
 		ssize_t count = left ? pread(fd, room + ahead, left < fits ? left : fits, sent) : 0;
 		check(count > 0 || !left, "pread");
 		publish(ahead + count);
 		sent += count;
 	}
-}
-
-static void *end_with_input(void *unused)
-{
-	char any[256];
-	while (read(0, any, sizeof any) > 0)
-		;
-	remove_channels();
-	_exit(0);
-	return unused;
-}
-
-static struct {
-	char path[500];
-	int fd;
-} files[PATHS];
-
-static int find(const char *root, const char *path)
-{
-	size_t at = 5381;
-	for (const char *letter = path; *letter; letter++)
-		at = at * 33 + (unsigned char)*letter;
-	for (at %= PATHS; *files[at].path; at = (at + 1) % PATHS)
-		if (!strcmp(files[at].path, path))
-			return files[at].fd;
-	char whole[4096];
-	snprintf(whole, sizeof whole, "%s%s", root, path);
-	snprintf(files[at].path, sizeof files[at].path, "%s", path);
-	files[at].fd = open(whole, O_RDONLY | O_CLOEXEC);
-	check(files[at].fd >= 0, whole);
-	return files[at].fd;
-}
-
-static int meeting_point(const char *rendezvous, struct sockaddr_un *address, socklen_t *size)
-{
-	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
-	int count = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "th-native-%d-%s", getuid(), rendezvous);
-	*size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + count);
-	int end = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	check(end >= 0, "socket");
-	return end;
-}
-
-static void on_term(int number)
-{
-	remove_channels();
-	_exit(number == SIGTERM ? 0 : 1);
 }
 
 static _Noreturn void serve(const char *root, const char *command, const char *rendezvous)
@@ -683,9 +437,9 @@ static _Noreturn void serve(const char *root, const char *command, const char *r
 	int listener = meeting_point(rendezvous, &address, &size);
 	check(!bind(listener, (struct sockaddr *)&address, size) && !listen(listener, 1), "bind");
 	make_commands(command);
-	signal(SIGTERM, on_term);
-	pthread_t thread;
-	check(!pthread_create(&thread, NULL, end_with_input, NULL), "pthread_create");
+	clean_up = remove_channels;
+	signal(SIGTERM, end_well);
+	end_with_input();
 	printf("{\"ready\": \"simplecached\"}\n");
 	fflush(stdout);
 	int lane = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -697,25 +451,21 @@ static _Noreturn void serve(const char *root, const char *command, const char *r
 		receive_command(&next);
 		char path[sizeof next.text + 1] = "";
 		memcpy(path, next.text + next.lane, next.path);
-		answer(next.id, find(root, path));
+		int file = find(root, path);
+		check(file >= 0, path);
+		answer(next.id, file);
 	}
 }
 
 /* --- The lane: requests, and slices of them --- */
 
-static struct {
-	char path[500];
-	const char *data;
-	size_t size;
-} asked[PATHS];
-static int workloads[64], workload_count; /* where each begins in `asked`; one more entry ends the last */
 static bool verifying;
 static int passed = -1; /* the descriptor of a file that came with a head */
 static int sink = -1, control = -1; /* a socket whose other end a process reads, and where it gets those */
 
 static bool ends_in_socket(void)
 {
-	return is(&content, "sendfile") || is(&content, "splice");
+	return passes_descriptors() || is(&content, "splice");
 }
 
 static void deliver(size_t count)
@@ -725,6 +475,8 @@ static void deliver(size_t count)
 		return;
 	}
 	off_t offset = 0;
+	if (is(&content, "memfd") && (fcntl(passed, F_GET_SEALS) & SEALS) != SEALS)
+		fail("the memfd is not sealed");
 	while (count) {
 		ssize_t moved = sendfile(sink, passed, &offset, count);
 		if (moved < 0 && errno == EAGAIN) {
@@ -749,7 +501,7 @@ static size_t request(int number, uint64_t id, bool *wrong)
 	struct head head;
 	if (ends_in_socket()) {
 		char first[HEAD + 8];
-		if (is(&content, "sendfile"))
+		if (passes_descriptors())
 			check(receive_fds(content.fds[0], first, sizeof first, &passed, 1) == sizeof first, "the reply's head");
 		else
 			check(read_some(content.fds[0], first, sizeof first) == sizeof first, "the reply's head");
@@ -843,19 +595,6 @@ static uint64_t end_sink(uint64_t delivered)
 	return totals[1];
 }
 
-/* HdrHistogram's layout, as in harness/load/histogram.py. */
-static uint64_t upper_bound(uint64_t value)
-{
-	int shift = value < 256 ? 0 : 56 - __builtin_clzll(value);
-	return (((value >> shift) + 1) << shift) - 1;
-}
-
-static int ascending(const void *one, const void *other)
-{
-	uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
-	return (a > b) - (a < b);
-}
-
 static uint64_t used(void)
 {
 	struct timespec time;
@@ -863,93 +602,45 @@ static uint64_t used(void)
 	return time.tv_sec * 1000000000ull + time.tv_nsec;
 }
 
-static double value_of(const char *line, const char *key)
-{
-	const char *found = strstr(line, key);
-	return found ? strtod(found + strlen(key) + 2, NULL) : 0;
-}
-
 /* One slice of load: harness/load/slices.py says when its window opens and closes. */
-static void slice(const char *line)
+static void make_slice(const char *line)
 {
 	enum { MOST = 1 << 20 };
 	static uint64_t latencies[MOST];
 	static uint64_t positions[64], id;
-	uint64_t start = now(), before = used();
-	int workload = (int)value_of(line, "\"workload\"");
-	uint64_t opens = start + (uint64_t)(value_of(line, "\"lead_in\"") * 1e9);
-	uint64_t closes = opens + (uint64_t)(value_of(line, "\"window\"") * 1e9);
-	verifying = strstr(line, "\"verify\": true") != NULL;
-	if (workload >= workload_count)
-		fail("there is no workload %d", workload);
-	int begin = workloads[workload], length = workloads[workload + 1] - begin;
-	uint64_t opened = 0, closed = 0, bytes = 0, all = 0, all_bytes = 0, bad = 0, count = 0;
+	struct ask ask = read_ask(line);
+	struct slice slice = {.latencies = latencies};
+	uint64_t before = used(), all = 0, bytes = 0, bad = 0;
+	int workload = ask.workload, begin = workloads[workload], length = workloads[workload + 1] - begin;
+	verifying = ask.verify;
 	if (control >= 0)
 		begin_sink(workload, positions[workload]);
-	while (count < MOST) {
+	while (slice.count < MOST) {
 		uint64_t begun = now();
 		bool wrong = false;
 		size_t got = request(begin + (int)(positions[workload]++ % length), ++id, &wrong);
 		uint64_t ended = now();
 		bad += wrong;
 		all++;
-		all_bytes += got;
-		if (ended < opens)
+		bytes += got;
+		if (ended < ask.opens)
 			continue;
-		if (!opened) {
-			opened = ended;
+		if (!slice.opened) {
+			slice.opened = ended;
 			continue;
 		}
-		latencies[count++] = ended - begun;
-		bytes += got;
-		closed = ended;
-		if (ended >= closes)
+		latencies[slice.count++] = ended - begun;
+		slice.bytes += got;
+		slice.closed = ended;
+		if (ended >= ask.closes)
 			break;
 	}
 	if (control >= 0)
-		bad += end_sink(all_bytes);
-	double busy = (double)(used() - before) / (double)(now() - start);
-	qsort(latencies, count, sizeof *latencies, ascending);
-	printf("{\"slice\": {\"opened_ns\": %lu, \"seconds\": %.9f, \"requests\": %lu, \"content_bytes\": %lu, "
-	       "\"latency_p50_us\": %.3f, \"first_byte_p50_us\": 0, \"busy\": %.3f, \"all_requests\": %lu, "
-	       "\"OK\": %lu, \"FILE_NOT_FOUND\": 0, \"ERROR\": 0, \"INVALID\": 0, \"short\": 0, \"wrong\": %lu, "
-	       "\"failed\": 0, \"histogram\": [",
-	       (unsigned long)opened, (double)(closed - opened) / 1e9, (unsigned long)count, (unsigned long)bytes,
-	       (double)latencies[(count - 1) / 2] / 1e3, busy < 1 ? busy : 1, (unsigned long)all,
-	       (unsigned long)(all - bad), (unsigned long)bad);
-	for (uint64_t at = 0, same = 1; at < count; at++, same++)
-		if (at + 1 == count || upper_bound(latencies[at]) != upper_bound(latencies[at + 1])) {
-			printf("%s[%lu, %lu]", at + 1 == same ? "" : ", ", (unsigned long)upper_bound(latencies[at]), (unsigned long)same);
-			same = 0;
-		}
-	printf("]}}\n");
-	fflush(stdout);
-}
-
-static void read_workload(const char *name, const char *root)
-{
-	char line[600], whole[4096];
-	FILE *list = fopen(name, "r");
-	check(list, name);
-	int count = workloads[workload_count++];
-	while (fgets(line, sizeof line, list)) {
-		line[strcspn(line, "\n")] = 0;
-		if (count == PATHS)
-			fail("more than %d paths", PATHS);
-		snprintf(asked[count].path, sizeof asked[count].path, "%.499s", line);
-		snprintf(whole, sizeof whole, "%s%s", root, line);
-		int file = open(whole, O_RDONLY | O_CLOEXEC);
-		struct stat found;
-		check(file >= 0 && !fstat(file, &found), whole);
-		asked[count].size = found.st_size;
-		if (found.st_size)
-			asked[count].data = mmap(NULL, found.st_size, PROT_READ, MAP_SHARED, file, 0);
-		check(asked[count].data != MAP_FAILED, whole);
-		close(file);
-		count++;
-	}
-	workloads[workload_count] = count;
-	fclose(list);
+		bad += end_sink(bytes);
+	slice.busy = (double)(used() - before) / (double)(now() - ask.start);
+	slice.outcomes[OK] = all - bad;
+	slice.outcomes[WRONG] = bad;
+	print_slice(&slice);
 }
 
 static int work(void)
@@ -971,7 +662,7 @@ static int work(void)
 	printf("{\"ready\": \"lane\"}\n");
 	fflush(stdout);
 	while (fgets(line, sizeof line, stdin))
-		slice(line);
+		make_slice(line);
 	return 0;
 }
 
@@ -980,20 +671,12 @@ static pid_t worker;
 static void end_worker(int number)
 {
 	kill(worker, SIGKILL);
-	on_term(number);
+	end_well(number);
 }
 
 static int ask(const char *data, const char *rendezvous)
 {
-	struct sockaddr_un address;
-	socklen_t size;
-	int cache = meeting_point(rendezvous, &address, &size);
-	uint64_t until = now() + 30000000000ull;
-	while (connect(cache, (struct sockaddr *)&address, size)) {
-		if (now() > until)
-			fail("no cache at %s", rendezvous);
-		usleep(5000);
-	}
+	int cache = meet(rendezvous);
 	receive_channel(cache, &commands);
 	make_content(data);
 	check((worker = fork()) >= 0, "fork");
@@ -1002,6 +685,7 @@ static int ask(const char *data, const char *rendezvous)
 		_exit(work());
 	}
 	commands.queue = -1; /* it is the cache's, which removes it */
+	clean_up = remove_channels;
 	signal(SIGTERM, end_worker);
 	int status;
 	check(waitpid(worker, &status, 0) == worker, "waitpid");
