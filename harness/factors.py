@@ -262,6 +262,7 @@ PLACEMENT = Kind(_placement, "`free`, `same-core`, `spread`, or CPUs a role: `{c
 _OF_CACHE = {"source": "cache"}
 _OF_CURL = {"source": "curl"}
 _OF_TCP = {"scope": "pipeline"}
+_OF_LANE = {"scope": "lane"}
 
 
 def _factor(
@@ -453,6 +454,13 @@ class Spec:
         "when, after the load has begun; in a row 0 where there is no fault",
         "s",
         only=_OF_CACHE,
+    )
+    batch: int = _factor(
+        1,
+        whole(1, _WORKERS),
+        "condition",
+        "in a lane: commands that each worker sends, a lane for each, before it takes the first reply",
+        only=_OF_LANE,
     )
     timeout: float = _factor(5.0, SECONDS, "workload", "bound on every wait for a peer", "s")
     warmup: float = _factor(

@@ -60,6 +60,15 @@ def test_several_numbers_of_messages_in_flight_move_lanes_and_threads_together(c
     assert len(made.cells) == 6, "two mechanisms, and the baseline again, at each depth"
 
 
+def test_batches_have_a_lane_for_each_command_and_leave_out_what_cannot_have_them(capsys, capfd):
+    made = plan("--sizes", "64", "--in-flight", "2", "--batch", "1,4", "--placement", "one-core", capsys=capsys)
+    shapes = {(cell.lanes, cell.batch, cell.proxy_threads, cell.cache_threads) for cell in made.cells}
+    assert shapes == {(2, 1, 2, 2), (8, 4, 2, 2)}
+    assert "handoff" not in {cell.data for cell in made.cells} > {"unix", "sendfile"}
+    words = refused("--only", "unix,handoff", "--batch", "4", capfd=capfd)
+    assert "handoff gives its client away for one request at a time" in words
+
+
 def test_a_mechanism_may_have_several_options(capsys):
     made = plan("--only", "posix_shm:depth=2,wait=spin,unix,fifo", "--placement", "one-core", capsys=capsys)
     assert {cell.data for cell in made.cells} == {"posix_shm:depth=2,wait=spin", "unix", "fifo"}

@@ -49,6 +49,25 @@ def stored(shared):
     return shared
 
 
+@pytest.mark.parametrize("data", ["posix_shm", "sendfile", "fifo"])
+def test_in_batches_each_reply_is_right_and_so_many_are_under_way(stored, data):
+    meeting = ["--name", f"batch-{data}"]
+    stored.cache(*meeting, "-t", 1)
+    common = ["--data", data, "--verify", stored.files, "--sink", "checksum", *meeting]
+    for requests in (1, 7, 64):  # the last batch may be a part of one
+        code, result, errors = ask(stored, list(CONTENTS), "--batch", 8, "-r", requests, *common)
+        assert (code, errors) == (0, "")
+        assert result["OK"] == result["requests"] == requests
+    code, _, errors = ask(stored, list(CONTENTS), "--batch", 8, "-n", 7, "-r", 8, *common)
+    assert (code, "-n 7: each of the 1 workers needs 8 lanes of its own" in errors) == (2, True)
+
+
+def test_a_lane_that_gives_its_client_away_takes_no_batches(stored):
+    code, _, errors = ask(stored, list(CONTENTS), "--data", "handoff", "--batch", 2, "-r", 4)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "--batch 2: handoff gives its client away for one request at a time" in errors
+
+
 @pytest.mark.parametrize(
     ("command", "data"), [pytest.param(*pair, marks=pytest.mark.xdist_group(f"lane, {pair[0]}")) for pair in CHANNELS]
 )

@@ -235,6 +235,26 @@ def test_a_client_that_dies_in_the_warm_up_fails_the_block_and_does_not_take_eac
     check_that_it_failed(outcome, rows, "client: gfclient", "was ended by SIGKILL", cell=2)
 
 
+def test_the_order_in_which_the_programs_of_cells_start_is_drawn_for_each_block(programs, monkeypatch):
+    """Else the cell that always starts last may always get the worse CPU where its programs are free to run."""
+    started = []
+    begin = servers.Servers.__init__
+
+    def noting(self, spec, *arguments, **options):
+        started[-1].append(spec.data)
+        begin(self, spec, *arguments, **options)
+
+    monkeypatch.setattr(servers.Servers, "__init__", noting)
+    for number in range(1, 7):
+        started.append([])
+        rows = members()
+        for _, trial in rows:
+            trial.block = number
+        live.run(rows, SLICING, {})
+    assert all(sorted(order) == sorted(started[0]) for order in started)
+    assert len({tuple(order) for order in started}) > 1
+
+
 def test_the_order_of_a_round_is_drawn_and_cells_under_one_load_follow_each_other():
     specs = [Spec(data=data, clients=clients) for clients in (1, 8) for data in ("posix_shm", "fifo", "unix")]
     cells, draw = [SimpleNamespace(spec=spec) for spec in specs], random.Random(1)

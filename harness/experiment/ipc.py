@@ -42,8 +42,8 @@ _EXPERIMENT = (
     ("  data: [{data}]", ""),
     ("  files: [{sizes}]", "sizes of the messages"),
     ("  placement: [{placement}]", "same-core: both processes on one; spread: each on one of its own"),
-    ("zip:", "messages in flight: a lane and two threads for each"),
-    ("  - {{lanes: [{in_flight}], proxy_threads: [{in_flight}], cache_threads: [{in_flight}]}}", ""),
+    ("zip:", "each thread that asks has a lane for each command of a batch, and a thread of the sender's"),
+    ("  - {{lanes: [{lanes}], batch: [{batch}], proxy_threads: [{threads}], cache_threads: [{threads}]}}", ""),
     ("settings:", ""),
     ("  scope: lane", "two processes and the two channels: no client, no TCP"),
     ("  command: {command}", "how the one asks the other for a message"),
@@ -79,7 +79,14 @@ def arguments() -> argparse.ArgumentParser:
         type=_counts,
         default=[1],
         metavar="N,...",
-        help="messages under way at a time (1); with several numbers, each of them",
+        help="threads that ask, each for one message at a time (1); with several numbers, each of them",
+    )
+    add(
+        "--batch",
+        type=_counts,
+        default=[1],
+        metavar="N,...",
+        help="messages that each thread asks for before it takes the first one (1); as above",
     )
     add(
         "--placement",
@@ -126,18 +133,20 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
 
 def experiment(args: argparse.Namespace) -> str:
     """The experiment file that the options describe. Raises ValueError where one of them is wrong."""
-    mechanisms = _mechanisms(args.only)
+    mechanisms = _mechanisms(args.only, batches=max(args.batch) > 1)
     registry.command_transport(args.command)
-    for count in args.in_flight:
-        try:
-            FACTORS["lanes"].kind.parse(count, "")
-        except ValueError as error:
-            raise ValueError(f"--in-flight {error}") from None
+    for option, counts in (("--in-flight", args.in_flight), ("--batch", args.batch)):
+        for count in counts:
+            try:
+                FACTORS["lanes"].kind.parse(count, "")
+            except ValueError as error:
+                raise ValueError(f"{option} {error}") from None
+    streams = [(threads, batch) for threads in args.in_flight for batch in args.batch]
     rivals = [name for name in mechanisms if not registry.data_transport(name).floor] or mechanisms
     baseline = args.baseline or (_BASELINE if _BASELINE in rivals else rivals[0])
     if baseline not in mechanisms:
         raise ValueError(f"--baseline {unknown('mechanism', baseline, mechanisms)}")
-    cells = len(mechanisms) * len(_PLACEMENTS[args.placement]) * len(args.in_flight)
+    cells = len(mechanisms) * len(_PLACEMENTS[args.placement]) * len(streams)
     wanted = args.sizes.split(",") if args.sizes else _ladder(args.budget, cells)
     sizes = sorted({units.size(one) for one in wanted})
     values = {
@@ -145,7 +154,9 @@ def experiment(args: argparse.Namespace) -> str:
         "sizes": ", ".join(units.show_size(size).removesuffix(" B").replace(" ", "") for size in sizes),
         "placement": ", ".join(_PLACEMENTS[args.placement]),
         "command": json.dumps(args.command),
-        "in_flight": ", ".join(map(str, args.in_flight)),
+        "lanes": ", ".join(str(threads * batch) for threads, batch in streams),
+        "threads": ", ".join(str(threads) for threads, _ in streams),
+        "batch": ", ".join(str(batch) for _, batch in streams),
         "sink": args.sink,
         "baseline": json.dumps(baseline),
         "budget": args.budget,
@@ -164,11 +175,12 @@ def _ladder(budget: float, cells: int) -> tuple[str, ...]:
     return next((ladder for ladder in reversed(_LADDERS) if len(ladder) <= most), _LADDERS[0])
 
 
-def _mechanisms(only: str | None) -> list[str]:
+def _mechanisms(only: str | None, batches: bool) -> list[str]:
     """Names of data transports. Raises ValueError where there is no such one."""
     installed = registry.installed().data
     if only is None:
-        return sorted(installed)
+        # A lane that gives its client away takes one request at a time.
+        return sorted(name for name, kind in installed.items() if not batches or registry.shape(kind)[1] != "hand-off")
     # A comma before `option=value` belongs to the options of a transport.
     names = list(dict.fromkeys(filter(None, map(str.strip, re.split(r",(?![^,:]*=)", only)))))
     for name in names:

@@ -1,10 +1,10 @@
 """`harness lane`: requests files from a cache over the two channels alone, as a proxy does, and times each request.
 
 There is no client and no TCP. A worker sends a command, receives the reply over a lane of its own, then sends the next
-command. Latency counts from before the command is made to when the content is where `--sink` wants it. A lane whose
-end needs a client's socket gets that of a SocketReader (harness/load/socket_reader.py). The worker does not wait until
-that process has read the content: latency then counts to when the last byte is in the socket. CPU time and memory of
-the result are those of these processes.
+command; or it sends a batch of commands, and then receives the replies. Latency counts from before the command is made
+to when the content is where `--sink` wants it. A lane whose end needs a client's socket gets that of a SocketReader
+(harness/load/socket_reader.py). The worker does not wait until that process has read the content: latency then counts
+to when the last byte is in the socket. CPU time and memory of the result are those of these processes.
 """
 
 import argparse
@@ -44,6 +44,13 @@ def arguments() -> argparse.ArgumentParser:
     add("-t", dest="threads", type=console.positive, default=1, help="worker threads a process (%(default)s)")
     add("--processes", type=console.positive, default=1, help="worker processes (%(default)s)")
     add(
+        "--batch",
+        type=console.positive,
+        default=1,
+        metavar="N",
+        help="commands that a worker sends, each for a lane of its own, before it takes the first reply (%(default)s)",
+    )
+    add(
         "--sink",
         choices=SINKS,
         default=SINKS[0],
@@ -77,10 +84,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     workers = args.processes * args.threads
-    args.lanes = args.lanes or workers
-    if args.lanes < workers:
-        raise ValueError(f"-n {args.lanes}: each of the {workers} workers needs a lane of its own")
+    args.lanes = args.lanes or workers * args.batch
+    if args.lanes < workers * args.batch:
+        needs = f"{args.batch} lanes" if args.batch > 1 else "a lane"
+        raise ValueError(f"-n {args.lanes}: each of the {workers} workers needs {needs} of its own")
     data = registry.data_transport(args.data, chunk=args.chunk)
+    if args.batch > 1 and registry.shape(data)[1] == "hand-off":
+        raise ValueError(f"--batch {args.batch}: {data.name} gives its client away for one request at a time")
     command = registry.command_transport(args.command) if args.command else None
     workloads = [read_workload(file) for file in args.workloads]
     paths = list(itertools.chain(*workloads))

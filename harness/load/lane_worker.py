@@ -1,4 +1,8 @@
-"""The workers of `harness lane`: each makes requests over a lane of its own, in a thread of its own."""
+"""The workers of `harness lane`: each makes requests over lanes of its own, in a thread of its own.
+
+A worker has one request under way at a time, or sends a batch of commands, a lane for each, and then takes the replies
+in the same order. So with a batch many requests are under way, and no other thread has to be woken for them.
+"""
 
 import argparse
 import os
@@ -9,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
+from typing import NamedTuple
 
 from harness import console, registry, rendezvous, supervisor
 from harness.api import DataTransport
@@ -26,23 +32,29 @@ _CHECK = 0.25  # seconds between checks whether to stop, and between flushes of 
 _OUTCOME = {wire.STATUS_NOT_FOUND: NOT_FOUND, wire.STATUS_ERROR: ERROR}
 
 
-class Worker:
-    """Makes the requests of one thread, one after the other, over one lane.
+class Way(NamedTuple):
+    """What one request at a time goes over."""
 
-    paths: all that it may be asked for. sinks: what becomes of content in each phase; None: it is taken and given back.
-    reader: has the client's socket where the lane's end needs one. all_paths: the workload of all paths. stopping: set
-    it to make the request under way the last one.
+    lane: Lane
+    exchange: Exchange
+
+
+class Worker:
+    """Makes the requests of one thread, over one lane or in batches over several.
+
+    ways: one for each request of a batch. paths: all that it may be asked for. sinks: what becomes of content in each
+    phase; None: it is taken and given back. reader: has the client's socket where the lane's end needs one. all_paths:
+    the workload of all paths. stopping: set it to make the requests under way the last ones.
     """
 
     def __init__(
         self,
-        lane: Lane,
-        exchange: Exchange,
+        ways: Sequence[Way],
         paths: Sequence[str],
         sinks: Sequence[Sink | None],
         reader: SocketReader | None,
     ) -> None:
-        self._lane, self._exchange, self._reader = lane, exchange, reader
+        self._ways, self._reader = ways, reader
         self._paths = [(path, os.fsencode(path)) for path in paths]
         self._sinks = sinks
         self._sink: Sink | None = None  # of the phase
@@ -57,19 +69,26 @@ class Worker:
         workload: which of the worker's paths it is. until: ns on the clock of time.monotonic_ns(). Raises OSError where
         the process that reads from the socket fails.
         """
-        clock, ask, reader = time.monotonic_ns, self._ask, self._reader
+        clock, reader, send, take = time.monotonic_ns, self._reader, self._send, self._take
+        first, *others = self._ways
         end = check = clock()
         tally.begin()
         self._sink, self._workload, self._no_cache = self._sinks[phase], workload, False
         if reader is not None:
             reader.begin(phase)
+        indices = iter(indices)
         for index in indices:
             begun = clock()
             if begun >= until or self.stopping or self._no_cache:
                 break
-            outcome = ask(index)
-            end = clock()
-            tally.add(outcome, self._content, begun, end)
+            batch = [(first, index, begun, send(first, index))]
+            if others:
+                following = zip(others, islice(indices, len(others)), strict=False)
+                batch += [(way, later, clock(), send(way, later)) for way, later in following]
+            for way, number, since, relay in batch:
+                outcome = ERROR if relay is None else take(way, number, relay)
+                end = clock()
+                tally.add(outcome, self._content, since, end)
             if end > check:
                 check = end + int(_CHECK * 1e9)
                 tally.flush(end)
@@ -79,30 +98,43 @@ class Worker:
             tally.counts[WRONG] += wrong
         tally.end(end, Usage() if reader is None else reader.usage)
 
-    def _ask(self, index: int) -> int:
-        """Make one request, whose id is `index`. Returns its outcome."""
+    def _send(self, way: Way, index: int) -> transfer.Relay | None:
+        """Send the command of a request, whose id is `index`. Returns what its reply comes over; None: it failed."""
         number = self._workload[index % len(self._workload)]
-        path, name = self._paths[number]
-        exchange, reader, sink = self._exchange, self._reader, self._sink
-        client, header = -1, b""
+        reader, client, header = self._reader, -1, b""
+        try:
+            relay = way.exchange.begin(way.lane)
+            if reader is not None and way.lane.hand_off is not None:
+                client, header = reader.sink, reader.header(number)
+                if header:
+                    reader.await_room()
+            way.exchange.send(index, self._paths[number][1], client, header)
+            return relay
+        except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
+            self._fail(way, number, error)
+            return None
+
+    def _take(self, way: Way, index: int, relay: transfer.Relay) -> int:
+        """Take the reply to a request. Returns its outcome."""
+        number = self._workload[index % len(self._workload)]
+        reader, sink = self._reader, self._sink
         self._content = 0
         try:
-            relay = exchange.begin(self._lane)
-            if reader is not None:
-                client = reader.sink
-                if header := reader.header(number):
-                    reader.await_room()
-            status, length = exchange.ask(index, name, client, header)
+            status, length = relay.await_head(index)
             right = True
             if isinstance(relay, transfer.CopyingRelay):
                 if sink is None or status:
                     relay.spend(None)
                 else:
-                    sink.open(path)
+                    sink.open(self._paths[number][0])
                     right = relay.spend(sink.write)
                     right = sink.close(complete=True) and right
             elif reader is not None:
-                header = header % length if header and not status else b""
+                header = b"" if status else reader.header(number)
+                if header:
+                    header %= length
+                    if way.lane.hand_off is None:
+                        reader.await_room()
                 relay.pass_on(reader.sink, header)
                 reader.delivered += len(header) + length
             self._content = length
@@ -111,17 +143,21 @@ class Worker:
             return OK if right else WRONG
         except transfer.ClientGone as error:
             raise OSError(f"the process that reads from the socket has ended: {error}") from None
-        except NoCache as error:
-            self._no_cache = True  # the next request would fail, too
-            wrong = str(error)
-        except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
-            wrong = f"{path}: {type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001  as above
+            self._fail(way, number, error)
+            return ERROR
+
+    def _fail(self, way: Way, number: int, error: Exception) -> None:
+        """Undo a request that went wrong."""
+        self._no_cache = self._no_cache or isinstance(error, NoCache)  # then the next request would fail, too
+        self._content = 0
         if not self.stopping:  # else the end of the process has removed what this request needed
-            console.say(wrong)
-        exchange.undo(client)
+            path, _ = self._paths[number]
+            console.say(str(error) if isinstance(error, NoCache) else f"{path}: {type(error).__name__}: {error}")
+        exchange, reader = way.exchange, self._reader
+        exchange.undo(-1 if reader is None else reader.sink)
         if reader is not None and (exchange.given or exchange.sent):
             reader.renew()
-        return ERROR
 
 
 class Team:
@@ -156,11 +192,14 @@ class Team:
                 readers[index] = reader
                 undo.callback(reader.close)
         slots = [f"{process}.{lane}" for lane in range(process, args.lanes, args.processes)]
-        lanes = provision_lanes(undo, home, data, slots, args.timeout)  # a worker uses one; any others stay unused
+        lanes = provision_lanes(undo, home, data, slots, args.timeout)  # each for one worker; any others stay unused
         link = CacheLink(args.name)
+        ways = [Way(lane, Exchange(link, args.timeout)) for lane in lanes]
         self._workers = [
-            Worker(lane, Exchange(link, args.timeout), own_paths, own_sinks, reader)
-            for lane, own_paths, own_sinks, reader in zip(lanes, own, sinks, readers, strict=False)
+            Worker(ways[first : first + args.batch], own_paths, own_sinks, reader)
+            for first, own_paths, own_sinks, reader in zip(
+                range(0, len(ways), args.batch), own, sinks, readers, strict=False
+            )
         ]
         self._tasks: list[queue.SimpleQueue[Callable[[], None]]] = [queue.SimpleQueue() for _ in self._workers]
         self._ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-from harness import plugins
+from harness import plugins, registry
 from harness.factors import DIRECTORY, Spec
 from harness.measure import file_sets, versions
 from harness.measure.channels import Channels, channels
@@ -40,9 +40,11 @@ def contradiction(spec: Spec) -> tuple[tuple[str, ...], str] | None:
             return ("source", "scope"), f"a lane leads to a cache; `source: {spec.source}` has none"
         if spec.rate:
             return ("rate", "scope"), "in a lane each request waits for its reply; there is no `rate`"
-        if spec.lanes < workers:
-            text = f"{spec.lanes} lanes for {workers} workers: each needs one of its own"
-            return ("lanes", "proxy_threads", "proxy_processes"), text
+        if spec.lanes < workers * spec.batch:
+            text = f"{spec.lanes} lanes for {workers} workers: each needs {spec.batch} of its own"
+            return ("lanes", "proxy_threads", "proxy_processes", "batch"), text
+        if spec.batch > 1 and (pair := channels(spec)) and registry.shape(pair.data)[1] == "hand-off":
+            return ("data", "batch"), f"{spec.data} gives its client away for one request at a time: no `batch`"
     return None
 
 

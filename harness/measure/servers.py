@@ -41,7 +41,8 @@ def command_lines(
         backend = ["-n", str(spec.lanes), "--data", data]
     workers = ["-t", str(spec.proxy_threads), "--processes", str(spec.proxy_processes)]
     if spec.scope == "lane":
-        lines["proxy"] = ["lane", *workers, "--sink", spec.sink, *backend, *meeting, *lane_load]
+        batch = ["--batch", str(spec.batch)] if spec.batch > 1 else []
+        lines["proxy"] = ["lane", *workers, *batch, "--sink", spec.sink, *backend, *meeting, *lane_load]
     else:
         congestion = ["--congestion", spec.congestion]
         lines["proxy"] = ["webproxy", "-p", "0", *workers, *congestion, *backend, *meeting, *started]

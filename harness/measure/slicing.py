@@ -38,7 +38,7 @@ def at_once(spec: Spec) -> int:
     """Requests of a cell that are under way at a time; a guess where they come at a rate."""
     if spec.rate:
         return min(spec.clients, _IN_OPEN_LOOP)
-    return spec.clients if spec.scope == "pipeline" else spec.proxy_threads * spec.proxy_processes
+    return spec.clients if spec.scope == "pipeline" else spec.proxy_threads * spec.proxy_processes * spec.batch
 
 
 def lengths(slicing: Slicing, spec: Spec, files: int, pace: float) -> Lengths:

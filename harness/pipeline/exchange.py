@@ -1,7 +1,7 @@
 """One request to the cache: the command goes over the channel, the reply comes back over a lane.
 
 Lane       one end of a provisioned lane; a lane whose request went wrong is retired and provisioned anew
-Exchange   one thread's requests, one after the other; it undoes the one that went wrong
+Exchange   a way for requests, one after the other; it undoes the one that went wrong
 """
 
 import itertools
@@ -74,7 +74,8 @@ def provision_lanes(
 
 
 class Exchange:
-    """One thread's requests to the cache that `link` follows: begin(), ask(), and undo() where something went wrong.
+    """A thread's requests to the cache that `link` follows, one after the other: begin(), send(), and undo() where
+    something went wrong. The reply comes over the relay that begin() returns.
 
     given: whether the latest request's client was given away. sent: whether its command was sent. timeout: seconds for
     a cache to come, and for each wait of the command channel.
@@ -85,21 +86,19 @@ class Exchange:
         self._channel: Channel | object = _NONE  # that the sender belongs to
         self._sender: CommandSender | None = None
         self._lane: Lane
-        self._relay: transfer.Relay
         self.given = self.sent = False
 
     def begin(self, lane: Lane) -> transfer.Relay:
         """Begin a request over `lane`, which is provisioned if it was retired. Raises OSError."""
         self._lane = lane
         self.given = self.sent = False
-        self._relay = relay = lane.relay or lane.provision()
-        return relay
+        return lane.relay or lane.provision()
 
-    def ask(self, request_id: int, path: bytes, client: int, header: bytes) -> tuple[int, int]:
-        """Send the command and await the reply's head: (status, content length in bytes).
+    def send(self, request_id: int, path: bytes, client: int, header: bytes) -> None:
+        """Send the command.
 
         client: the socket that a hand-off lane gives to the cache, with `header` (`%d` for the length) to precede the
-        content; other lanes use neither. Raises NoCache, OSError, ValueError, EOFError.
+        content; other lanes use neither. Raises NoCache, OSError, ValueError.
         """
         lane = self._lane
         record = encode_command(request_id, lane.name, path)
@@ -111,7 +110,6 @@ class Exchange:
             self.given = True
         sender.send(record)
         self.sent = True
-        return self._relay.await_head(request_id)
 
     def undo(self, client: int) -> bool:
         """Undo what the latest request has done, after an exception. Returns whether the caller has still to answer

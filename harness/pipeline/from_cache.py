@@ -132,7 +132,9 @@ class _Worker:
         exchange, answered = self._exchange, False
         try:
             relay = exchange.begin(lane)
-            status, length = exchange.ask(next(self._request_ids), path, client, self._ok_header)
+            request_id = next(self._request_ids)
+            exchange.send(request_id, path, client, self._ok_header)
+            status, length = relay.await_head(request_id)
             answered = True
             relay.pass_on(client, self._refusals[status] if status else self._ok_header % length)
             return
