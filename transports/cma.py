@@ -11,8 +11,8 @@ Never a wrong byte:
 - An end that closes shuts the connection down before it frees its buffers. So a receipt that could be sent proves that
   the buffers were there until the copy was complete; otherwise the copy is dropped.
 - A number of a process may belong to another one by now. Behind each piece lies a stamp, a random key of this end and
-  the number of the piece, and the notice has it, too. Both are read in one call, which reads one address space:
-  with another stamp, what was read is dropped.
+  the number of the piece, and the notice has it, too. Piece and stamp are read in one call, which reads one address
+  space. With another stamp, or a piece out of turn (as from a fork that uses the end), what was read is dropped.
 
 Killed peers: as the connection ends, at once: the proxy gets EOFError within a reply, the cache ConnectionError. What a
 killed cache had published but the proxy had not read is lost with its memory.
@@ -46,6 +46,7 @@ from harness.api import (
     check_least,
     connected_socket,
     hookimpl,
+    limit_waits,
     socket_name,
 )
 
@@ -87,7 +88,7 @@ class Cma(DataTransport):
 class CmaSender(Sender):
     def __init__(self, connection: socket.socket, options: Cma, timeout: float) -> None:
         self._connection, self._timeout = connection, timeout
-        self._pid, self._key = os.getpid(), os.urandom(16)
+        self._key = os.urandom(16)
         self._published = 0  # pieces
         self._unread = 0  # pieces without a receipt
         stride = -(-(options.chunk + _STAMP.size) // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -105,8 +106,6 @@ class CmaSender(Sender):
         return self._rooms[self._published % len(self._rooms)]
 
     def publish(self, count: int) -> None:
-        if os.getpid() != self._pid:  # the proxy would read the memory of the other one
-            raise OSError(f"process {self._pid} opened this end; only that process can use it")
         index = self._published % len(self._slots)
         stamp = _STAMP.pack(self._key, self._published)
         if count:
@@ -146,8 +145,17 @@ class CmaSender(Sender):
 class CmaReceiver(StreamReceiver):
     def __init__(self, listener: socket.socket, options: Cma, timeout: float) -> None:
         # A piece is at most a chunk, and may follow a part of a head.
-        super().__init__(listener, options.chunk + HEAD_BYTES, timeout)
+        super().__init__(listener, options.chunk + HEAD_BYTES, timeout, self._accepted)
+        self._listening, self._limit = listener, timeout
+        self._peers: dict[int, Peer] = {}  # by the descriptor of the connection
         self._read = memory_reader()
+
+    def _accepted(self) -> socket.socket:
+        connection, _ = self._listening.accept()
+        limit_waits(connection, self._limit)
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self._peers[connection.fileno()] = Peer(_CREDENTIALS.unpack(credentials)[0])
+        return connection
 
     def receive(self, connection: socket.socket, room: memoryview) -> int:
         notice = connection.recv(_NOTICE.size, socket.MSG_WAITALL)
@@ -159,16 +167,24 @@ class CmaReceiver(StreamReceiver):
             raise EOFError("the sender gave up")
         if count > len(room):
             raise OSError(f"a piece of {count} bytes, and room for {len(room)}")
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid: int = _CREDENTIALS.unpack(credentials)[0]
-        found = self._read(pid, address, room[:count])
+        peer = self._peers[connection.fileno()]
+        found = self._read(peer.pid, address, room[:count])
         try:
             connection.send(b"x")
         except ConnectionError:
             found = b""
-        if found != stamp:
-            raise EOFError(f"process {pid} closed its end, or was killed, before its reply was read")
+        if found != stamp or _STAMP.unpack(stamp)[1] != peer.read:
+            raise EOFError(f"process {peer.pid} closed its end, or was killed, before its reply was read")
+        peer.read += 1
         return count
+
+
+@dataclass
+class Peer:
+    """The process that opened a connection, and how many of its pieces were read."""
+
+    pid: int
+    read: int = 0
 
 
 def check_permitted() -> None:
