@@ -3,8 +3,10 @@
 The kernel has no queue of TCP that several processes could read records from. A connection belongs to the process that
 accepted it, and a command must reach the first worker that asks, in whichever process. So each command has a connection
 of its own: connect(2) -> send(2) -> backlog of the cache's listener, which all cache workers share by fork -> accept(2)
--> recv(2) twice, for the key and the command. The backlog is the queue. The alternative is one connection for each
-sender and a broker, a thread or process of the cache that deals the records out; it costs a hop instead.
+-> recv(2) twice, for the key and the command. The backlog is the queue. Measured with both processes on one core, a
+round trip takes 90 us more than with commands over `unix` (`harness ipc --command tcp`; 2 cores, virtual). The
+alternative is one connection for each sender and a broker, a thread or process of the cache that deals the records out;
+it costs a hop instead.
 
 Content goes preadv(2) -> buffer of the cache -> send(2) -> socket buffers -> recv(2) -> buffer of the proxy: one copy
 in, one copy out, and the work of TCP in between, on the loopback without checksums. Each cache worker that serves a
