@@ -22,7 +22,7 @@ from harness.api import CommandTransport, DataTransport
 
 REQUESTS = 20
 SIZE = 1 << 20
-READING = ["read", "pread64", "readv", "preadv", "preadv2", "recvfrom", "recvmsg", "mq_timedreceive", "msgrcv"]
+READING = "read pread64 readv preadv preadv2 recvfrom recvmsg mq_timedreceive msgrcv process_vm_readv".split()
 WRITING = ["write", "pwrite64", "writev", "sendto", "sendmsg"]
 COPYING = {*READING, *WRITING}
 SIZED = re.compile(r' (?:mq_timedsend|msgsnd)\(.*[".}], (\d+), ')  # these return 0; their size is an argument

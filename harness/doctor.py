@@ -170,6 +170,15 @@ def _open_files(facts: Facts) -> Iterator[Advice]:
         yield _ok(name, f"{most or 'any number of'} descriptors a process")
 
 
+def _memory_of_others(facts: Facts) -> Iterator[Advice]:
+    name, scope = "ptrace_scope", facts["tracing"]["ptrace_scope"]  # of Yama, which not every kernel has
+    if scope:
+        text = f"{scope}, so a process may not read another one's memory"
+        yield _limits(name, "`cma`, except for root", text, "sysctl -w kernel.yama.ptrace_scope=0")
+    else:
+        yield _ok(name, "a process may read the memory of others of its user")
+
+
 def _ports(facts: Facts) -> Iterator[Advice]:
     name, ports = "TCP ports", facts["tcp"]["ports"]
     if ports is None:
@@ -296,6 +305,7 @@ _CHECKS: tuple[Callable[[Facts], Iterator[Advice]], ...] = (
     _semaphores,
     _shared_memory,
     _open_files,
+    _memory_of_others,
     _ports,
     _congestion,
     _page_cache,

@@ -290,7 +290,8 @@ def test_a_cache_killed_in_a_transfer_cuts_the_reply_and_its_successor_serves_th
     content = os.urandom(64 << 20)
     path = pipeline.write("file", content)
     small = pipeline.write("small", b"content")
-    for data in ("posix_shm", "fifo", "splice", "handoff"):  # where a file is passed the cache's part is over by then
+    # Where a file is passed the cache's part is over by then.
+    for data in ("posix_shm", "cma", "fifo", "splice", "handoff"):
         cache = pipeline.cache("--timeout", 1)
         proxy = pipeline.proxy("--data", data, "--timeout", 1)
         with Connection(proxy.port) as connection:

@@ -1,34 +1,13 @@
-"""The socket toolbox of the contract: a transport over TCP is written with it, and held to the conformance kit."""
+"""The socket toolbox of the contract: TCP on the loopback. transports/tcp.py is written with it."""
 
 import os
-import re
 import socket
 import stat
 import time
-from pathlib import Path
 
 import pytest
-from support import tcp
 
-from harness.api import tcp_accepted, tcp_connected, tcp_listener
-from harness.testkit import CommandContract, DataContract
-
-
-@pytest.mark.processes
-class TestTcpCommands(CommandContract):
-    transport = tcp.TcpCommands()
-
-
-@pytest.mark.processes
-class TestTcpData(DataContract):
-    transport = tcp.TcpData()
-
-
-def test_each_transport_over_tcp_takes_fewer_than_60_lines():
-    code = Path(tcp.__file__).read_text().partition("_listeners: ")[2]
-    commands, data = re.split(r"(?=^@dataclass.*\nclass TcpData)", code, flags=re.MULTILINE)
-    for transport in (commands, data):
-        assert len([line for line in transport.splitlines() if line.strip()]) < 60
+from harness.api import TcpPort, tcp_accepted, tcp_connected, tcp_listener
 
 
 @pytest.fixture
@@ -50,6 +29,13 @@ def test_both_ends_of_a_tcp_connection_end_their_waits_in_time_and_send_without_
             assert 0.2 < time.monotonic() - begun < 3
         sender.send(b"x")
         assert receiver.recv(2) == b"x"
+
+
+def test_what_is_sent_with_the_key_comes_after_it(listener):
+    listener, path = listener
+    port = TcpPort.read(path)
+    with port.connected(0.3, b"first"), port.accepted(listener, 0.3) as receiver:
+        assert receiver.recv(9) == b"first"
 
 
 def test_a_port_file_is_its_owners_alone_and_there_at_once(listener):

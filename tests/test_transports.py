@@ -163,7 +163,7 @@ def test_command_receivers_of_several_processes_that_wait_in_vain_all_end_in_tim
     assert max(took) < 3
 
 
-@pytest.mark.parametrize("name", ["posix_mq", "posix_shm", "posix_shm:sync=fifo", "sysv_mq", "unix"])
+@pytest.mark.parametrize("name", ["cma", "posix_mq", "posix_shm", "posix_shm:sync=fifo", "sysv_mq", "tcp", "unix"])
 def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
     data = registry.data_transport(name)
     scope = home.scope("lane", 20)
@@ -182,7 +182,7 @@ def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("name", ["posix_shm:sync=fifo", "unix"])
+@pytest.mark.parametrize("name", ["posix_shm:sync=fifo", "tcp", "unix"])
 def test_a_sender_killed_in_a_reply_ends_it_at_once_where_the_mechanism_can_tell(name, home):
     data = registry.data_transport(name)
     scope = home.scope("lane", 20)
@@ -210,6 +210,7 @@ def test_a_sender_killed_in_a_reply_ends_it_at_once_where_the_mechanism_can_tell
         ("posix_mq:chunk=1GiB", "/proc/sys/fs/mqueue/msgsize_max"),
         ("posix_mq:depth=1000000", "/proc/sys/fs/mqueue/msg_max"),
         ("sysv_mq:chunk=1GiB", "/proc/sys/kernel/msgmax"),
+        ("tcp:congestion=none", "/proc/sys/net/ipv4/tcp_allowed_congestion_control"),
         ("unix:buffer=1000MiB", "/proc/sys/net/core/wmem_max"),
     ],
 )
@@ -218,6 +219,26 @@ def test_a_lane_over_a_limit_of_the_system_is_refused_with_the_limit(text, limit
     scope = home.scope("lane", TIMEOUT)
     with pytest.raises(OSError, match=limit), data.provision(scope):
         pass
+
+
+def test_a_backlog_over_the_limit_of_the_system_is_refused_with_the_limit(home):
+    command = registry.command_transport("tcp:depth=1000000")
+    with pytest.raises(OSError, match="/proc/sys/net/core/somaxconn"), command.provision(home.scope("c", TIMEOUT)):
+        pass
+
+
+def test_no_port_stays_in_time_wait_after_a_command_over_tcp(home):
+    command, scope = registry.command_transport("tcp"), home.scope("commands", TIMEOUT)
+    with command.provision(scope):
+        port = api.TcpPort.read(scope.path("port")).number
+        receiver, sender = command.receiver(scope), command.sender(scope)
+        for number in range(20):
+            sender.send(wire.encode_command(number, b"lane", b"/path"))
+            assert wire.decode_command(receiver.receive())[0] == number
+        with open("/proc/net/tcp") as table:
+            rows = [line.split() for line in table]  # number, local address, remote address, state; proc(5)
+        assert [row for row in rows if row[2] == f"0100007F:{port:04X}"] == []  # the ends that senders have closed
+        receiver.close()
 
 
 def test_queues_that_the_user_may_not_have_are_refused_with_the_sum(home):

@@ -28,10 +28,12 @@ from harness.api.probe import Probe, Reading
 from harness.api.scope import Scope, SysvKind
 from harness.api.sockets import (
     DescriptorSocket,
+    TcpPort,
     await_room,
     bound_socket,
     connected_socket,
     limit_waits,
+    reset_on_close,
     send_file,
     socket_name,
     tcp_accepted,
@@ -60,6 +62,7 @@ __all__ = [
     "StreamReceiver",
     "StreamSender",
     "SysvKind",
+    "TcpPort",
     "await_room",
     "bound_socket",
     "check_least",
@@ -67,6 +70,7 @@ __all__ = [
     "content_length",
     "hookimpl",
     "limit_waits",
+    "reset_on_close",
     "send_file",
     "socket_name",
     "tcp_accepted",

@@ -15,6 +15,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from harness.api.scope import write_private_file
 
@@ -124,7 +125,9 @@ def tcp_listener(path: str, timeout: float, backlog: int = 128) -> socket.socket
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
+        # Linux has a connection inherit both from its listener.
         limit_waits(listener, timeout)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # accept() returns a connection once its first bytes are there, so no receiver has to wait for the key.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, math.ceil(timeout))
         listener.bind(("127.0.0.1", 0))
@@ -140,23 +143,9 @@ def tcp_accepted(listener: socket.socket, path: str, timeout: float) -> socket.s
     """Accept a connection to the tcp_listener that wrote the file `path`; it gets TCP_NODELAY.
 
     Returns None if it does not begin with the key, as one of another program; it is closed then. Each call of the
-    connection ends within `timeout` seconds. Raises TimeoutError if the listener's timeout passes without any.
+    connection ends within `timeout` seconds, that of the listener. Raises TimeoutError if none comes for so long.
     """
-    _, key = _port_and_key(path)
-    try:
-        connection, _ = listener.accept()
-    except BlockingIOError:
-        raise TimeoutError(f"no connection for {timeout} s") from None
-    try:
-        given = connection.recv(_KEY_BYTES, socket.MSG_DONTWAIT)
-    except OSError:  # nothing came, or a reset
-        given = b""
-    if given != key:
-        connection.close()
-        return None
-    limit_waits(connection, timeout)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+    return TcpPort.read(path).accepted(listener, timeout)
 
 
 def tcp_connected(path: str, timeout: float) -> socket.socket:
@@ -165,28 +154,55 @@ def tcp_connected(path: str, timeout: float) -> socket.socket:
     Each of its calls ends within `timeout` seconds. Raises FileNotFoundError or ConnectionRefusedError if there is no
     listener, TimeoutError if its backlog stays full.
     """
-    port, key = _port_and_key(path)
-    end = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        limit_waits(end, timeout)
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        end.connect(("127.0.0.1", port))
-        if end.getsockname() == end.getpeername():  # to a free port in ip_local_port_range a socket can connect itself
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nothing listens on port {port} of {path}")
-        end.send(key)
-    except BlockingIOError:
-        end.close()
-        raise TimeoutError(f"no connection to port {port} of {path} for {timeout} s") from None
-    except OSError:
-        end.close()
-        raise
-    return end
+    return TcpPort.read(path).connected(timeout)
 
 
-def _port_and_key(path: str) -> tuple[int, bytes]:
-    with open(path) as file:
-        port, key = file.read().split()
-    return int(port), bytes.fromhex(key)
+class TcpPort(NamedTuple):
+    """What a port file says, for ends that connect or accept often and read the file once."""
+
+    number: int
+    key: bytes
+
+    @classmethod
+    def read(cls, path: str) -> "TcpPort":
+        """The port and the key in the file that a tcp_listener wrote. Raises FileNotFoundError if there is none."""
+        with open(path) as file:
+            number, key = file.read().split()
+        return cls(int(number), bytes.fromhex(key))
+
+    def connected(self, timeout: float, first: bytes = b"") -> socket.socket:
+        """As tcp_connected. first: bytes that are sent at once, in the segment of the key."""
+        end = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            limit_waits(end, timeout)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            end.connect(("127.0.0.1", self.number))
+            # To a free port in ip_local_port_range a socket can connect itself.
+            if end.getsockname() == end.getpeername():
+                raise ConnectionRefusedError(errno.ECONNREFUSED, f"nothing listens on port {self.number}")
+            end.send(self.key + first)  # a new connection has room for it
+        except BlockingIOError:
+            end.close()
+            raise TimeoutError(f"no connection to port {self.number} for {timeout} s") from None
+        except OSError:
+            end.close()
+            raise
+        return end
+
+    def accepted(self, listener: socket.socket, timeout: float) -> socket.socket | None:
+        """As tcp_accepted."""
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            raise TimeoutError(f"no connection for {timeout} s") from None
+        try:
+            given = connection.recv(_KEY_BYTES, socket.MSG_DONTWAIT)
+        except OSError:  # nothing came, or a reset
+            given = b""
+        if given == self.key:
+            return connection
+        connection.close()
+        return None
 
 
 class DescriptorSocket:

@@ -78,6 +78,14 @@ class StreamReceiver(Receiver):
         self._left -= count
         return self._buffer[:count]
 
+    def receive(self, connection: socket.socket, room: memoryview) -> int:
+        """Put the next bytes of `connection` to the front of `room`. Returns how many; 0: the connection has ended.
+
+        Raises BlockingIOError if none come in time. A transport whose connections only say where the bytes are
+        overrides this.
+        """
+        return connection.recv_into(room)
+
     def _first_piece(self) -> int:
         deadline = time.monotonic() + self._timeout
         while ready := self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -89,7 +97,7 @@ class StreamReceiver(Receiver):
                     continue
                 self._current = self._connections[fd]
                 with suppress(ConnectionError):  # the sender was killed before it read all that we sent
-                    if count := self._current.recv_into(self._buffer):
+                    if count := self.receive(self._current, self._buffer):
                         return count
                 self._poll.unregister(fd)
                 self._connections.pop(fd).close()
@@ -102,7 +110,7 @@ class StreamReceiver(Receiver):
 
     def _receive(self, room: memoryview) -> int:
         try:
-            count = self._current.recv_into(room)
+            count = self.receive(self._current, room)
         except BlockingIOError:
             raise TimeoutError(f"nothing in the socket for {self._timeout} s") from None
         if not count:
