@@ -88,6 +88,6 @@ wheel: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-.venv/installed-for-tests: .venv/installed examples/harness-zmq/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --editable examples/harness-zmq
+.venv/installed-for-tests: .venv/installed plugins/harness-zmq/pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --editable plugins/harness-zmq
 	touch $@
