@@ -148,7 +148,9 @@ def test_a_starter_loads_no_plugin_that_its_cells_do_not_need(base, plugins, tmp
         starter = starting.Starter(undo, {("fifo", "unix")})
         for one, loaded in ((["lane", "--help"], False), (arguments, True)):
             log = str(tmp_path / "log")
-            wanted = starting.Wanted(one, null.fileno(), os.open(log, os.O_RDWR | os.O_CREAT), log, Placement(Spec()), "proxy")
+            wanted = starting.Wanted(
+                one, null.fileno(), os.open(log, os.O_RDWR | os.O_CREAT), log, Placement(Spec()), "proxy"
+            )
             starter.start(wanted).wait(30)
             assert (tmp_path / "loaded").exists() == loaded, Path(log).read_text()
 

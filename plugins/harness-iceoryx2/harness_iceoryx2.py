@@ -47,7 +47,7 @@ def plain_errors() -> Iterator[None]:
         yield
     except (OSError, EOFError):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  they have no class in common
         raise OSError(f"iceoryx2: {type(error).__name__}: {error}") from None
 
 
@@ -96,7 +96,14 @@ class End:
 
 
 def memory_of(scope: Scope) -> list[str]:
-    return glob.glob(f"/dev/shm/{glob.escape(scope.label)}-*")
+    """The files behind iceoryx2's shared memory, shm_overview(7)."""
+    return glob.glob(f"/dev/shm/{glob.escape(scope.label)}-*")  # noqa: S108
+
+
+def content_of(sample: Any) -> memoryview:
+    """The memory of a sample, valid as long as the sample is."""
+    view: memoryview = sample.payload().as_memory_view()
+    return view.cast("B")
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ class Iceoryx2Receiver(End, Receiver):
         if not count:
             raise EOFError("the sender gave up")
         self._sample = self._port.receive()
-        return self._sample.payload().as_memory_view().cast("B")[:count]
+        return content_of(self._sample)[:count]
 
     @plain_errors()
     def give_back(self) -> None:
@@ -170,7 +177,7 @@ class Iceoryx2Sender(End, Sender):
     def loan(self) -> memoryview:
         self._waited()
         self._sample = self._port.loan_slice_uninit(self._options.chunk)
-        return self._sample.payload().as_memory_view().cast("B")
+        return content_of(self._sample)
 
     @plain_errors()
     def publish(self, count: int) -> None:

@@ -113,7 +113,8 @@ class RedisEnd:
         found = self._redis.blpop([key], self._timeout)
         if found is None:
             raise TimeoutError(f"Redis had nothing for {self._timeout} s")
-        return found[1]
+        element: bytes = found[1]
+        return element
 
     def close(self) -> None:
         self._redis.close()
@@ -165,7 +166,7 @@ class RedisData(DataTransport):
     """chunk: bytes of a piece. depth: pieces under way, not given back yet."""
 
     name = "redis"
-    chunk: int = 1 << 20
+    chunk: int = 128 << 10
     depth: int = 4
 
     def __post_init__(self) -> None:
