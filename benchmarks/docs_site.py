@@ -21,6 +21,8 @@ ELSEWHERE = {  # file in the repository: page of the site
     "CONTRIBUTING.md": "contributing.md",
     "LICENSE": "license.md",
     "SECURITY.md": "security.md",
+    "plugins/harness-iceoryx2/README.md": "harness-iceoryx2.md",
+    "plugins/harness-redis/README.md": "harness-redis.md",
     "plugins/harness-zmq/README.md": "harness-zmq.md",
     "results/README.md": "kept-results.md",
 }

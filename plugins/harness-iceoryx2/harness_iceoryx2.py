@@ -12,7 +12,8 @@ All that iceoryx2 keeps in files is in the scope's directory. The names of its s
 label, but it makes them up as it goes. Each end writes them into the ledger once it has made them: an owner that is
 killed in the milliseconds between leaves memory that no sweep finds.
 
-Limits: each sender has `depth` + 2 samples of memory of its own, and some 15 descriptors. Most senders of a lane: 128.
+Limits: each sender has `depth` + 2 samples of memory of its own. An end has about 10 descriptors, a lane at most 128
+senders.
 
 Killed peers: a sender notices a killed receiver at once by its FIFO, a receiver a killed sender by the timeout.
 """
