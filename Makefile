@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 6
 PARALLEL := -n $(WORKERS) --dist=loadgroup
 
-.PHONY: study test test-fast test-one lint bench native browser
+.PHONY: study test test-fast test-one lint bench native browser plugins
 
 study: .venv/installed
 	$(BIN)/harness run experiments/quick.yaml
@@ -49,6 +49,15 @@ native: $(NATIVE_PROGRAMS:%=$(NATIVE_TO)/%)
 
 $(NATIVE_TO)/%: $(NATIVE)/%.c $(NATIVE)/common.c $(NATIVE)/native.h
 	$(CC) $(NATIVE_FLAGS) -o $@ $(filter %.c,$^) -pthread -lrt -lm
+
+# All packages of plugins/ that can be installed here. `make test` then tests them, too.
+plugins: .venv/installed-for-tests
+	@for one in plugins/*/; do \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable $$one \
+	        || echo "$$one cannot be installed here"; \
+	done
+	@command -v redis-server valkey-server > /dev/null \
+	    || echo "no redis-server here: harness-redis needs it: apt-get install redis-server"
 
 browser:
 ifeq ($(BROWSER),)
@@ -88,6 +97,6 @@ wheel: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-.venv/installed-for-tests: .venv/installed examples/harness-zmq/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --editable examples/harness-zmq
+.venv/installed-for-tests: .venv/installed plugins/harness-zmq/pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --editable plugins/harness-zmq
 	touch $@

@@ -21,7 +21,9 @@ ELSEWHERE = {  # file in the repository: page of the site
     "CONTRIBUTING.md": "contributing.md",
     "LICENSE": "license.md",
     "SECURITY.md": "security.md",
-    "examples/harness-zmq/README.md": "harness-zmq.md",
+    "plugins/harness-iceoryx2/README.md": "harness-iceoryx2.md",
+    "plugins/harness-redis/README.md": "harness-redis.md",
+    "plugins/harness-zmq/README.md": "harness-zmq.md",
     "results/README.md": "kept-results.md",
 }
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]+)(#[^)]*)?\)")

@@ -4,7 +4,8 @@ A start of Python and of our modules costs 0.1 s of CPU time, a fork a hundredth
 block, so that what differs from one start of Python to the next (where memory lies, how strings hash) is sampled by
 blocks, and is alike in the programs that are compared within one.
 
-The program that starts this one gives it a socket of type SOCK_SEQPACKET, and asks by JSON objects:
+Its arguments are the descriptor of a socket, and the transports of the block, [[COMMAND, DATA], ...] in JSON: it
+imports their plugins and no other. The socket is of type SOCK_SEQPACKET. The other end asks by JSON objects:
 
     {"start": [ARGUMENT, ...], "log": FILE, "cpus": [...], "policy": N}
     {"reap": PID}
@@ -20,7 +21,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -30,11 +31,13 @@ _MODULES = ("pipeline.simplecached", "pipeline.webproxy", "load.gfclient", "load
 _MOST = 1 << 18  # bytes of a request: more than a socket sends at once by default, socket(7)
 
 
-def main(control: int) -> None:
-    """Answer until the socket with this descriptor ends."""
+def main(control: int, transports: Iterable[Sequence[str]]) -> None:
+    """Answer until the socket with this descriptor ends. transports: (command, data) of each cell that has a cache."""
     for module in _MODULES:
         importlib.import_module(f"harness.{module}")
-    registry.installed()
+    for command, data in transports:
+        registry.command_transport(command)
+        registry.data_transport(data)
     gc.collect()
     gc.freeze()  # else a collection in each program would copy the pages that they share
     serve(control, partial(_prepare, control))
@@ -92,4 +95,4 @@ def _prepare(control: int, request: dict[str, Any], descriptors: list[int]) -> N
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), json.loads(sys.argv[2]))

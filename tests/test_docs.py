@@ -23,11 +23,11 @@ PAGES = sorted(
         *ROOT.glob("*.md"),
         *DOCS.rglob("*.md"),
         ROOT / "results/README.md",
-        ROOT / "examples/harness-zmq/README.md",
+        *ROOT.glob("plugins/*/README.md"),
     ]
 )
 RECORDS = DOCS / "decisions"
-ROOMS = "harness|transports|tests|docs|experiments|results|benchmarks|examples"
+ROOMS = "harness|transports|tests|docs|experiments|results|benchmarks|plugins"
 
 
 def name_of(page):

@@ -1,5 +1,6 @@
 """Live blocks: what becomes of a block whose programs are killed or stopped, and what its rows are made of."""
 
+import contextlib
 import itertools
 import os
 import random
@@ -7,6 +8,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,7 @@ from support.programs import eventually
 from harness import rendezvous
 from harness.factors import Spec
 from harness.measure import live, live_cell, live_programs, program, servers, starting
+from harness.measure.placement import Placement
 from harness.measure.probes.proc import state
 from harness.measure.slicing import Slicing
 from harness.results import Trial
@@ -127,8 +130,8 @@ def test_a_starter_that_dies_fails_the_block_and_no_cell_is_to_blame(programs, m
     started = []
     begin = starting.Starter.__init__
 
-    def noting(self, undo):
-        begin(self, undo)
+    def noting(self, *arguments):
+        begin(self, *arguments)
         started.append(self._process.pid)
 
     monkeypatch.setattr(starting.Starter, "__init__", noting)
@@ -136,6 +139,20 @@ def test_a_starter_that_dies_fails_the_block_and_no_cell_is_to_blame(programs, m
     outcome = live.run(rows, SLICING, {}, progress=lambda number, _: number == 3 and os.kill(started[0], how))
     words = "was ended by SIGKILL" if how == signal.SIGKILL else "is stopped, as by SIGSTOP"
     check_that_it_failed(outcome, rows, "the starter of the programs", words, cell=0)
+
+
+def test_a_starter_loads_no_plugin_that_its_cells_do_not_need(base, plugins, tmp_path):
+    plugins("another", f"open({str(tmp_path / 'loaded')!r}, 'x')")
+    arguments = ["lane", "--data", "no-such", "-r", "1", "-w", "/"]
+    with contextlib.ExitStack() as undo, open(os.devnull) as null:
+        starter = starting.Starter(undo, {("fifo", "unix")})
+        for one, loaded in ((["lane", "--help"], False), (arguments, True)):
+            log = str(tmp_path / "log")
+            wanted = starting.Wanted(
+                one, null.fileno(), os.open(log, os.O_RDWR | os.O_CREAT), log, Placement(Spec()), "proxy"
+            )
+            starter.start(wanted).wait(30)
+            assert (tmp_path / "loaded").exists() == loaded, Path(log).read_text()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])

@@ -13,6 +13,7 @@ import time
 import pytest
 from support.forks import ended_well, in_a_fork
 from support.programs import eventually
+from support.transports import DATA
 
 from harness import api, registry
 from harness.pipeline import transfer
@@ -21,10 +22,15 @@ from harness.protocol import wire
 TIMEOUT = 1.0
 
 
+# A plugin that is installed here may start a process, such as a server.
+INSTALLED = [
+    pytest.param(name, marks=() if name in DATA else pytest.mark.processes)
+    for name in sorted(registry.installed().data)
+]
 VARIANTS = ["posix_shm:wait=spin", "posix_shm:wait=spin-then-block", "posix_shm:sync=fifo"]
 
 
-@pytest.fixture(params=[*sorted(registry.installed().data), *VARIANTS])
+@pytest.fixture(params=[*INSTALLED, *VARIANTS])
 def data(request):
     return registry.data_transport(request.param, chunk=4096)
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 NOT_SOURCE = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info", "dist", "site"
 )
-OWN = re.compile(r"(__editable__|_editable_impl|_?transport_harness|_?harness_zmq|harness|transports)")
+OWN = re.compile(r"(__editable__|_editable_impl|_?transport_harness|_?harness_[a-z0-9]+|harness|transports)")
 STUDY = """\
 question: Does the wheel have all that a study needs?
 factors:
@@ -137,7 +137,7 @@ def test_the_description_of_the_package_links_to_nothing_that_is_not_there(wheel
     assert "Description-Content-Type: text/markdown" in head
     assert re.findall(r"\]\((?!https?:)", description) == []
     assert "<!--" not in description
-    for file in re.findall(r"`((?:docs|results|examples)/[\w./-]+)`", description):
+    for file in re.findall(r"`((?:docs|results|plugins)/[\w./-]+)`", description):
         assert (ROOT / file).exists(), file
     assert "programs (`docs/programs.md`)" in description
     assert "share/doc/transport-harness" in description

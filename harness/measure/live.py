@@ -17,9 +17,9 @@ from typing import Any
 
 from harness import machine, rendezvous
 from harness.api import Probe
-from harness.factors import FACTORS, Spec
+from harness.factors import FACTORS, Spec, applies
 from harness.measure import record
-from harness.measure.channels import channels
+from harness.measure.channels import channels, described
 from harness.measure.feasible import impossible
 from harness.measure.file_sets import SharedFiles
 from harness.measure.leftovers import keep_logs, sweep
@@ -141,7 +141,7 @@ class _Block:
         for number, group in enumerate(groups):
             self._home(undo, f"{self.name}-{number}", group)
         undo.push(partial(keep_logs, self.directories, logs, self.name))  # once the programs, started below, have ended
-        self._starter = Starter(undo)
+        self._starter = Starter(undo, {described(spec) for spec, _ in sharing if applies("data", spec)})
         self._clients = Clients(self._files, self.directories[0], self.directories, self._starter.start)
         # Forks of one process are alike in more than their code, so where versions are compared none is a fork.
         start = None if any(spec.interpreter for spec, _ in self._members) else self._starter.start

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -83,15 +83,15 @@ class Command:
 class Starter:
     """A process that forks programs, see harness/starter.py: from construction until `undo` ends it.
 
-    trouble: why it does not answer; empty while it does.
+    transports: (command, data) of what it is to start, as text. trouble: why it does not answer; empty while it does.
     """
 
-    def __init__(self, undo: ExitStack) -> None:
+    def __init__(self, undo: ExitStack, transports: Iterable[tuple[str, str]]) -> None:
         self.trouble = ""
         self._asked, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [*python(), "-m", "harness.starter", str(theirs.fileno())],
+                [*python(), "-m", "harness.starter", str(theirs.fileno()), json.dumps(sorted(transports))],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 process_group=0,

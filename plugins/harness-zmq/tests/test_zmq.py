@@ -4,7 +4,7 @@ from harness.api import Scope
 from harness.testkit import CommandContract, DataContract
 
 pytestmark = pytest.mark.processes
-harness_zmq = pytest.importorskip("harness_zmq", reason="pip install -e examples/harness-zmq")
+harness_zmq = pytest.importorskip("harness_zmq", reason="pip install -e plugins/harness-zmq")
 
 
 class TestZmqCommands(CommandContract):
