@@ -41,7 +41,8 @@ def contradiction(spec: Spec) -> tuple[tuple[str, ...], str] | None:
         if spec.rate:
             return ("rate", "scope"), "in a lane each request waits for its reply; there is no `rate`"
         if spec.lanes < workers * spec.batch:
-            text = f"{spec.lanes} lanes for {workers} workers: each needs {spec.batch if spec.batch > 1 else 'one'} of its own"
+            own = spec.batch if spec.batch > 1 else "one"
+            text = f"{spec.lanes} lanes for {workers} workers: each needs {own} of its own"
             return ("lanes", "proxy_threads", "proxy_processes", "batch"), text
         if spec.batch > 1 and (pair := channels(spec)) and registry.shape(pair.data)[1] == "hand-off":
             return ("data", "batch"), f"{spec.data} gives its client away for one request at a time: no `batch`"
