@@ -3,7 +3,7 @@
     python benchmarks/own_cost.py --data posix_shm --size 1KiB
     python benchmarks/own_cost.py --lane --size 64 --functions 15
 
-The programs run three times: under callgrind, which counts instructions in user mode and repeats within a thousandth,
+The programs run three times: under callgrind, which counts instructions in user mode and repeats within a hundredth,
 under strace, and as they are. Each serves requests one at a time, first a few and then more; what the difference took,
 divided by its requests, is a request's own. So starts and ends are not in it. Needs valgrind and strace.
 """
@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from pathlib import Path
 
 from harness import console
@@ -60,13 +59,17 @@ class Pipeline:
         (files / "one").write_bytes(os.urandom(args.size))
         self._workload = directory / "workload"
         self._workload.write_text("/one\n")
-        self._args, self._tool, self._undo = args, tool, ExitStack()
+        self._args, self._tool = args, tool
         self._port = 0
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
-        self._start("cache", ["simplecached", "-c", str(files), "-t", "1", "--command", args.command])
-        if not args.lane:
-            line = self._start("proxy", ["webproxy", "-p", "0", "-t", "1", "--data", args.data])
-            self._port = json.loads(line)["port"]
+        try:
+            self._start("cache", ["simplecached", "-c", str(files), "-t", "1", "--command", args.command])
+            if not args.lane:
+                line = self._start("proxy", ["webproxy", "-p", "0", "-t", "1", "--data", args.data])
+                self._port = json.loads(line)["port"]
+        except BaseException:
+            self.close()
+            raise
 
     def _start(self, role: str, command: list[str]) -> bytes:
         program = subprocess.Popen(
@@ -142,16 +145,22 @@ def under_strace(args: argparse.Namespace, requests: int) -> dict[str, Counts]:
     """System calls in all by role, and by name."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        pipeline = Pipeline(
-            args, directory, lambda role: ["strace", "-D", "-f", "-c", "-o", f"{directory}/{role}.calls", *_HARNESS]
-        )
+        files = [directory / f"{role}.calls" for role in roles(args)]
+
+        def tool(role: str) -> list[str]:
+            return ["strace", "-D", "-f", "-c", "-o", f"{directory}/{role}.calls", *_HARNESS]
+
+        pipeline = Pipeline(args, directory, tool)
         try:
             pipeline.load(requests)
         finally:
             pipeline.close()
-        while not all((directory / f"{role}.calls").stat().st_size for role in roles(args)):
+        until = time.monotonic() + 10
+        while not all(file.exists() and file.stat().st_size for file in files):
+            if time.monotonic() > until:
+                raise OSError("strace wrote no counts")
             time.sleep(0.05)  # strace -D writes them once the programs have ended
-        rows = {role: (directory / f"{role}.calls").read_text().splitlines()[2:] for role in roles(args)}
+        rows = {role: file.read_text().splitlines()[2:] for role, file in zip(roles(args), files, strict=True)}
     return {
         role: Counter(
             {fields[-1]: int(fields[3]) for line in lines if (fields := line.split())[3:4] and fields[3].isdigit()}

@@ -42,9 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand. Returns its exit code, 2 if there is no such command, or 141 where nothing reads what it
     prints any more: it ends as quietly as a program that SIGPIPE kills."""
     try:
+        code: int | SystemExit
         try:
-            return _run(argv)
-        finally:
+            code = _run(argv)
+        except SystemExit as ended:  # of argparse, which has printed its help
+            code = ended
+        if sys.stdout is not None:  # it is closed from the start, as by `>&-`
             sys.stdout.flush()
     except BrokenPipeError:
         from harness import suggest  # noqa: PLC0415
@@ -54,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What is left in the buffer would fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
+    if isinstance(code, SystemExit):
+        raise code
+    return code
 
 
 def _run(argv: Sequence[str] | None) -> int:

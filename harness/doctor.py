@@ -172,7 +172,9 @@ def _open_files(facts: Facts) -> Iterator[Advice]:
 
 def _memory_of_others(facts: Facts) -> Iterator[Advice]:
     name, scope = "ptrace_scope", facts["tracing"]["ptrace_scope"]  # of Yama, which not every kernel has
-    if scope:
+    if scope and scope > 2:
+        yield _limits(name, "`cma`", f"{scope}, so no process may read another one's memory", "restart the machine")
+    elif scope:
         text = f"{scope}, so a process may not read another one's memory"
         yield _limits(name, "`cma`, except for root", text, "sysctl -w kernel.yama.ptrace_scope=0")
     else:

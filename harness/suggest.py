@@ -30,4 +30,4 @@ def unread() -> bool:
 
     ready = select.poll()
     ready.register(1, 0)
-    return any(events & select.POLLERR for _, events in ready.poll(0))
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in ready.poll(0))

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 
 import pytest
 from support.programs import eventually
@@ -39,6 +40,19 @@ def test_waiting_for_a_lane_ends_in_time_and_who_gave_up_gets_none():
         pool.lease(0.02)
     pool.give_back(held)
     assert pool.lease(0.02) == "lane"
+
+
+def test_a_lane_that_comes_back_just_before_a_thread_is_seen_to_wait_is_not_lost(monkeypatch):
+    pool = LanePool(["lane"])
+    held = pool.lease(1)
+
+    class Waiting(deque):
+        def append(self, ticket):
+            pool.give_back(held)  # by another thread, at the worst moment
+            super().append(ticket)
+
+    monkeypatch.setattr(pool, "_waiting", Waiting())
+    assert pool.lease(0.5) == "lane"
 
 
 def test_the_lane_used_last_is_leased_next_because_its_memory_is_warm():

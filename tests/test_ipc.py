@@ -64,6 +64,10 @@ def test_batches_have_a_lane_for_each_command_and_leave_out_what_cannot_have_the
     made = plan("--sizes", "64", "--in-flight", "2", "--batch", "1,4", "--placement", "one-core", capsys=capsys)
     shapes = {(cell.lanes, cell.batch, cell.proxy_threads, cell.cache_threads) for cell in made.cells}
     assert shapes == {(2, 1, 2, 2), (8, 4, 2, 2)}
+    made = plan("--sizes", "64", "--batch", "32", "--placement", "one-core", capsys=capsys)
+    assert {(cell.lanes, cell.batch, cell.proxy_threads, cell.cache_threads) for cell in made.cells} == {
+        (32, 32, 1, 24)
+    }
     assert "handoff" not in {cell.data for cell in made.cells} > {"unix", "sendfile"}
 
 
@@ -85,7 +89,8 @@ def test_a_wrong_option_is_one_line_that_says_what_there_is(capfd):
     assert "handoff gives its client away for one request at a time" in refused(
         "--only", "unix,handoff", "--batch", "4", capfd=capfd
     )
-    assert "--in-flight 5000 is not a whole number from 1 to 1,000" in refused("--in-flight", "5000", capfd=capfd)
+    few = "5000 is not a whole number from 1 to 1,000"
+    assert f"--in-flight 500 --batch 10: {few}" in refused("--in-flight", "500", "--batch", "10", capfd=capfd)
 
 
 SIZES = tuple(64 << (2 * step) for step in range(9))  # 64 B to 4 MiB

@@ -62,6 +62,28 @@ def test_in_batches_each_reply_is_right_and_so_many_are_under_way(stored, data):
     assert (code, "-n 7: each of the 1 workers needs 8 lanes of its own" in errors) == (2, True)
 
 
+def test_the_commands_of_a_batch_are_under_way_at_the_same_time(shared):
+    shared.write("one", b"1")
+    meeting = ["--name", "together"]
+    shared.cache(*meeting, "-t", 8, "-d", 300_000)  # microseconds
+    code, result, _ = ask(shared, ["/one"], "--batch", 8, "-r", 8, *meeting)
+    assert (code, result["OK"]) == (0, 8)
+    assert result["seconds"] < 8 * 0.3, "as long as one after the other takes at least"
+
+
+def test_a_batch_whose_cache_has_gone_ends_after_one_wait_and_not_after_one_for_each(pipeline):
+    pipeline.write("one", b"1")
+    cache = pipeline.cache("-t", 1, "-d", 600_000)
+    program = start(pipeline, ["/one"], "--batch", 8, "-r", 8, "--timeout", 1)
+    time.sleep(0.5)
+    cache.process.kill()
+    result = json.loads(program.process.stdout.read())
+    assert program.wait(60) == 1
+    assert result["content_bytes"] == result["OK"] < result["requests"]
+    assert result["seconds"] < 5, "of the 8 that a wait for each would take"
+    rendezvous.sweep()  # what the cache would have removed itself
+
+
 def test_a_lane_that_gives_its_client_away_takes_no_batches(stored):
     code, _, errors = ask(stored, list(CONTENTS), "--data", "handoff", "--batch", 2, "-r", 4)
     assert (code, errors.count("\n")) == (2, 1)

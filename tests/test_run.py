@@ -228,14 +228,15 @@ KILLED = FAILING.replace(
     'raise OSError("this one never works")',
     "Broken.left -= 1\n        Broken.left or os.kill(os.getpid(), 9)\n        super().publish(count)",
 )
-KILLED = "import os\n" + KILLED.replace("class Broken(FifoSender):", "class Broken(FifoSender):\n    left = 20\n")
+KILLED = "import os\n" + KILLED.replace("class Broken(FifoSender):", "class Broken(FifoSender):\n    left = 10\n")
 
 
 def test_where_a_program_dies_the_reason_begins_with_its_role_and_the_signal(base, study, tmp_path, plugins):
     plugins("failing", KILLED)
     text = SMALL.replace("[posix_shm, fifo]", "[failing]").replace("repeats: 3", "repeats: 1")
-    # So many requests, whatever the machine: with a time, a slow minute may serve fewer than it takes to be killed.
-    study.write_text(text.replace("{clients: 2", "{timeout: 2s, clients: 2").replace("seconds: 50ms", "requests: 200"))
+    # So many requests, whatever the machine: in a time, a slow minute may serve fewer than it takes to be killed. The
+    # rest of them waits for a cache in vain.
+    study.write_text(text.replace("{clients: 2", "{timeout: 2s, clients: 2").replace("seconds: 50ms", "requests: 12"))
     run(study, "-o", tmp_path / "out", "--only", 1)
     for row in rows_of(tmp_path / "out"):
         assert row.status == "failed"

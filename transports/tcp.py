@@ -108,7 +108,7 @@ class TcpCommandReceiver(CommandReceiver):
         self._port = TcpPort.read(path)
 
     def receive(self) -> bytes:
-        deadline = None
+        deadline = time.monotonic() + self._timeout
         while True:
             if (connection := self._port.accepted(self._listener, self._timeout)) is not None:
                 record = b""
@@ -118,9 +118,7 @@ class TcpCommandReceiver(CommandReceiver):
                 if len(record) == COMMAND_BYTES:
                     return record
             # Another program; or a sender that only tried whether there is a cache, or was killed.
-            now = time.monotonic()
-            deadline = deadline or now + self._timeout
-            if now > deadline:
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"no command for {self._timeout} s")
 
     def close(self) -> None:

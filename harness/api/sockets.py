@@ -154,7 +154,10 @@ def tcp_connected(path: str, timeout: float) -> socket.socket:
     Each of its calls ends within `timeout` seconds. Raises FileNotFoundError or ConnectionRefusedError if there is no
     listener, TimeoutError if its backlog stays full.
     """
-    return TcpPort.read(path).connected(timeout)
+    try:
+        return TcpPort.read(path).connected(timeout)
+    except (ConnectionRefusedError, TimeoutError) as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 class TcpPort(NamedTuple):

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import islice
 from typing import NamedTuple
 
 from harness import console, registry, rendezvous, supervisor
@@ -59,7 +58,6 @@ class Worker:
         self._sinks = sinks
         self._sink: Sink | None = None  # of the phase
         self.all_paths = self._workload = range(len(paths))
-        self._content = 0  # of the latest request
         self._no_cache = False
         self.stopping = False
 
@@ -70,7 +68,7 @@ class Worker:
         the process that reads from the socket fails.
         """
         clock, reader, send, take = time.monotonic_ns, self._reader, self._send, self._take
-        first, *others = self._ways
+        ways, together = self._ways, len(self._ways)
         end = check = clock()
         tally.begin()
         self._sink, self._workload, self._no_cache = self._sinks[phase], workload, False
@@ -81,14 +79,20 @@ class Worker:
             begun = clock()
             if begun >= until or self.stopping or self._no_cache:
                 break
-            batch = [(first, index, begun, send(first, index))]
-            if others:
-                following = zip(others, islice(indices, len(others)), strict=False)
-                batch += [(way, later, clock(), send(way, later)) for way, later in following]
+            batch = [(ways[0], index, begun, send(ways[0], index))]
+            while len(batch) < together and batch[-1][3] is not None and (more := next(indices, None)) is not None:
+                way = ways[len(batch)]
+                batch.append((way, more, clock(), send(way, more)))
+            failed = False
             for way, number, since, relay in batch:
-                outcome = ERROR if relay is None else take(way, number, relay)
+                outcome, content = ERROR, 0
+                if failed and relay is not None:  # it would wait as long, for the same reason
+                    self._undo(way)
+                elif relay is not None:
+                    outcome, content = take(way, number, relay)
+                    failed = way.lane.relay is None  # retired: its reply did not come
                 end = clock()
-                tally.add(outcome, self._content, since, end)
+                tally.add(outcome, content, since, end)
             if end > check:
                 check = end + int(_CHECK * 1e9)
                 tally.flush(end)
@@ -110,15 +114,19 @@ class Worker:
                     reader.await_room()
             way.exchange.send(index, self._paths[number][1], client, header)
             return relay
+        except NoCache as error:
+            self._no_cache = True  # the next request would fail, too
+            wrong = str(error)
         except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
-            self._fail(way, number, error)
-            return None
+            wrong = self._wrong(number, error)
+        self._say(wrong)
+        self._undo(way)
+        return None
 
-    def _take(self, way: Way, index: int, relay: transfer.Relay) -> int:
-        """Take the reply to a request. Returns its outcome."""
+    def _take(self, way: Way, index: int, relay: transfer.Relay) -> tuple[int, int]:
+        """Take the reply to a request. Returns its outcome, and the length of its content in bytes."""
         number = self._workload[index % len(self._workload)]
         reader, sink = self._reader, self._sink
-        self._content = 0
         try:
             status, length = relay.await_head(index)
             right = True
@@ -137,23 +145,25 @@ class Worker:
                         reader.await_room()
                 relay.pass_on(reader.sink, header)
                 reader.delivered += len(header) + length
-            self._content = length
-            if status:
-                return _OUTCOME[status]
-            return OK if right else WRONG
+            return _OUTCOME[status] if status else OK if right else WRONG, length
         except transfer.ClientGone as error:
             raise OSError(f"the process that reads from the socket has ended: {error}") from None
         except Exception as error:  # noqa: BLE001  as above
-            self._fail(way, number, error)
-            return ERROR
+            wrong = self._wrong(number, error)
+        self._say(wrong)
+        self._undo(way)
+        return ERROR, 0
 
-    def _fail(self, way: Way, number: int, error: Exception) -> None:
-        """Undo a request that went wrong."""
-        self._no_cache = self._no_cache or isinstance(error, NoCache)  # then the next request would fail, too
-        self._content = 0
+    def _wrong(self, number: int, error: Exception) -> str:
+        """What went wrong as text: an exception would keep views of the lane's memory."""
+        return f"{self._paths[number][0]}: {type(error).__name__}: {error}"
+
+    def _say(self, wrong: str) -> None:
         if not self.stopping:  # else the end of the process has removed what this request needed
-            path, _ = self._paths[number]
-            console.say(str(error) if isinstance(error, NoCache) else f"{path}: {type(error).__name__}: {error}")
+            console.say(wrong)
+
+    def _undo(self, way: Way) -> None:
+        """Undo a request that went wrong."""
         exchange, reader = way.exchange, self._reader
         exchange.undo(-1 if reader is None else reader.sink)
         if reader is not None and (exchange.given or exchange.sent):

@@ -10,6 +10,7 @@ from harness.measure.channels import Channels, channels
 from harness.measure.placement import unplaceable, unschedulable
 from harness.origin import nginx
 
+_HELD = 8  # commands that every channel holds, unless it is asked for fewer
 _APART = 4  # files for each request under way: dropping spares pages that the network still holds
 
 
@@ -44,6 +45,10 @@ def contradiction(spec: Spec) -> tuple[tuple[str, ...], str] | None:
             own = spec.batch if spec.batch > 1 else "one"
             text = f"{spec.lanes} lanes for {workers} workers: each needs {own} of its own"
             return ("lanes", "proxy_threads", "proxy_processes", "batch"), text
+        least = workers * spec.batch - _HELD
+        if spec.batch > 1 and spec.cache_processes * spec.cache_threads < least:
+            text = f"{workers * spec.batch} commands at a time take {least} workers of the cache, or more"
+            return ("cache_threads", "cache_processes", "batch"), text
         if spec.batch > 1 and (pair := channels(spec)) and registry.shape(pair.data)[1] == "hand-off":
             return ("data", "batch"), f"{spec.data} gives its client away for one request at a time: no `batch`"
     return None

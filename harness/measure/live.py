@@ -135,9 +135,10 @@ class _Block:
                     raise CellRefused(reason)
                 trial.file_size_bytes = self._files.add(*content(spec))[1].mean_size
                 sharing.setdefault((_servers_of(spec), root_of(spec, self._files)), []).append(position)
-        # Where programs are free to run, those that start first can get the better CPUs, and keep them.
         groups = list(sharing.values())
-        self._draw.shuffle(groups)
+        if not in_turn:  # else those of the baseline have to be there before there is no more room
+            # Where programs are free to run, those that start first can get the better CPUs, and keep them.
+            self._draw.shuffle(groups)
         for number, group in enumerate(groups):
             self._home(undo, f"{self.name}-{number}", group)
         undo.push(partial(keep_logs, self.directories, logs, self.name))  # once the programs, started below, have ended

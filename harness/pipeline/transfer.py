@@ -94,6 +94,7 @@ class CopyingRelay:
             piece = memoryview(start + self._receiver.take())
         answered, status, self._length = decode_head(piece)
         self._content = piece[HEAD_BYTES:]
+        piece.release()
         if answered != request_id:
             raise ValueError(f"the reply is to request {answered}, not {request_id}")
         return status, self._length
@@ -111,7 +112,7 @@ class CopyingRelay:
                 gone = _STALLED
         except BlockingIOError:
             gone = _STALLED
-        except ConnectionError as error:
+        except (ConnectionError, TimeoutError) as error:
             gone = str(error)
         piece.release()  # a view that stayed, even in a traceback, would keep the lane mapped
         receiver.give_back()

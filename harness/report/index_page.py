@@ -62,7 +62,7 @@ def _card(place: str, name: str, path: str) -> Markup:
         [el("p", line, class_="soft" if place else None) for place, line in enumerate(finding(found))],
         el("p", [[page.badge(*one), " "] for one in badges]) if badges else None,
         el("details", el("summary", f"all {len(lines)} contexts"), el("ul", [el("li", line) for line in lines]))
-        if len(lines) > 1
+        if lines
         else None,
         class_="claim",
     )
@@ -76,6 +76,8 @@ def finding(found: Study) -> list[str]:
         best = "; ".join(f"{part.where}: {_named(part.designs)}" for part in first.ranges)
         where = f" ({first.label})" if first.label else ""
         lines.append(f"Best{where}: {best}.")
+    if not found.crossovers:  # the control is off, cells did not run, or there is nothing to choose from
+        lines += [best_table.headline(one) for one in found.contexts[:1] if len(one.cells) > 1]
     return lines or [f"{found.counts.ok} of {found.counts.trials} trials are good; nothing is compared."]
 
 

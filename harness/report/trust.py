@@ -52,10 +52,10 @@ def badges(study: Study) -> Markup:
     kind, state = "good", "on"
     if control.off:
         kind, state = "bad", "off"
-    elif not far or math.isinf(min(far)):
+    elif not far or math.isinf(max(far)):
         kind, state = "unsure", "not known" if far else "none"
     elif max(far) > COARSE:  # where equal cells may look so different, equality says little
-        kind, state = "unsure", f"on, to {percent(max(one for one in far if math.isfinite(one)))}"
+        kind, state = "unsure", f"on, to {percent(max(far))}"
     shown = [badge(f"A/A control: {state}", kind)]
     shown += [
         badge(f"{count} {what}", "bad")

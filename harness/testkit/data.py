@@ -23,6 +23,7 @@ from harness.testkit.promise import Broken, expect
 from harness.testkit.waits import ends_in_time
 
 _BIG = 3_000_001
+_TRIES = 3
 _LARGE = 24 << 20  # more than what pipes and sockets on the way hold (tcp_wmem: 4 MiB)
 
 
@@ -181,7 +182,15 @@ class DataContract(Contract):
         self._interrupt_a_reply(signal.SIGSTOP)
 
     def _interrupt_a_reply(self, by: signal.Signals) -> None:
-        """Stop or kill the sender once the first byte has come through."""
+        """Stop or kill the sender once the first byte has come through.
+
+        On a machine that is too busy to do that within the timeout the sender fails by itself: then once more.
+        """
+        stopped = any(self._interrupted(by) for _ in range(_TRIES))
+        expect(stopped, f"the sender failed before it got {by.name}")
+
+    def _interrupted(self, by: signal.Signals) -> bool:
+        """Whether the signal came in time."""
         content = self._large()
         with self._lane(0.5) as lane, open_file(content) as fd:
             whole = HEADER % len(content) + lane.sent(content)
@@ -212,7 +221,7 @@ class DataContract(Contract):
             (received,) = got
             expect(received == whole or not well, "a part of the reply, or something else, was taken for all of it")
             expect(whole.startswith(received), "the client got other bytes than the file's")
-            expect(child.ended() == -signal.SIGKILL, f"the sender failed before it got {by.name}")
+            return child.ended() == -signal.SIGKILL
 
     def test_a_killed_receiver_does_not_hold_up_the_sender_for_longer_than_the_timeout(self) -> None:
         """loan(), publish() and send_file() must end in time where the proxy is dead."""

@@ -58,10 +58,14 @@ def server(scope: Scope) -> Iterator[None]:
         raise FileNotFoundError("there is no redis-server here: apt-get install redis-server")
     if os.path.exists(path):
         raise FileExistsError(f"{path} is there already")
-    settings = f"--port 0 --unixsocket {path} --unixsocketperm 600 --appendonly no --dir {scope.directory} --save"
+    settings = ["--port", "0", "--unixsocket", path, "--unixsocketperm", "600", "--dir", scope.directory]
+    settings += ["--appendonly", "no", "--save", ""]
     with socket_name(path), open(log, "w") as output:
-        command = ["setpriv", "--pdeathsig", "KILL", program, *settings.split(), ""]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
+        command = ["setpriv", "--pdeathsig", "KILL", program, *settings]
+        # A process group of its own: Ctrl-C is for the owner, who may still have replies under way.
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+        ) as process:
             try:
                 _await(process, path, log)
                 yield
