@@ -3,10 +3,11 @@
 import itertools
 import re
 
+import pytest
 from support import studies
 from test_report import written
 
-from harness.analysis import run_files, study
+from harness.analysis import naming, run_files, study
 from harness.report import plot
 
 
@@ -22,6 +23,20 @@ def lanes(place):
         for data, speed in (("unix", 9000), ("posix_shm", 12000), ("sendfile", 8000))
     ]
     return studies.write(place, studies.trials(cells, 6), {"question": "Which?", "baseline": {"data": "unix"}})
+
+
+@pytest.mark.parametrize(
+    ("levels", "text"),
+    [
+        ({"lanes": 8, "proxy_threads": 8, "cache_threads": 8}, "8 in flight"),
+        ({"lanes": 8, "batch": 8, "proxy_threads": 1, "cache_threads": 1}, "8 in flight in batches of 8"),
+        ({"lanes": 8, "batch": 1, "proxy_threads": 8, "cache_threads": 8}, "8 in flight"),
+        ({"lanes": 16}, "16 lanes"),
+        ({"lanes": 16, "proxy_threads": 2}, "16 lanes, proxy_threads 2"),
+    ],
+)
+def test_in_flight_is_what_the_threads_that_ask_have_under_way(levels, text):
+    assert naming.of_messages(levels) == text
 
 
 def test_a_run_of_lanes_speaks_of_messages(tmp_path):

@@ -36,14 +36,19 @@ _PLACES = {"same-core": "one core", "spread": "across cores"}  # as `harness ipc
 
 
 def of_messages(levels: Mapping[str, Any]) -> str:
-    """As label(), for lanes alone, in the words of messages: `64 KiB messages, 8 in flight, one core`."""
+    """As label(), for lanes alone, in the words of messages: `64 KiB messages, 8 in flight, one core`.
+
+    How many are in flight is what the threads that ask have under way. Where that is no level, lanes are lanes.
+    """
     given = dict(levels)
     parts = []
     if files := given.pop("files", None):
         parts.append(f"{value('files', files)} messages")
-    if lanes := given.pop("lanes", None):
-        parts.append(f"{lanes} in flight")
-        given = {name: level for name, level in given.items() if name not in _THREADS or level != lanes}
+    threads, batch = given.get("proxy_threads"), given.get("batch", 1)
+    if threads and given.get("lanes") == threads * batch:
+        parts.append(f"{given.pop('lanes')} in flight" + (f" in batches of {batch}" if batch > 1 else ""))
+        given.pop("batch", None)
+        given = {name: level for name, level in given.items() if name not in _THREADS or level != threads}
     if given.get("placement") in _PLACES:
         parts.append(_PLACES[given.pop("placement")])
     return ", ".join(filter(None, (*parts, label(given))))
