@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from harness import console
+from harness.measure.probes import proc
 from harness.measure.program import children
 
 _HARNESS = [sys.executable, "-m", "harness"]
@@ -43,6 +44,7 @@ signal.pidfd_send_signal = lambda fd, number: os.kill(pids[fd], number)
 from harness.cli import main
 sys.exit(main())
 """
+_TICK_US = 10**6 // os.sysconf("SC_CLK_TCK")
 _INTERPRETER, _ALLOCATES = "_PyEval_EvalFrameDefault", re.compile(r"_?PyObject_(Malloc|Calloc|GC_New.*)|_PyObject_New")
 
 Counts = Counter[str]
@@ -177,7 +179,8 @@ def as_they_are(args: argparse.Namespace, requests: int) -> dict[str, Counts]:
             pipeline.load(requests // 10 + 1)
             before = {role: _usage(program.pid) for role, program in pipeline.programs.items()}
             pipeline.load(requests)
-            return {role: _usage(program.pid) - before[role] for role, program in pipeline.programs.items()}
+            after = {role: _usage(program.pid) for role, program in pipeline.programs.items()}
+            return {role: Counter({key: after[role][key] - before[role][key] for key in after[role]}) for role in after}
         finally:
             pipeline.close()
 
@@ -185,13 +188,13 @@ def as_they_are(args: argparse.Namespace, requests: int) -> dict[str, Counts]:
 def _usage(pid: int) -> Counts:
     found: Counts = Counter()
     for process in (pid, *children(pid)):
+        times = proc.used(process)
+        found["user us"] += times.user * _TICK_US
+        found["kernel us"] += times.kernel * _TICK_US
         for task in Path(f"/proc/{process}/task").iterdir():
             status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
-            fields = (task / "stat").read_text().rpartition(")")[2].split()
             found["waits"] += int(status["voluntary_ctxt_switches"])
             found["pushed aside"] += int(status["nonvoluntary_ctxt_switches"])
-            found["user us"] += int(fields[11]) * 10**6 // os.sysconf("SC_CLK_TCK")
-            found["kernel us"] += int(fields[12]) * 10**6 // os.sysconf("SC_CLK_TCK")
     return found
 
 

@@ -50,7 +50,6 @@ from harness.api import (
     hookimpl,
     reset_on_close,
     socket_name,
-    tcp_accepted,
     tcp_connected,
     tcp_listener,
 )
@@ -149,7 +148,7 @@ class TcpData(DataTransport):
     def receiver(self, scope: Scope) -> Receiver:
         path = scope.path("port")
         listener = tcp_listener(path, scope.timeout)
-        accept = partial(tcp_accepted, listener, path, scope.timeout)
+        accept = partial(TcpPort.read(path).accepted, listener, scope.timeout)
         return StreamReceiver(listener, self.chunk, scope.timeout, accept)
 
     def sender(self, scope: Scope) -> Sender:

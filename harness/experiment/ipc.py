@@ -19,6 +19,7 @@ from harness.experiment.plan import Plan
 from harness.experiment.planner import plan_of
 from harness.experiment.run import add_measuring_options, run
 from harness.factors import FACTORS
+from harness.measure.feasible import HELD
 from harness.suggest import unknown
 
 _NAME = "ipc"
@@ -31,7 +32,6 @@ _LADDERS = (
 _BLOCKS = 8  # that are to fit into the time
 _CELL_S = 0.045  # seconds that a mechanism takes in a block at one size, with three rounds
 _COMMAND = "posix_mq"
-_HELD = 8  # commands that every channel holds, harness/measure/feasible.py
 _BASELINE = "unix"  # what differences are taken to where it is among the mechanisms: what people use unless they choose
 _BUDGET = 30.0
 _PLACEMENTS = {"one-core": ["same-core"], "across": ["spread"], "both": ["same-core", "spread"]}
@@ -158,7 +158,7 @@ def experiment(args: argparse.Namespace) -> str:
         "lanes": ", ".join(str(threads * batch) for threads, batch in streams),
         "threads": ", ".join(str(threads) for threads, _ in streams),
         # Beyond what a channel holds each command needs a thread, or a batch could wait for its own first reply.
-        "cache_threads": ", ".join(str(max(threads, threads * batch - _HELD)) for threads, batch in streams),
+        "cache_threads": ", ".join(str(max(threads, threads * batch - HELD)) for threads, batch in streams),
         "batch": ", ".join(str(batch) for _, batch in streams),
         "sink": args.sink,
         "baseline": json.dumps(baseline),

@@ -119,8 +119,7 @@ class Worker:
             wrong = str(error)
         except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
             wrong = self._wrong(number, error)
-        self._say(wrong)
-        self._undo(way)
+        self._fail(way, wrong)
         return None
 
     def _take(self, way: Way, index: int, relay: transfer.Relay) -> tuple[int, int]:
@@ -150,17 +149,18 @@ class Worker:
             raise OSError(f"the process that reads from the socket has ended: {error}") from None
         except Exception as error:  # noqa: BLE001  as above
             wrong = self._wrong(number, error)
-        self._say(wrong)
-        self._undo(way)
+        self._fail(way, wrong)
         return ERROR, 0
 
     def _wrong(self, number: int, error: Exception) -> str:
         """What went wrong as text: an exception would keep views of the lane's memory."""
         return f"{self._paths[number][0]}: {type(error).__name__}: {error}"
 
-    def _say(self, wrong: str) -> None:
+    def _fail(self, way: Way, wrong: str) -> None:
+        """Say what went wrong with a request, and undo it."""
         if not self.stopping:  # else the end of the process has removed what this request needed
             console.say(wrong)
+        self._undo(way)
 
     def _undo(self, way: Way) -> None:
         """Undo a request that went wrong."""

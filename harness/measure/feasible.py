@@ -8,9 +8,10 @@ from harness.factors import DIRECTORY, Spec
 from harness.measure import file_sets, versions
 from harness.measure.channels import Channels, channels
 from harness.measure.placement import unplaceable, unschedulable
+from harness.measure.slicing import at_once
 from harness.origin import nginx
 
-_HELD = 8  # commands that every channel holds, unless it is asked for fewer
+HELD = 8  # commands that every channel holds, unless it is asked for fewer
 _APART = 4  # files for each request under way: dropping spares pages that the network still holds
 
 
@@ -41,13 +42,12 @@ def contradiction(spec: Spec) -> tuple[tuple[str, ...], str] | None:
             return ("source", "scope"), f"a lane leads to a cache; `source: {spec.source}` has none"
         if spec.rate:
             return ("rate", "scope"), "in a lane each request waits for its reply; there is no `rate`"
-        if spec.lanes < workers * spec.batch:
+        if spec.lanes < at_once(spec):
             own = spec.batch if spec.batch > 1 else "one"
             text = f"{spec.lanes} lanes for {workers} workers: each needs {own} of its own"
             return ("lanes", "proxy_threads", "proxy_processes", "batch"), text
-        least = workers * spec.batch - _HELD
-        if spec.batch > 1 and spec.cache_processes * spec.cache_threads < least:
-            text = f"{workers * spec.batch} commands at a time take {least} workers of the cache, or more"
+        if spec.batch > 1 and (least := at_once(spec) - HELD) > spec.cache_processes * spec.cache_threads:
+            text = f"{at_once(spec)} commands at a time take {least} workers of the cache, or more"
             return ("cache_threads", "cache_processes", "batch"), text
         if spec.batch > 1 and (pair := channels(spec)) and registry.shape(pair.data)[1] == "hand-off":
             return ("data", "batch"), f"{spec.data} gives its client away for one request at a time: no `batch`"

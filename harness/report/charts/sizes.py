@@ -17,7 +17,7 @@ from harness.report.plot import Chart, Draw, Drawn, Panel, Scale, micros, number
 from harness.report.tooltips import tooltip
 
 _LEAST = 3  # levels that make a line
-_NEAR = 0.2  # share of its height that the lines of a panel need to be told from each other
+_NEAR = 0.2  # lines nearer to each other than this share of their panel cannot be distinguished
 # The factors that can be drawn from left to right, with the text below the axis and the word in the title.
 _AXES = {
     "files": ("", ""),  # as the vocabulary has it
