@@ -113,7 +113,8 @@ def _rows(context: Context, name: str, heads: Sequence[str], most: int) -> list[
             ),
         ]
         if not place:
-            cells.insert(0, el("th", name, scope="row", rowspan=len(rows)))
+            size = None if heads[0] == "where" else "size"
+            cells.insert(0, el("th", name, scope="row", rowspan=len(rows), class_=size))
             cells.append(el("td", _resolves(context.resolution), rowspan=len(rows), data_head="resolves"))
         drawn.append(el("tr", cells))
     return drawn
