@@ -1,7 +1,5 @@
 """The dialect `gios` through the whole pipeline: its bytes, its fragments, and who closes first."""
 
-import os
-import signal
 import socket
 import time
 
@@ -103,9 +101,7 @@ def test_a_reply_that_is_cut_ends_the_connection_at_once(pipeline, data):
     proxy = pipeline.proxy("--dialect", "gios", "--data", data, "--timeout", 2)
     with Connection(proxy.port) as connection:
         received = len(connection.send(f"GETFILE GET {path}\n".encode()).socket.recv(1000))
-        for pid in (cache.pid, *cache.children()):
-            os.kill(pid, signal.SIGKILL)
-        cache.wait()
+        cache.kill_all()
         begun = time.monotonic()
         received += len(connection.rest())
         assert time.monotonic() - begun < 2.9  # the timeout, and not the wait for a client to close as well

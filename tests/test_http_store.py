@@ -194,9 +194,7 @@ def test_a_cache_killed_in_a_download_leaves_no_half_file_to_be_served(pipeline,
         connection.send(b"GETFILE GET /file\r\n\r\n")
         assert asked.wait(20)
         assert eventually(lambda: sizes(store) == len(CONTENT))
-        for pid in (cache.pid, *cache.children()):
-            os.kill(pid, signal.SIGKILL)
-        cache.wait()
+        cache.kill_all()
         assert connection.rest() == ERROR
     assert len(list(store.iterdir())) == 2
     gate.set()
@@ -345,9 +343,7 @@ def test_what_is_kept_in_a_directory_outlives_the_cache_and_strangers_files_in_i
     kept = base + "/default/cache/store"
     assert sizes(kept) == len(CONTENT)
     assert os.stat(kept).st_mode & 0o777 == 0o700
-    for pid in (cache.pid, *cache.children()):
-        os.kill(pid, signal.SIGKILL)
-    cache.wait()
+    cache.kill_all()
     proxy.stop()
     clean = pipeline.start("clean")
     clean.wait()

@@ -161,9 +161,7 @@ def test_a_killed_cache_is_counted_as_errors_and_the_end_comes_in_time(pipeline,
     cache = pipeline.cache("--processes", 2)
     lane = start(pipeline, [path], "--data", data, "-t", 2, "--seconds", 60, "--timeout", 0.5)
     assert serves(cache)
-    for pid in (cache.pid, *cache.children()):
-        os.kill(pid, signal.SIGKILL)
-    cache.wait()
+    cache.kill_all()
     begun = time.monotonic()
     result = json.loads(lane.line())  # no other cache takes its place, so the lane ends
     assert time.monotonic() - begun < 5

@@ -296,10 +296,7 @@ def test_a_cache_killed_in_a_transfer_cuts_the_reply_and_its_successor_serves_th
         proxy = pipeline.proxy("--data", data, "--timeout", 1)
         with Connection(proxy.port) as connection:
             received = connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
-            workers = cache.children()
-            for pid in (cache.pid, *workers):
-                os.kill(pid, signal.SIGKILL)
-            cache.wait()
+            cache.kill_all()
             begun = time.monotonic()
             received += connection.rest()
             assert time.monotonic() - begun < 4.5
@@ -321,9 +318,7 @@ def test_a_cache_killed_before_it_answers_fails_the_request_in_time(pipeline):
         with Connection(proxy.port) as connection:
             connection.send(f"GETFILE GET {path}\r\n\r\n".encode())
             time.sleep(0.1)
-            for pid in (cache.pid, *cache.children()):
-                os.kill(pid, signal.SIGKILL)
-            cache.wait()
+            cache.kill_all()
             begun = time.monotonic()
             assert connection.rest() == b"GETFILE ERROR\r\n\r\n"
             assert time.monotonic() - begun < 4.5
@@ -502,10 +497,7 @@ def test_a_killed_proxy_leaves_the_cache_serving_others_and_its_port_to_a_new_on
         proxy = pipeline.proxy("--data", data, "--timeout", 1)
         with Connection(proxy.port) as connection:
             connection.send(f"GETFILE GET {path}\r\n\r\n".encode()).socket.recv(1000)
-            workers = proxy.children()
-            for pid in (proxy.pid, *workers):
-                os.kill(pid, signal.SIGKILL)
-            proxy.wait()
+            proxy.kill_all()
         assert get_all(other.port, [file] * 4, 2) == [whole(content)] * 4
         successor = pipeline.proxy("--data", data, port=proxy.port)
         assert get_all(successor.port, [file] * 4, 2) == [whole(content)] * 4
@@ -527,9 +519,7 @@ def test_clean_removes_what_killed_programs_left_and_nothing_of_the_living(pipel
     dead_cache = pipeline.cache("--name", "dead")
     dead_proxy = pipeline.proxy("--name", "dead", "-n", 2)
     for program in (dead_cache, dead_proxy):
-        for pid in (program.pid, *program.children()):
-            os.kill(pid, signal.SIGKILL)
-        program.wait()
+        program.kill_all()
     removed = clean(pipeline).splitlines()
     assert sum("shared memory" in line for line in removed) == 2
     assert sum("semaphore" in line for line in removed) == 4

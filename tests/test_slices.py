@@ -492,9 +492,7 @@ def test_a_server_that_is_killed_in_a_slice_is_counted_as_failed_requests(start,
     proxy = pipeline.proxy("--direct", pipeline.files)
     program = client(start, proxy.port, "--processes", 2, paths=[path])
     begin(program, rate=400, window=3)  # those that fail come at this rate, too
-    for pid in processes_of(proxy.pid):
-        os.kill(pid, signal.SIGKILL)
-    proxy.wait()
+    proxy.kill_all()
     result = program.answer()
     assert min(result["OK"], result["failed"]) > 0
     assert program.ask()["OK"] == 0
@@ -669,9 +667,7 @@ def test_a_slice_ends_where_the_cache_is_killed_and_the_next_cache_serves_the_ne
     program = start("lane", ASK, [[path]], "--data", data, "-t", 2, "--timeout", 0.5)
     assert program.ask()["OK"] > 0
     begin(program, window=60)  # which ends where there is no cache any more
-    for pid in processes_of(cache.pid):
-        os.kill(pid, signal.SIGKILL)
-    cache.wait()
+    cache.kill_all()
     begun = time.monotonic()
     result = program.answer()
     assert time.monotonic() - begun < 5

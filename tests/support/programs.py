@@ -59,6 +59,20 @@ class Program:
         self.process.kill()
         self.wait()
 
+    def kill_all(self):
+        """SIGKILL for it and its workers; returns when all are gone, and with them their locks and descriptors."""
+        with contextlib.ExitStack() as stack:
+            workers = [os.pidfd_open(pid) for pid in self.children()]
+            for pidfd in workers:
+                stack.callback(os.close, pidfd)
+            self.process.kill()
+            for pidfd in workers:
+                with contextlib.suppress(ProcessLookupError):  # it noticed that its parent is gone
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            self.wait()
+            for pidfd in workers:
+                assert select.select([pidfd], [], [], 20)[0], "a worker outlived SIGKILL"
+
     def stop(self, number=signal.SIGTERM):
         """Ask it to end; its exit code."""
         self.process.send_signal(number)
