@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/pipeline.py DIR [--client c|python] [OPTION OF harness run...]
 
 All cells of a block are alive at once, and its slices of load alternate. The client is the same for all: that in C, or
-the harness's own. Where DIR has a run already, only the tables are printed.
+the harness's own; DIR/client says which. A run that ended early is gone on with, with the client that it had.
 """
 
 import argparse
@@ -46,13 +46,21 @@ def main() -> int:
     parser.add_argument("directory")
     parser.add_argument("--client", choices=("c", "python"), default="c", help="%(default)s")
     args, others = parser.parse_known_args()
-    if not os.path.exists(f"{args.directory}/trials.csv"):
-        if args.client == "c":
-            use_client(NATIVE / "load")
-        if code := cli.main(["run", str(STUDY), "-o", args.directory, *others]):
-            return code
-    print(written(args.directory))
-    return 0
+    client = args.client
+    run = [str(STUDY), "-o", args.directory]
+    if os.path.exists(f"{args.directory}/trials.csv"):
+        client = Path(args.directory, "client").read_text().strip()
+        run = ["--resume", args.directory]
+    if client == "c":
+        use_client(NATIVE / "load")
+    try:
+        code = cli.main(["run", *run, *others])
+    finally:
+        if os.path.isdir(args.directory):
+            Path(args.directory, "client").write_text(client + "\n")
+    if not code:
+        print(f"The client: {'in C' if client == 'c' else 'of the harness'}.\n\n{written(args.directory)}")
+    return code
 
 
 def use_client(interpreter: Path) -> None:
