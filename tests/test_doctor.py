@@ -24,7 +24,7 @@ def ask(*arguments, before="", **environment):
     """(exit code, output) of a fresh `harness doctor`, and what it does before."""
     command = [sys.executable, "-c", f"{before}\n{DOCTOR}", *arguments]
     result = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **environment}
+        command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environment}
     )
     assert result.stderr == ""
     return result.returncode, result.stdout

@@ -62,7 +62,7 @@ def run(directory, *arguments, **options):
 
 def test_a_run_keeps_a_row_for_each_trial_and_prints_the_ranking(base, tmp_path):
     process = run(tmp_path)
-    output, errors = process.communicate(timeout=100)
+    output, errors = process.communicate(timeout=220)
     assert process.returncode == 0, errors
     assert "1 KiB files" in output
     assert "64 KiB files" in output
@@ -81,7 +81,7 @@ def test_a_run_keeps_a_row_for_each_trial_and_prints_the_ranking(base, tmp_path)
     said = (
         f"is there already: name another directory with -o, or go on with it by `harness run --resume {tmp_path}/out`"
     )
-    assert said in again.communicate(timeout=60)[1]
+    assert said in again.communicate(timeout=120)[1]
     assert again.returncode == 2
 
 
@@ -162,7 +162,7 @@ def test_a_transport_that_leaks_makes_its_trial_fail_and_what_it_leaked_is_remov
         "row = apart.run(Spec(data='leaky', seconds=0.1, lanes=4), results.Trial(trial=2))\n"
         "print(row.status, row.reason)",
     ]
-    output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    output = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert output.startswith("failed proxy: webproxy ended with exit code 1"), output
     assert "removed 4 objects that were left behind" in output
     assert not [name for name in os.listdir("/dev/shm") if "-trial-" in name and "forgotten" in name]

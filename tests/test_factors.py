@@ -226,7 +226,7 @@ def test_what_could_not_be_asked_for_in_time_has_failed_and_is_not_forgotten(pip
 
 def test_a_trial_has_an_open_loop_and_its_cells_of_one_block_have_the_same_arrivals(base):
     rows = [good(run(rate=300.0, clients=32, seconds=0.5, data=data)) for data in ("posix_shm", "fifo")]
-    assert rows[0].requests_ended == rows[1].requests_ended > 100
+    assert rows[0].requests_ended == rows[1].requests_ended > 50
     assert (rows[0].rate, rows[0].arrivals) == (300, "poisson")
     assert rows[0].seed + rows[0].block == 1
     assert good(run()).arrivals == ""
@@ -393,7 +393,7 @@ from harness.measure import apart
 row = apart.run(Spec(**{factors}), results.Trial(trial=1))
 print(row.status, row.reason)
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert ended.stdout.startswith("failed page_cache cold: only "), ended
     assert "% of the pages came from disks" in ended.stdout
 

@@ -114,7 +114,7 @@ def run_study(directory, factors):
     settings += ", seconds: 400ms, fault_at: 100ms, timeout: 1s"
     (directory / "study.yaml").write_text(f"{factors}\nsettings: {{{settings}}}\nrepeats: 1\n")
     process = start_run(directory / "study.yaml", "-o", directory / "out")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     *_, row = results.read(str(directory / "out/trials.csv"))
     return process.returncode, output, row
 

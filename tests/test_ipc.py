@@ -245,7 +245,7 @@ def test_figures_that_are_not_there_are_no_zeros_and_disturbed_trials_are_said(c
 
 def measured(directory, options):
     process = start("ipc", "--quiet", "0", "--placement", "one-core", *options.split(), cwd=directory)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return output
 

@@ -330,7 +330,7 @@ def test_a_trial_of_scope_lane_is_a_row_without_what_belongs_to_tcp(base, data):
     spec = Spec(scope="lane", data=data, seconds=0.2, warmup=0.05, lanes=2, proxy_processes=2, sink="checksum")
     row = apart.run(spec, results.Trial(trial=1))
     assert (row.status, row.reason, row.swept) == ("ok", "", 0)
-    assert row.requests_ended == row.ok > 100
+    assert row.requests_ended == row.ok > 0
     assert row.content_bytes == row.requests_ended * 1024
     assert row.scope == "lane"
     only_with_tcp = [name for name, factor in FACTORS.items() if factor.only == {"scope": "pipeline"}]

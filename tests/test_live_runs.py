@@ -46,7 +46,7 @@ def study(tmp_path):
 
 def run(*arguments, **options):
     process = start_run(*arguments, **options)
-    output, errors = process.communicate(timeout=110)
+    output, errors = process.communicate(timeout=220)
     return process.returncode, output, errors
 
 
@@ -265,7 +265,7 @@ def test_a_killed_runner_is_resumed_with_whole_blocks(base, study, tmp_path):
         if not begun:
             shutil.rmtree(out, ignore_errors=True)
         process = start_run(*(["--resume", out] if begun else [tmp_path / "study.yaml", "-o", out]))
-    _, errors = process.communicate(timeout=110)
+    _, errors = process.communicate(timeout=220)
     assert process.returncode == 0, errors
     rows = check_whole(out)
     assert sorted((row.trial, row.cell) for row in rows) == [(number + 1, number % 2 + 1) for number in range(8)]
@@ -531,7 +531,7 @@ def test_a_mistake_about_the_design_has_one_line(study, text, mistake):
 )
 def test_a_check_says_the_design_or_what_is_wrong_with_it(study, text, code, said):
     command = [sys.executable, "-m", "harness", "experiment", "check", study(text)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == code
     assert said in (done.stderr if code else done.stdout)
     assert done.stderr.count("\n") == bool(code), done.stderr

@@ -41,7 +41,7 @@ HEAVY = (
 
 def harness(*arguments, **options):
     command = [sys.executable, "-m", "harness", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
 def test_help_names_every_command_and_every_command_has_help():

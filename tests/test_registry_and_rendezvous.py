@@ -234,7 +234,7 @@ def probes():
 def with_plugins(script="r = registry.installed(); print(list(r.data)); print(r.failed)"):
     """What a fresh process says of its transports."""
     script = f"import sys; from harness import registry; {script}"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
     return result.stdout + result.stderr
 
 
@@ -300,7 +300,7 @@ def test_a_plugin_that_does_not_work_is_reported_and_costs_no_other_one_anything
 def test_a_program_that_needs_a_plugin_which_does_not_work_ends(plugins):
     plugins("stranger", "1 / 0")
     command = [sys.executable, "-m", "harness", "webproxy", "-p", "0", "--data", "mine"]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert asked.returncode == 2
     assert "plugin stranger failed to load: " in asked.stderr
 

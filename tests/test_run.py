@@ -40,7 +40,7 @@ def study(tmp_path):
     return tmp_path / "study.yaml"
 
 
-def run(*arguments, timeout=110):
+def run(*arguments, timeout=220):
     process = start_run(*arguments)
     output, errors = process.communicate(timeout=timeout)
     return process.returncode, output, errors
@@ -73,7 +73,7 @@ def test_a_run_killed_twenty_times_at_random_and_resumed_has_every_trial_once(ba
         if not begun:
             subprocess.run(["rm", "-rf", tmp_path / "out"], check=True)
         process = start_run(*(["--resume", tmp_path / "out"] if begun else [study, "-o", tmp_path / "out"]))
-    _, errors = process.communicate(timeout=110)
+    _, errors = process.communicate(timeout=220)
     assert process.returncode == 0, errors
     for directory in tmp_path.glob("out*"):
         rows = rows_of(directory)
@@ -262,7 +262,7 @@ def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, st
     assert eventually((out / "trials.csv").exists, 60)
     assert trial_under_way(base)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "ending after this trial" in errors
     rows = rows_of(out)
@@ -276,7 +276,7 @@ def test_ctrl_c_ends_after_the_trial_that_runs_and_a_second_one_at_once(base, st
     assert any("ending after this trial" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     begun = time.monotonic()
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 130
     assert time.monotonic() - begun < 20
 
@@ -291,7 +291,7 @@ def test_a_second_study_waits_or_refuses_saying_who_measures(base, study, tmp_pa
         process = start_run(study, "-o", tmp_path / "waits", "--only", 1, "--repeat", 1)
         assert "another study measures on this machine" in process.stderr.readline()
         assert not (tmp_path / "waits/trials.csv").exists()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
 
 

@@ -195,7 +195,7 @@ def test_a_sysv_limit_is_named_where_it_is_met(limit, value, base, tmp_path):
     (tmp_path / "script.py").write_text("if True:\n" + script)
     command = f"echo {value} > /proc/sys/kernel/{limit}; {sys.executable} {tmp_path}/script.py"
     result = subprocess.run(
-        ["unshare", "-i", "sh", "-c", command], capture_output=True, text=True, timeout=60, check=True
+        ["unshare", "-i", "sh", "-c", command], capture_output=True, text=True, timeout=120, check=True
     )
     message, left = result.stdout.splitlines()
     assert limit in message.partition("; see /proc/sys/kernel/")[2]

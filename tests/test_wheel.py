@@ -72,7 +72,7 @@ def run(environment, base, tmp_path):
             env=variables,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 class Connection:
     """A GETFILE client that behaves as badly as a test wants."""
 
-    def __init__(self, port, timeout=20):
+    def __init__(self, port, timeout=60):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
 
     def __enter__(self):

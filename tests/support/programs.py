@@ -40,7 +40,7 @@ class Program:
     def errors(self):
         return self._errors.read_text()
 
-    def line(self, timeout=20):
+    def line(self, timeout=60):
         """The next line of its output."""
         while b"\n" not in self._unread:
             assert select.select([self.process.stdout], [], [], timeout)[0], f"no line; {self.errors}"
@@ -78,7 +78,7 @@ class Program:
         self.process.send_signal(number)
         return self.wait()
 
-    def wait(self, timeout=20):
+    def wait(self, timeout=60):
         code = self.process.wait(timeout)
         self.process.stdout.close()
         return code
@@ -184,7 +184,7 @@ def open_files(pid):
     return found
 
 
-def eventually(condition, timeout=20):
+def eventually(condition, timeout=60):
     """Whether `condition()` becomes true in time."""
     deadline = time.monotonic() + timeout
     while not condition():

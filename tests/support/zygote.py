@@ -56,7 +56,7 @@ class Forked:
             raise subprocess.TimeoutExpired("a forked program", timeout)
         return self.poll()
 
-    def communicate(self, timeout=60):
+    def communicate(self, timeout=120):
         """All that it writes on standard output and standard error until it ends, as text."""
         deadline = time.monotonic() + timeout
         texts = {self.stdout: b"", self.stderr: b""}
