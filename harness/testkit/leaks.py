@@ -69,6 +69,15 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def more_descriptors_than(before: int) -> int:
+    """How many more this process has open than before, an earlier descriptors(). Threads of a library may still close
+    some, for half a second."""
+    deadline = time.monotonic() + SETTLE
+    while (opened := descriptors() - before) > 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return opened
+
+
 def new_ipc_objects(before: set[str]) -> set[str]:
     """The objects that there are now and were not in `before`, an earlier ipc_objects().
 
