@@ -50,7 +50,7 @@ class GrpcData(DataTransport):
         "an end opens in a fork of a process that has one open": "calls then hang now and then, for gRPC's fork "
         "handlers do nothing while a server runs"
     }
-    chunk: int = 256 << 10
+    chunk: int = 1 << 20
 
     def __post_init__(self) -> None:
         check_least(self, chunk=HEAD_BYTES + 1)

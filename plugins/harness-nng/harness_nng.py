@@ -46,7 +46,7 @@ class NngData(DataTransport):
         "an end opens in a fork of a process that has one open": "nng ends a process that uses it after such a fork: "
         "its threads are not in the fork"
     }
-    chunk: int = 256 << 10
+    chunk: int = 1 << 20
 
     def __post_init__(self) -> None:
         check_least(self, chunk=HEAD_BYTES + 1)

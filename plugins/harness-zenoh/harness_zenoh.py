@@ -49,7 +49,7 @@ class ZenohData(DataTransport):
         "an end opens in a fork of a process that has one open": "zenoh.open hangs there, for its "
         "threads are not in the fork"
     }
-    chunk: int = 256 << 10
+    chunk: int = 1 << 20
     depth: int = 4
 
     def __post_init__(self) -> None:
