@@ -7,7 +7,8 @@ own; each call wakes several.
 The server answers a call once it has put the piece where the proxy takes it from. There is room for one: the next call
 waits for it, and that pushes back.
 
-Limits: about 8 threads and 10 descriptors for each open end. An empty piece stands for a sender that gave up.
+Limits: about 7 threads in each process with an end open, and one more for each proxy's end. An empty piece stands for a
+sender that gave up.
 
 Killed peers: a sender notices a killed receiver at once (UNAVAILABLE), a receiver a killed sender by the timeout.
 """

@@ -8,8 +8,8 @@ Credit pushes back, and says that a piece has arrived: a sender may have `depth`
 receiver is done with, it puts a message to that sender. Zenoh itself has no credit: what comes for a subscriber is
 queued there, or stops all that comes over its session.
 
-Limits: a session for each end; some threads and 20 descriptors in each process with one open. An empty piece stands for
-a sender that gave up.
+Limits: a session for each end, with a thread of its own; about 5 more threads and 15 descriptors in each process with
+one open. An empty piece stands for a sender that gave up.
 
 Killed peers: noticed by the timeout.
 """
