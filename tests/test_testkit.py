@@ -7,6 +7,7 @@ import socket
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import posix_ipc
 import pytest
@@ -688,6 +689,33 @@ class BeingAFloorOfCommandsInWords(NullCommands):
     floor = None
 
 
+@dataclass(frozen=True)
+class DyingInForks(FifoData):
+    """As a library that ends a process which was forked from one that uses it."""
+
+    caught_by = "an end opens in a fork of a process that has one open"
+    says = "the process|the sender failed|nothing in the FIFO"
+    timeout = 0.3
+    used: ClassVar[set[int]] = set()  # the processes in which an end was opened
+
+    def receiver(self, scope) -> FifoReceiver:
+        self.used.add(os.getpid())
+        return FifoReceiver(scope, self)
+
+    def sender(self, scope) -> FifoSender:
+        if self.used - {os.getpid()}:
+            os._exit(1)
+        self.used.add(os.getpid())
+        return FifoSender(scope, self)
+
+
+@dataclass(frozen=True)
+class SayingThatItCorrupts(Corrupting):
+    caught_by = "its attributes are true or false"
+    says = "'bodies of every awkward size arrive intact' must be kept"
+    not_kept: ClassVar[dict[str, str]] = {Corrupting.caught_by: "now and then a bit is wrong"}
+
+
 BROKEN = [kind for kind in list(globals().values()) if isinstance(kind, type) and "caught_by" in vars(kind)]
 
 
@@ -737,4 +765,19 @@ def test_a_floor_under_another_name_keeps_the_promises_that_null_keeps():
         "a zero copy end does not read the content",
         "no content is kept unless the transport says so",
     ]
-    assert len(outcomes) == 24
+    assert len(outcomes) == 25
+
+
+@dataclass(frozen=True)
+class NotForForks(DyingInForks):
+    not_kept: ClassVar[dict[str, str]] = {
+        DyingInForks.caught_by: "its library ends the process",
+        "each call ends in time": "not where the moon is full",
+    }
+
+
+def test_a_library_that_survives_no_fork_keeps_every_other_promise_and_is_listed_with_that_one():
+    outcomes = list(testkit.run(testkit.contract_for(NotForForks())))
+    assert [one for one in outcomes if one.problem] == []
+    assert {one.sentence: one.not_kept for one in outcomes if one.not_kept} == NotForForks.not_kept
+    assert NotForForks.used == set()  # the process that runs the kit opens no end

@@ -18,6 +18,7 @@ Rules, for both kinds:
 5. Plugins raise plain OSError (TimeoutError is one) and EOFError. The harness adds transport, lane and verb.
 6. `close()` may be called twice. It waits until what was sent has left this process, and leaves no descriptor and no
    mapping open.
+7. An end may be opened in a process that was forked from one with an end open.
 
 A reply is HEAD_BYTES of head, then its content. The type of an end says what it can do:
 
@@ -36,6 +37,8 @@ Transports say what they are; no part of the harness knows one by its name:
 - The shape of each end, by the return annotations of `receiver()` and `sender()`. `harness.registry.shape` reads them.
 - `floor`, `moves_content`, `keeps_content`: class attributes, True or False. CommandTransport and DataTransport explain
   them and have defaults, so a transport sets only those in which it differs: `floor = True`, without an annotation.
+- `not_kept`: promises that it does not keep, and why, {promise: reason}. `harness check` lists them. Of those that the
+  kit checks, only rule 7 may be among them: no program of the harness opens an end before it forks.
 
 To register, a module that an entry point of the group `transport_harness` names implements a hook of `Hooks`:
 
@@ -45,6 +48,7 @@ To register, a module that an entry point of the group `transport_harness` names
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import ClassVar
 
@@ -207,10 +211,12 @@ class CommandTransport(ABC):
 
     name: how experiments and programs name it: letters, digits, `_` and `-`.
     floor: True if it does less than any real channel must, and is measured to show what the harness itself costs.
+    not_kept: {promise: why it is not kept}.
     """
 
     name: ClassVar[str]
     floor: ClassVar[bool] = False
+    not_kept: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
@@ -235,12 +241,14 @@ class DataTransport(ABC):
     moves_content: False if the receiver gets as many bytes as the file has, but zeros in place of the file's own.
     keeps_content: True if a file's content, or its pages, stay with the transport after a reply. A second reply then
         does not come from the file, so a cold page cache cannot be measured.
+    not_kept: {promise: why it is not kept}.
     """
 
     name: ClassVar[str]
     floor: ClassVar[bool] = False
     moves_content: ClassVar[bool] = True
     keeps_content: ClassVar[bool] = False
+    not_kept: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def provision(self, scope: Scope) -> AbstractContextManager[None]:

@@ -60,6 +60,8 @@ def _check(args: argparse.Namespace) -> int:
         note = "  (A/A control)" if cell.control else ""
         note += f"  cannot run here: {refused[cell]}" if cell in refused else ""
         print(f"cell {number:3}: {cell_label(cell, factors)}{note}")
+    if plan.left_out:
+        print(f"left out, as they are not installed: {', '.join(plan.left_out)}")
     known = registry.installed().probes
     for name in plan.probes:
         if reason := known[name]().unusable():

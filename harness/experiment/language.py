@@ -20,6 +20,7 @@
     probes: [syscalls]
     claims:
       - {text: A FIFO is slower, metric: requests_per_s, test: {data: fifo}, baseline: {data: posix_shm}, expect: lower}
+    if_installed: [nng]                     # a transport whose levels and claims are left out where it is not installed
     seed: 1                                 # of the order within the blocks
     most_cells: 1000                        # more than these are a mistake
 
@@ -28,9 +29,8 @@ In place of factors, `cells` may list each cell with all its values: that is how
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -88,12 +88,29 @@ def convert(name: str, value: Any, directory: str) -> Any:
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-def _checked(convert: Callable[[Any, str], Any]) -> Any:
+class _Context(NamedTuple):
+    """directory: of the file. missing: transports that need not be installed, and are not."""
+
+    directory: str = ""
+    missing: frozenset[str] = frozenset()
+
+    def convert(self, name: str, value: Any) -> Any:
+        """As convert() does, but a transport may be missing."""
+        try:
+            return convert(name, value, self.directory)
+        except registry.UnknownTransport:
+            text = FACTORS[name].kind.parse(value, self.directory)
+            if registry.parse(text)[0] in self.missing:
+                return text
+            raise
+
+
+def _checked(convert: Callable[[Any, _Context], Any]) -> Any:
     """A pydantic type that is whatever `convert` makes of a value; its message is shown as it is."""
 
     def validate(value: Any, info: ValidationInfo) -> Any:
         try:
-            return convert(value, info.context or "")
+            return convert(value, info.context or _Context())
         except ValueError as error:
             raise PydanticCustomError("mistake", "{text}", {"text": str(error)}) from None
 
@@ -111,7 +128,11 @@ def _model(name: str, kinds: Mapping[str, Any]) -> Any:
     return create_model(name, __config__=_STRICT, **fields)
 
 
-_VALUE = {name: _checked(partial(convert, name)) for name in FACTORS}
+def _value(name: str) -> Any:
+    return _checked(lambda value, context: context.convert(name, value))
+
+
+_VALUE = {name: _value(name) for name in FACTORS}
 _OFFERED = {name: _VALUE[name] for name in OFFERED}
 _AS_LIST = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 if TYPE_CHECKING:  # where models that are made at run time are no types
@@ -187,6 +208,38 @@ class Document(BaseModel):
     seed: int = Field(default=1, ge=0)
     live: bool = False
     most_cells: int = Field(default=_MOST_CELLS, ge=1)
+    if_installed: list[str] = []
+    _left_out: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The transports of `if_installed` that are not installed here: whatever named them is gone."""
+        return self._left_out
+
+    def leave_out(self, missing: Collection[str]) -> None:
+        """Leave out all that names one of these transports."""
+        self._left_out = tuple(sorted(missing))
+        _drop(self.factors, missing)
+        self.exclude = [form for form in self.exclude if _drop(form, missing)]
+        self.include = [form for form in self.include if _drop(form, missing)]
+        self.claims = [
+            claim
+            for claim in self.claims
+            if _drop(claim.test, missing) and _drop(claim.baseline, missing) and _drop(claim.where, missing)
+        ]
+
+
+def _drop(factors: BaseModel, missing: Collection[str]) -> bool:
+    """Drop the levels that name one of these transports. Returns whether each factor still has a level."""
+    for name in _BUILDS.keys() & factors.model_fields_set:
+        levels = getattr(factors, name)
+        if isinstance(levels, list):
+            levels[:] = [level for level in levels if registry.parse(level)[0] not in missing]
+        elif registry.parse(levels)[0] in missing:
+            return False
+        if not levels:
+            return False
+    return True
 
 
 class Source:
@@ -248,8 +301,14 @@ class Source:
 
     def document(self) -> Document:
         """Raises Mistakes."""
+        optional = self.data.get("if_installed", [])
+        names = [name for name in optional if isinstance(name, str)] if isinstance(optional, list) else []
+        missing = frozenset(names) - registry.installed().command.keys() - registry.installed().data.keys()
+        context = _Context(os.path.dirname(os.path.abspath(self._path)), missing)
         try:
-            return Document.model_validate(self.data, context=os.path.dirname(os.path.abspath(self._path)))
+            document: Document = Document.model_validate(self.data, context=context)
+            document.leave_out(missing)
+            return document
         except ValidationError as error:
             raise self.mistakes([(one["loc"], self._say(one)) for one in error.errors()]) from None
 

@@ -64,6 +64,7 @@ class Plan:
     design: str = LIVE
     slicing: Slicing = FITTING
     budget: float = 0.0
+    left_out: tuple[str, ...] = field(default=(), compare=False)
 
     def blocks(self) -> Iterator[list[Slot]]:
         """The timed trials, block by block."""

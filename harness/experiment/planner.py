@@ -89,6 +89,7 @@ class _Planner:
             design,
             Slicing(**(document.slices.model_dump() if document.slices else {})),
             document.budget,
+            document.left_out,
         )
 
     def _mistake(self, path: Path, text: str) -> None:

@@ -133,6 +133,8 @@ def run(
             where = args.output or f"results/{plan.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
             directory = RunDirectory.create(where, plan, args.experiment, argv, command)
             directory.note(VERSIONS, versions(plan.cells))
+        if plan.left_out:
+            console.say(f"left out, as they are not installed: {', '.join(plan.left_out)}")
         for reason, count in Counter(refused.values()).items():
             console.say(f"{count} of {len(plan.cells)} cells cannot run here: {reason}")
         interrupted = _Run(plan, directory, refused, args.quiet).all()

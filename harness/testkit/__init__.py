@@ -9,6 +9,9 @@ is all that pytest needs; `harness check NAME` runs the same checks without it. 
 Its docstring says what to look at where the promise is broken. Replies are sent, and processes are killed, in real
 processes of their own.
 
+Each check runs in a process of its own. `apart` runs a test of yours in one, too: the process that runs the kit may not
+use a library that survives no fork.
+
 A check that cannot work here raises unittest.SkipTest with the reason; any other exception is a failure.
 """
 
@@ -16,9 +19,10 @@ from harness.api import CommandTransport, DataTransport
 from harness.testkit.command import CommandContract
 from harness.testkit.contract import Outcome, checks, run, sentence
 from harness.testkit.data import DataContract
+from harness.testkit.processes import apart
 from harness.testkit.promise import Broken
 
-__all__ = ["Broken", "CommandContract", "DataContract", "Outcome", "checks", "contract_for", "run", "sentence"]
+__all__ = ["Broken", "CommandContract", "DataContract", "Outcome", "apart", "checks", "contract_for", "run", "sentence"]
 
 
 def contract_for(transport: CommandTransport | DataTransport) -> type[DataContract] | type[CommandContract]:

@@ -20,7 +20,8 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harness check",
         description="Check that transports keep their promises. Each line is one promise.",
-        epilog="Exit codes: 0 all promises kept, 1 some broken, 2 misused.",
+        epilog="Exit codes: 0 all promises kept, but for those that a transport says it does not keep; 1 some broken, "
+        "2 misused.",
     )
     parser.add_argument("transports", nargs="*", metavar="NAME[:opt=val,...]", help="both kinds of that name")
     parser.add_argument("--all", action="store_true", help="every installed transport, with its default options")
@@ -66,13 +67,17 @@ def _run(transports: list[AnyTransport], args: argparse.Namespace) -> int:
         for outcome in outcomes:
             if outcome.problem:
                 print(f"  BROKEN   {outcome.sentence}\n           {outcome.problem}\n           {outcome.hint}")
+            elif outcome.not_kept:
+                print(f"  not kept {outcome.sentence}: {outcome.not_kept}")
             elif outcome.skipped:
                 print(f"  skipped  {outcome.sentence}: {outcome.skipped}")
             elif args.verbose:
                 print(f"  kept     {outcome.sentence}")
         bad = sum(bool(outcome.problem) for outcome in outcomes)
-        kept = sum(not (outcome.problem or outcome.skipped) for outcome in outcomes)
-        print(f"{kind} {registry.describe(transport)}: {kept} promises kept, {bad} broken", flush=True)
+        not_kept = sum(bool(outcome.not_kept) for outcome in outcomes)
+        kept = sum(not (outcome.problem or outcome.skipped or outcome.not_kept) for outcome in outcomes)
+        says = f", {not_kept} not kept, as it says" if not_kept else ""
+        print(f"{kind} {registry.describe(transport)}: {kept} promises kept, {bad} broken{says}", flush=True)
         broken += bad
     return min(broken, 1)
 

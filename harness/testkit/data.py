@@ -11,14 +11,23 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import ClassVar
 
-from harness.api import DataTransport, FileSender, Sender
+from harness.api import DataTransport, FileSender, Scope, Sender
 from harness.pipeline import transfer
 from harness.protocol import wire
 from harness.testkit import leaks
 from harness.testkit.contract import Contract
 from harness.testkit.files import in_page_cache, leaves_page_cache, open_file, overwrite
-from harness.testkit.lane import HEADER, LaneUnderTest, answers_when_asked, collected, files_of
-from harness.testkit.processes import Child, at_once, opened, traced
+from harness.testkit.lane import (
+    HEADER,
+    LaneUnderTest,
+    answers_when_asked,
+    collected,
+    connection,
+    files_of,
+    send_one,
+    with_sender,
+)
+from harness.testkit.processes import Child, Descriptor, at_once, opened, traced
 from harness.testkit.promise import Broken, expect
 from harness.testkit.waits import ends_in_time
 
@@ -104,16 +113,11 @@ class DataContract(Contract):
         contents = [[self._content(random.randint(1, size)) for size in random.sample(most, 16)] for _ in lanes]
         asked = [lane.asks() for lane in lanes]
 
-        def send(lane: LaneUnderTest, asked: int, contents: list[bytes]) -> None:
-            with contextlib.closing(self.transport.sender(lane.scope)) as sender:
-                for _ in answers_when_asked(asked, sender, files_of(contents)):
-                    pass
-
         def take(lane: LaneUnderTest, contents: list[bytes]) -> None:
             for number, content in enumerate(contents, 1):
                 lane.finish(None, content, number)
 
-        child = Child(lambda: at_once(send, lanes, asked, contents))
+        child = Child(self._send_at_once, [lane.scope for lane in lanes], list(map(Descriptor, asked)), contents)
         for fd in asked:
             os.close(fd)
         try:
@@ -123,11 +127,26 @@ class DataContract(Contract):
             raise
         expect(child.ended() == 0, "a sender failed")
 
+    def _send_at_once(self, scopes: list[Scope], asked: list[int], contents: list[list[bytes]]) -> None:
+        def send(scope: Scope, asked: int, contents: list[bytes]) -> None:
+            with contextlib.closing(self.transport.sender(scope)) as sender:
+                for _ in answers_when_asked(asked, sender, files_of(contents)):
+                    pass
+
+        at_once(send, scopes, asked, contents)
+
     def test_the_next_reply_may_come_from_another_process(self) -> None:
         """Between replies nothing may live only in a Python object: keep positions in the shared memory. An end must
         neither send nor expect anything when it is opened or closed."""
         with self._lane() as lane:
             for size in (10, 200_000, 0, 4096, 33):
+                lane.check_reply(self._content(size))
+
+    def test_an_end_opens_in_a_fork_of_a_process_that_has_one_open(self) -> None:
+        """No program of the harness opens ends before it has forked its workers, but others do. A transport over a
+        library that does not survive a fork must say so: not_kept."""
+        with self._lane() as lane, contextlib.closing(self.transport.sender(lane.scope)), self._nursery():
+            for size in (70_000, 5):
                 lane.check_reply(self._content(size))
 
     def test_one_sender_serves_many_replies(self) -> None:
@@ -142,7 +161,7 @@ class DataContract(Contract):
         with self._lane() as lane:
             content, times = self._content(70_000), 5
             with open_file(content) as file:  # the same each time: an end may keep one descriptor for each file
-                child = lane.start_many([(file, len(content))] * times, may_open=False)
+                child = lane.start_again(file, len(content), times, may_open=False)
             counts = []
             for number in range(1, times + 1):
                 lane.finish(None, content, number)
@@ -195,17 +214,13 @@ class DataContract(Contract):
         with self._lane(0.5) as lane, open_file(content) as fd:
             whole = HEADER % len(content) + lane.sent(content)
 
-            def send_and_end(sender: Sender | FileSender) -> None:
-                _send(sender, fd)
-                os.kill(os.getpid(), by)
-
             def read() -> None:
                 start = collected(lane.theirs, at_most=1)
                 os.kill(child.pid, by)
                 got.append(start + collected(lane.theirs))
 
             lane.connect()
-            child = lane.fork(send_and_end, closes=(lane.ours, lane.theirs))
+            child = lane.fork(_send_and_end, Descriptor(fd), by)
             got: list[bytes] = []
             reader = threading.Thread(target=read)
             reader.start()
@@ -225,17 +240,10 @@ class DataContract(Contract):
 
     def test_a_killed_receiver_does_not_hold_up_the_sender_for_longer_than_the_timeout(self) -> None:
         """loan(), publish() and send_file() must end in time where the proxy is dead."""
-        with self._home() as home:
+        with self._home() as home, contextlib.ExitStack() as stack:
             scope = home.scope("scope", 0.3)
-
-            def provision(say_opened: Callable[[], None]) -> None:
-                with self.transport.provision(scope):
-                    end = self.transport.receiver(scope)
-                    say_opened()
-                    signal.pause()
-                    end.close()
-
-            child = opened(provision)
+            stack.enter_context(self._nursery())
+            child = opened(self._provision_and_wait, scope)
             sender = self.transport.sender(scope)
             child.kill()
             if isinstance(sender, Sender):
@@ -244,6 +252,13 @@ class DataContract(Contract):
                 with open_file(self._large()) as fd:
                     ends_in_time(partial(_send, sender, fd), 0.3, OSError, or_well=True)
             sender.close()
+
+    def _provision_and_wait(self, say_opened: Callable[[], None], scope: Scope) -> None:
+        with self.transport.provision(scope):
+            end = self.transport.receiver(scope)
+            say_opened()
+            signal.pause()
+            end.close()
 
     def test_a_file_that_shrinks_ends_the_reply_with_an_error(self) -> None:
         """Where content is missing the proxy's end must raise EOFError, OSError or TimeoutError. It must not deliver
@@ -274,18 +289,35 @@ class DataContract(Contract):
             content = self._content(1 << 20)
             if zero_copy_in:
                 child = lane.start(content, waits=True)
-                with traced(child) as moved:
+                with traced(child.pid, child.go) as moved:
                     lane.finish(child, content)
                 expect(sum(moved) < 1 << 19, f"the cache's end read {sum(moved)} bytes of 1 MiB into user space")
             if zero_copy_out:
-                child = lane.start(content, request_id=9)
-                receiver = Child(lambda: lane.pass_on(9, len(content), lane.ours), True, (lane.theirs,))
-                with lane.theirs, traced(receiver) as moved:
-                    lane.ours.close()
-                    got = collected(lane.theirs)
-                    expect(got == HEADER % len(content) + content, "the content did not arrive")
-                    expect((child.ended(), receiver.ended()) == (0, 0), "an end failed")
-                expect(sum(moved) < 1 << 19, f"the proxy's end read {sum(moved)} bytes of 1 MiB into user space")
+                self._pass_on_traced(content)
+
+    def _pass_on_traced(self, content: bytes) -> None:
+        """Count what the proxy's end reads, in a process that has provisioned and waits to pass the reply on."""
+        with self._home() as home, self._nursery(), open_file(content) as fd:
+            scope = home.scope("scope", self.timeout)
+            ours, theirs = connection(self.timeout * 4)
+            reading, writing = os.pipe()
+            receiver = opened(self._provision_and_pass_on, scope, Descriptor(reading), Descriptor(ours.fileno()))
+            os.close(reading)
+            reply = 1, wire.STATUS_OK, Descriptor(fd), len(content)
+            sender = Child(with_sender, self.transport, scope, send_one, reply)
+            with theirs, traced(receiver.pid, partial(os.close, writing)) as moved:
+                ours.close()
+                got = collected(theirs)
+                expect(got == HEADER % len(content) + content, "the content did not arrive")
+                expect((sender.ended(), receiver.ended()) == (0, 0), "an end failed")
+            expect(sum(moved) < 1 << 19, f"the proxy's end read {sum(moved)} bytes of 1 MiB into user space")
+
+    def _provision_and_pass_on(self, say_opened: Callable[[], None], scope: Scope, waits: int, sink: int) -> None:
+        with self.transport.provision(scope), LaneUnderTest(self.transport, scope) as lane:
+            say_opened()
+            os.read(waits, 1)
+            _, length = lane.relay.await_head(1)
+            lane.relay.pass_on(sink, HEADER % length)
 
     def test_a_file_that_changed_arrives_as_it_is_now(self) -> None:
         """A transport that keeps content for later replies must say so: keeps_content = True. Here the size and the
@@ -293,7 +325,7 @@ class DataContract(Contract):
         self._skip_unless_read_each_time()
         contents = [self._content(100_000) for _ in range(2)]
         with self._lane() as lane, open_file(contents[0]) as file:
-            child = lane.start_many([(file, 100_000)] * 2)
+            child = lane.start_again(file, 100_000, 2)
             for number, content in enumerate(contents, 1):
                 overwrite(file, content)
                 lane.finish(None, content, number)
@@ -308,7 +340,7 @@ class DataContract(Contract):
         with self._lane() as lane, open_file(content) as file:
             if not leaves_page_cache(file):
                 raise unittest.SkipTest("the file system of temporary files keeps them in memory")
-            child = lane.start_many([(file, len(content))] * 2)
+            child = lane.start_again(file, len(content), 2)
             lane.finish(None, content, 1)
             expect(leaves_page_cache(file), "pages of the file stay with the transport after the reply")
             lane.finish(None, content, 2)
@@ -332,15 +364,15 @@ class DataContract(Contract):
     @contextlib.contextmanager
     def _lanes(self, count: int) -> Iterator[list[LaneUnderTest]]:
         with self._home() as home, contextlib.ExitStack() as stack:
-            lanes = []
-            for number in range(count):
-                scope = home.scope(f"lane{number}", self.timeout)
+            scopes = [home.scope(f"lane{number}", self.timeout) for number in range(count)]
+            for scope in scopes:
                 stack.enter_context(self.transport.provision(scope))
-                lanes.append(stack.enter_context(LaneUnderTest(self.transport, scope)))
+            stack.enter_context(self._nursery())
+            lanes = [stack.enter_context(LaneUnderTest(self.transport, scope)) for scope in scopes]
             yield lanes
 
     def _check_replies(self, lane: LaneUnderTest, contents: list[bytes]) -> None:
-        child = lane.start_many(files_of(contents))
+        child = lane.start_many(contents)
         for number, content in enumerate(contents, 1):
             lane.finish(None, content, number)
         expect(child.ended() == 0, "the sender failed")
@@ -351,6 +383,11 @@ def _fill_up(sender: Sender) -> None:
         room = sender.loan()
         room[: wire.HEAD_BYTES] = wire.encode_head(1, wire.STATUS_OK, 1 << 40)
         sender.publish(len(room))
+
+
+def _send_and_end(sender: Sender | FileSender, fd: int, by: signal.Signals) -> None:
+    _send(sender, fd)
+    os.kill(os.getpid(), by)
 
 
 def _send(sender: Sender | FileSender, fd: int) -> None:

@@ -13,7 +13,7 @@ from harness.pipeline import transfer
 from harness.protocol import wire
 from harness.testkit import leaks
 from harness.testkit.files import open_file
-from harness.testkit.processes import LIMIT, Child
+from harness.testkit.processes import LIMIT, Child, Descriptor
 from harness.testkit.promise import expect
 
 HEADER = b"the header of %d bytes "  # what precedes the content on the client's connection
@@ -41,16 +41,9 @@ class LaneUnderTest:
             os.close(self._ask)
         self.relay.close()
 
-    def fork(
-        self, work: Callable[[Sender | FileSender], None], waits: bool = False, closes: Iterable[socket.socket] = ()
-    ) -> Child:
-        """A second process with a sender, which it closes in the end: a sender may keep content back until then."""
-
-        def with_sender() -> None:
-            with contextlib.closing(self._transport.sender(self.scope)) as sender:
-                work(sender)
-
-        return Child(with_sender, waits, closes)
+    def fork(self, work: Callable[..., None], *arguments: object, waits: bool = False) -> Child:
+        """A second process that calls `work` with a sender and the arguments."""
+        return Child(with_sender, self._transport, self.scope, work, arguments, waits=waits)
 
     def start(
         self,
@@ -64,27 +57,24 @@ class LaneUnderTest:
         self._requests += 1
         number = request_id or self._requests
         self.connect()
+        length = len(content) if announced is None else announced
         with open_file(content) as fd:
+            return self.fork(send_one, number, status, Descriptor(fd), length, waits=waits)
 
-            def send(sender: Sender | FileSender) -> None:
-                with contextlib.suppress(EOFError):  # of a file that is short on purpose
-                    transfer.answerer_over(sender)(number, status, fd, len(content) if announced is None else announced)
+    def start_many(self, contents: Sequence[bytes]) -> Child:
+        """A second process that sends replies 1, 2, ... each from a new file, when finish(None, ...) asks for it."""
+        return self._when_asked(_send_many, contents)
 
-            return self.fork(send, waits, (self.ours, self.theirs))
+    def start_again(self, fd: int, length: int, times: int, may_open: bool = True) -> Child:
+        """As start_many(), but the content of each reply is `length` bytes of the same file.
 
-    def start_many(self, replies: Iterable[tuple[int, int]], may_open: bool = True) -> Child:
-        """A second process that sends replies 1, 2, ... each when finish(None, ...) asks for it.
-
-        replies: (file, length of its content in bytes). may_open: False has the process fail where the later replies
-        leave more descriptors open than the first one did.
+        may_open: False has the process fail where the later replies leave more descriptors open than the first one did.
         """
+        return self._when_asked(_send_again, Descriptor(fd), length, times, may_open)
+
+    def _when_asked(self, work: Callable[..., None], *arguments: object) -> Child:
         asked = self.asks()
-
-        def send(sender: Sender | FileSender) -> None:
-            opened = [leaks.descriptors() for _ in answers_when_asked(asked, sender, replies)]
-            assert may_open or opened[-1] == opened[0], opened
-
-        child = self.fork(send)
+        child = self.fork(work, Descriptor(asked), *arguments)
         os.close(asked)
         return child
 
@@ -97,7 +87,7 @@ class LaneUnderTest:
 
     def connect(self) -> None:
         """Connect a client, and give its socket away where the transport wants it before the reply."""
-        self.ours, self.theirs = self._sockets = _connection(self.scope.timeout * 4)
+        self.ours, self.theirs = self._sockets = connection(self.scope.timeout * 4)
         if isinstance(self.relay, transfer.HandOffRelay):
             self.relay.give(self.ours.fileno(), HEADER)
 
@@ -171,8 +161,28 @@ class LaneUnderTest:
         try:
             self.finish(child, content, gone=True)
         finally:
-            with contextlib.suppress(ChildProcessError):
-                child.ended()
+            child.ended()
+
+
+def with_sender(transport: DataTransport, scope: Scope, work: Callable[..., None], arguments: Sequence[object]) -> None:
+    """Call `work` with a sender, which is closed in the end: a sender may keep content back until then."""
+    with contextlib.closing(transport.sender(scope)) as sender:
+        work(sender, *arguments)
+
+
+def send_one(sender: Sender | FileSender, number: int, status: int, fd: int, length: int) -> None:
+    with contextlib.suppress(EOFError):  # of a file that is short on purpose
+        transfer.answerer_over(sender)(number, status, fd, length)
+
+
+def _send_many(sender: Sender | FileSender, asked: int, contents: Sequence[bytes]) -> None:
+    for _ in answers_when_asked(asked, sender, files_of(contents)):
+        pass
+
+
+def _send_again(sender: Sender | FileSender, asked: int, fd: int, length: int, times: int, may_open: bool) -> None:
+    opened = [leaks.descriptors() for _ in answers_when_asked(asked, sender, [(fd, length)] * times)]
+    assert may_open or opened[-1] == opened[0], opened
 
 
 def answers_when_asked(asked: int, sender: Sender | FileSender, replies: Iterable[tuple[int, int]]) -> Iterator[None]:
@@ -184,7 +194,7 @@ def answers_when_asked(asked: int, sender: Sender | FileSender, replies: Iterabl
         yield
 
 
-def _connection(timeout: float) -> tuple[socket.socket, socket.socket]:
+def connection(timeout: float) -> tuple[socket.socket, socket.socket]:
     """A TCP connection on the loopback: (the proxy's socket, the client's)."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         theirs = socket.create_connection(listener.getsockname())

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from harness import rendezvous
 from harness.api.scope import LEDGER
 
+_KIT = "TRANSPORT_HARNESS_KIT"  # a variable of the environment: the pid of the process that runs the kit
 SETTLE = 0.5  # seconds in which the objects of other programs, such as a browser's, disappear by themselves
 
 
 @contextlib.contextmanager
 def base_of_its_own() -> Iterator[None]:
     """While the context lasts, this process has an empty base directory for its rendezvous."""
-    directory = tempfile.TemporaryDirectory(prefix=f"th-k{os.getpid()}-", dir="/tmp")  # short: it is for sockets
+    directory = tempfile.TemporaryDirectory(prefix=f"th-k{_kit()}-", dir="/tmp")  # short: it is for sockets
     with directory as base, _environment(rendezvous.BASE_VARIABLE, base):
         try:
             yield
@@ -26,7 +27,7 @@ def base_of_its_own() -> Iterator[None]:
 
 
 def sweep_after(pid: int) -> None:
-    """Remove what a process that died in the middle of a check has left, its base directories last."""
+    """Remove what the kit of that process has left where it, or a check of it, died; its base directories last."""
     for base in glob.glob(f"/tmp/th-k{pid}-*"):  # noqa: S108
         with _environment(rendezvous.BASE_VARIABLE, base):
             rendezvous.sweep()
@@ -48,13 +49,33 @@ def _environment(variable: str, value: str) -> Iterator[None]:
 
 
 def rendezvous_name() -> str:
-    """The name of this process's rendezvous: several kits may run on one machine."""
-    return f"kit{os.getpid()}"
+    """The name of this kit's rendezvous: several kits may run on one machine."""
+    return f"kit{_kit()}"
+
+
+@contextlib.contextmanager
+def named_after_this_process() -> Iterator[None]:
+    """While the context lasts, forks of this process call their base directory and rendezvous after it, too."""
+    with _environment(_KIT, str(os.getpid())):
+        yield
+
+
+def _kit() -> str:
+    return os.environ.get(_KIT) or str(os.getpid())
 
 
 def descriptors() -> int:
     """How many descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+def more_descriptors_than(before: int) -> int:
+    """How many more this process has open than before, an earlier descriptors(). Threads of a library may still close
+    some, for half a second."""
+    deadline = time.monotonic() + SETTLE
+    while (opened := descriptors() - before) > 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return opened
 
 
 def new_ipc_objects(before: set[str]) -> set[str]:

@@ -29,7 +29,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import iceoryx2 as iox2
 
@@ -112,6 +112,10 @@ class Iceoryx2Data(DataTransport):
     """chunk: bytes of a sample. depth: samples under way, not given back yet."""
 
     name = "iceoryx2"
+    not_kept: ClassVar[dict[str, str]] = {
+        "names are in the ledger before they are used": "iceoryx2 makes up names of shared memory, and an end writes "
+        "them down once it has made them; an owner killed in the milliseconds between leaves memory that no sweep finds"
+    }
     chunk: int = 256 << 10
     depth: int = 4
 
@@ -155,7 +159,12 @@ class Iceoryx2Receiver(End, Receiver):
         if not count:
             raise EOFError("the sender gave up")
         self._sample = self._port.receive()
-        return content_of(self._sample)[:count]
+        if self._sample is None:
+            raise ConnectionError("a record says that a sample was sent, but there is none")
+        content = content_of(self._sample)
+        if count > len(content):
+            raise ConnectionError(f"a record says {count} bytes of a sample that has {len(content)}")
+        return content[:count]
 
     @plain_errors()
     def give_back(self) -> None:

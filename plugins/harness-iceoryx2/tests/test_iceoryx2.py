@@ -1,5 +1,6 @@
 import glob
 import os
+import sys
 
 import pytest
 
@@ -42,6 +43,25 @@ def test_what_is_taken_is_the_memory_that_was_lent(tmp_path):
             room[0] = 255  # not what a sender may do: it shows that nothing was copied
             assert piece[0] == 255
             piece.release()
+            receiver.give_back()
+        sender.close()
+        receiver.close()
+
+
+@pytest.mark.parametrize(("record", "sends", "says"), [(100, False, "there is none"), (5000, True, "4096")])
+def test_a_record_that_no_sample_stands_behind_is_an_error(tmp_path, record, sends, says):
+    scope = Scope(str(tmp_path), f"th-{os.getuid()}-test-{os.getpid()}", 2.0)
+    transport = harness_iceoryx2.Iceoryx2Data(chunk=4096)
+    with transport.provision(scope):
+        receiver, sender = transport.receiver(scope), transport.sender(scope)
+        if sends:
+            sender.loan()
+            sender.publish(record)
+        else:
+            os.write(sender._wake, record.to_bytes(8, sys.byteorder))
+        with pytest.raises(ConnectionError, match=says):
+            receiver.take()
+        if sends:
             receiver.give_back()
         sender.close()
         receiver.close()
