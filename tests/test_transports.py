@@ -27,7 +27,7 @@ INSTALLED = [
     pytest.param(name, marks=() if name in DATA else pytest.mark.processes)
     for name in sorted(registry.installed().data)
 ]
-VARIANTS = ["posix_shm:wait=spin", "posix_shm:wait=spin-then-block", "posix_shm:sync=fifo"]
+VARIANTS = [f"posix_shm:{one}" for one in ("wait=spin", "wait=spin-then-block", "sync=fifo", "sync=eventfd")]
 
 
 @pytest.fixture(params=[*INSTALLED, *VARIANTS])
@@ -169,7 +169,7 @@ def test_command_receivers_of_several_processes_that_wait_in_vain_all_end_in_tim
     assert max(took) < 3
 
 
-@pytest.mark.parametrize("name", ["cma", "posix_mq", "posix_shm", "posix_shm:sync=fifo", "sysv_mq", "tcp", "unix"])
+@pytest.mark.parametrize("name", [*VARIANTS, "cma", "posix_mq", "posix_shm", "sysv_mq", "tcp", "unix"])
 def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
     data = registry.data_transport(name)
     scope = home.scope("lane", 20)
@@ -188,7 +188,7 @@ def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("name", ["posix_shm:sync=fifo", "tcp", "unix"])
+@pytest.mark.parametrize("name", ["posix_shm:sync=fifo", "posix_shm:sync=eventfd", "tcp", "unix"])
 def test_a_sender_killed_in_a_reply_ends_it_at_once_where_the_mechanism_can_tell(name, home):
     data = registry.data_transport(name)
     scope = home.scope("lane", 20)

@@ -1,4 +1,4 @@
-"""POSIX shared memory with two POSIX semaphores or FIFOs, shm_overview(7), sem_overview(7).
+"""POSIX shared memory with two POSIX semaphores, FIFOs or eventfds, shm_overview(7), sem_overview(7).
 
 A byte goes preadv(2) -> a slot of the memory -> write(2) to the client; the slots form a ring,
 transports/common/ring.py. Passing a slot on is an atomic addition in user space, and a futex(2) only if an end waits.
@@ -8,6 +8,10 @@ Limits: chunk times depth bytes for each lane must fit into /dev/shm (usually ha
 
 Killed peers: noticed by the timeout.
 
+With sync=eventfd passing a slot on is a write(2) to a counter and taking one a read(2), with poll(2) if it has to wait:
+transports/common/eventfd_sync.py. A killed peer is noticed at once, as with sync=fifo. Each sender costs three
+descriptors at either end.
+
 With sync=fifo passing a slot on is a write(2) of one byte and taking one a read(2), with poll(2) if it has to wait:
 transports/common/fifo_sync.py. A killed proxy is then noticed at once (EPIPE), and so is a killed cache within a reply.
 """
@@ -16,17 +20,18 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import posix_ipc
 
-from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
-from transports.common.fifo_sync import FifoRingReceiver, FifoSemaphore, fifo_semaphore
+from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl, socket_name
+from transports.common.eventfd_sync import ReceivingEventfds, SendingEventfds, eventfd_ring_receiver
+from transports.common.fifo_sync import fifo_ring_receiver, fifo_semaphore
 from transports.common.fifos import provisioned_fifos
 from transports.common.posix_memory import provisioned_memory
 from transports.common.posix_waits import LATE, SHORT, wait_on
-from transports.common.ring import Parts, Ring, RingReceiver, RingSender, late
+from transports.common.ring import Parts, Ring, RingReceiver, RingSender, Semaphore, late
 
 _SPIN_SECONDS = 100e-6  # of spin-then-block: about twice the time to be woken on another core
 
@@ -36,7 +41,8 @@ class PosixShm(Ring, DataTransport):
     """chunk: bytes of a slot. depth: slots.
     wait: how an end waits. block: in the kernel. spin: reads the semaphore's value until its timeout. spin-then-block:
         reads it for 100 us, then waits in the kernel. What they cost and win: docs/decisions/0006-spinning.md.
-    sync: what an end waits for, semaphore or fifo: docs/decisions/0008-a-second-sync.md. fifo needs wait=block.
+    sync: what an end waits for. semaphore, or, with wait=block, fifo: docs/decisions/0008-a-second-sync.md, or eventfd:
+        docs/decisions/0025-more-mechanisms.md.
     """
 
     name = "posix_shm"
@@ -47,10 +53,10 @@ class PosixShm(Ring, DataTransport):
         super().__post_init__()
         if self.wait not in {"block", "spin", "spin-then-block"}:
             raise ValueError(f"wait={self.wait}: must be block, spin or spin-then-block")
-        if self.sync not in {"semaphore", "fifo"}:
-            raise ValueError(f"sync={self.sync}: must be semaphore or fifo")
-        if self.sync == "fifo" and self.wait != "block":
-            raise ValueError(f"wait={self.wait} reads a semaphore, and sync=fifo has none: change one of them")
+        if self.sync not in {"semaphore", "fifo", "eventfd"}:
+            raise ValueError(f"sync={self.sync}: must be semaphore, fifo or eventfd")
+        if self.sync != "semaphore" and self.wait != "block":
+            raise ValueError(f"wait={self.wait} reads a semaphore, and sync={self.sync} has none: change one of them")
         if self.sync == "fifo" and self.depth > mmap.PAGESIZE:
             raise ValueError(
                 f"depth={self.depth}: with sync=fifo at most {mmap.PAGESIZE}, the room of the smallest FIFO"
@@ -59,30 +65,26 @@ class PosixShm(Ring, DataTransport):
     @contextmanager
     def provision(self, scope: Scope) -> Iterator[None]:
         semaphores = {"free": self.depth, "full": 0} if self.sync == "semaphore" else {}
-        memory = provisioned_memory(scope, "memory", self.size, semaphores, f"{self.depth} slots of {self.chunk} bytes")
-        with memory, provisioned_fifos(scope, "free", "full") if self.sync == "fifo" else nullcontext():
+        with ExitStack() as undo:
+            what = f"{self.depth} slots of {self.chunk} bytes"
+            undo.enter_context(provisioned_memory(scope, "memory", self.size, semaphores, what))
+            if self.sync == "fifo":
+                undo.enter_context(provisioned_fifos(scope, "free", "full"))
+            elif self.sync == "eventfd":
+                undo.enter_context(socket_name(scope.path("socket")))
             yield
 
     def receiver(self, scope: Scope) -> Receiver:
-        kind = FifoRingReceiver if self.sync == "fifo" else RingReceiver
-        return kind(self, self._open(scope, receives=True))
+        kinds = {"semaphore": RingReceiver, "fifo": fifo_ring_receiver, "eventfd": eventfd_ring_receiver}
+        return kinds[self.sync](self, self._open(scope, receives=True))
 
     def sender(self, scope: Scope) -> Sender:
         return RingSender(self, self._open(scope, receives=False))
 
-    def _synchronise(self, scope: Scope, part: str, receives: bool) -> "FifoSemaphore | BlockingSemaphore":
-        if self.sync == "fifo":
-            return fifo_semaphore(scope, part, receives)
-        kind = BlockingSemaphore if self.wait == "block" else SpinningSemaphore
-        return kind(scope, part, self.wait)
-
     def _open(self, scope: Scope, receives: bool) -> Parts:
         with ExitStack() as undo:
             try:
-                free = self._synchronise(scope, "free", receives)
-                undo.callback(free.close)
-                full = self._synchronise(scope, "full", receives)
-                undo.callback(full.close)
+                free, full = self._synchronised(scope, receives, undo)
                 shared = posix_ipc.SharedMemory(scope.posix_name("memory"))
             except posix_ipc.ExistentialError as error:
                 raise FileNotFoundError(str(error)) from error
@@ -93,6 +95,18 @@ class PosixShm(Ring, DataTransport):
                 shared.close_fd()
             undo.callback(memory.close)
             return Parts(memoryview(memory), free, full, undo.pop_all())
+
+    def _synchronised(self, scope: Scope, receives: bool, undo: ExitStack) -> tuple[Semaphore, Semaphore]:
+        """What an end waits for, (free, full). undo: gets what closes them."""
+        if self.sync == "eventfd":
+            both = ReceivingEventfds(scope, undo) if receives else SendingEventfds(scope, self.depth, undo)
+            return both, both
+        kind = BlockingSemaphore if self.wait == "block" else SpinningSemaphore
+        ends = []
+        for part in ("free", "full"):
+            ends.append(fifo_semaphore(scope, part, receives) if self.sync == "fifo" else kind(scope, part, self.wait))
+            undo.callback(ends[-1].close)
+        return ends[0], ends[1]
 
 
 class BlockingSemaphore:
