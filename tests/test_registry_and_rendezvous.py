@@ -21,7 +21,7 @@ from harness.api.scope import sysv_object
         ("posix_shm:dept=2", "did you mean depth"),
         ("posix_shm:depth=two", "not a whole number"),
         ("posix_shm:depth=0", "depth at least 1"),
-        ("posix_shm:wait=never", "must be block, spin or spin-then-block"),
+        ("posix_shm:wait=never", "must be block, spin, spin-then-block or adaptive"),
         ("posix_shm:sync=futex", "must be semaphore, fifo or eventfd"),
         ("posix_shm:sync=fifo,wait=spin", "sync=fifo has none: change one of them"),
         ("posix_shm:sync=eventfd,wait=spin", "sync=eventfd has none: change one of them"),

@@ -13,11 +13,13 @@ from support.forks import ended_well, in_a_fork
 
 from harness import registry
 from harness.protocol import wire
+from transports import posix_shm
 
 RINGS = [
     "posix_shm",
     "posix_shm:wait=spin",
     "posix_shm:wait=spin-then-block",
+    "posix_shm:wait=adaptive",
     "posix_shm:sync=fifo",
     "posix_shm:sync=eventfd",
     "sysv_shm",
@@ -107,6 +109,54 @@ def test_an_end_leaves_no_mapping(ring, home):
             end.close()
         with open("/proc/self/maps") as maps:
             assert not [line for line in maps if "/SYSV" in line or "lane" in line]
+
+
+US = 1e-6
+
+
+@pytest.mark.parametrize(
+    ("waits", "spins"),
+    [
+        ([5, 5, 25, 25, 90, 90], [10, 10, 20, 40, 80, 100]),  # short waits: as long as is needed, at most 100 us
+        ([99, 99, 99, 99, 99, 5, 99], [10, 20, 40, 80, 100, 100, 100]),
+        ([50, 50, 50, 101, 101, 101, 101], [10, 20, 40, 20, 10, 0, 0]),  # long ones: less each time, then not at all
+        ([5000, 5000, 5, 5000], [0, 0, 10, 0]),
+    ],
+)
+def test_an_adaptive_wait_spins_as_long_as_past_waits_were_short(waits, spins):
+    spin, seen = 0.0, []
+    for wait in waits:
+        spin = posix_shm.adapted(spin, wait * US)
+        seen.append(round(spin / US))
+    assert seen == spins
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_an_adaptive_wait_burns_no_cpu_where_waits_are_long(home, cpus):
+    transport, scope = registry.data_transport("posix_shm:wait=adaptive"), home.scope("lane", 20)
+    allowed = os.sched_getaffinity(0)
+    with transport.provision(scope):
+        receiver, sender = transport.receiver(scope), transport.sender(scope)
+
+        def send():
+            for _ in range(4):
+                time.sleep(0.1)
+                sender.loan()
+                sender.publish(100)
+
+        os.sched_setaffinity(0, set(list(allowed)[:cpus]))
+        thread, used = threading.Thread(target=send), time.process_time()
+        thread.start()
+        try:
+            for _ in range(4):
+                receiver.take().release()
+                receiver.give_back()
+        finally:
+            os.sched_setaffinity(0, allowed)
+            thread.join()
+        assert time.process_time() - used < 0.1
+        receiver.close()
+        sender.close()
 
 
 @pytest.fixture(params=["fifo", "eventfd"])

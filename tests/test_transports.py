@@ -27,7 +27,10 @@ INSTALLED = [
     pytest.param(name, marks=() if name in DATA else pytest.mark.processes)
     for name in sorted(registry.installed().data)
 ]
-VARIANTS = [f"posix_shm:{one}" for one in ("wait=spin", "wait=spin-then-block", "sync=fifo", "sync=eventfd")]
+VARIANTS = [
+    f"posix_shm:{option}"
+    for option in ("wait=spin", "wait=spin-then-block", "wait=adaptive", "sync=fifo", "sync=eventfd")
+]
 
 
 @pytest.fixture(params=[*INSTALLED, *VARIANTS])

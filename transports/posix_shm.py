@@ -33,7 +33,8 @@ from transports.common.posix_memory import provisioned_memory
 from transports.common.posix_waits import LATE, SHORT, wait_on
 from transports.common.ring import Parts, Ring, RingReceiver, RingSender, Semaphore, late
 
-_SPIN_SECONDS = 100e-6  # of spin-then-block: about twice the time to be woken on another core
+_SPIN_SECONDS = 100e-6  # of spin-then-block, and at most of adaptive: about twice the time to be woken on another core
+_SPIN_START = 10e-6  # of adaptive
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class PosixShm(Ring, DataTransport):
     """chunk: bytes of a slot. depth: slots.
     wait: how an end waits. block: in the kernel. spin: reads the semaphore's value until its timeout. spin-then-block:
         reads it for 100 us, then waits in the kernel. What they cost and win: docs/decisions/0006-spinning.md.
+        adaptive: spins as long as past waits were short, then waits: docs/decisions/0025-more-mechanisms.md.
     sync: what an end waits for. semaphore, or, with wait=block, fifo: docs/decisions/0008-a-second-sync.md, or eventfd:
         docs/decisions/0025-more-mechanisms.md.
     """
@@ -51,8 +53,8 @@ class PosixShm(Ring, DataTransport):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.wait not in {"block", "spin", "spin-then-block"}:
-            raise ValueError(f"wait={self.wait}: must be block, spin or spin-then-block")
+        if self.wait not in _WAITS:
+            raise ValueError(f"wait={self.wait}: must be {', '.join([*_WAITS][:-1])} or {[*_WAITS][-1]}")
         if self.sync not in {"semaphore", "fifo", "eventfd"}:
             raise ValueError(f"sync={self.sync}: must be semaphore, fifo or eventfd")
         if self.sync != "semaphore" and self.wait != "block":
@@ -101,7 +103,7 @@ class PosixShm(Ring, DataTransport):
         if self.sync == "eventfd":
             both = ReceivingEventfds(scope, undo) if receives else SendingEventfds(scope, self.depth, undo)
             return both, both
-        kind = BlockingSemaphore if self.wait == "block" else SpinningSemaphore
+        kind = _WAITS[self.wait]
         ends = []
         for part in ("free", "full"):
             ends.append(fifo_semaphore(scope, part, receives) if self.sync == "fifo" else kind(scope, part, self.wait))
@@ -141,6 +143,42 @@ class SpinningSemaphore(BlockingSemaphore):
                     raise TimeoutError(self._late)
                 os.sched_yield()  # lets the other end run if it has no core of its own; releases the GIL, too
         super().acquire()
+
+
+class AdaptiveSemaphore(SpinningSemaphore):
+    """Spins as long as past waits were short, then blocks. It does not spin at first."""
+
+    def __init__(self, scope: Scope, part: str, wait: str) -> None:
+        super().__init__(scope, part, wait)
+        self._spin_seconds = 0.0
+
+    def acquire(self) -> None:
+        if self._semaphore.value:
+            super().acquire()
+        else:
+            begun = time.monotonic()
+            super().acquire()
+            self._spin_seconds = adapted(self._spin_seconds, time.monotonic() - begun)
+
+
+def adapted(spin: float, waited: float) -> float:
+    """How long to spin after a wait of `waited` seconds that began with at most `spin` seconds of spinning.
+
+    The rule is that of the kernel where it polls for a virtual processor that halts, virt/kvm/kvm_main.c of Linux 6.12:
+    twice as long, from 10 us to 100 us, if spinning was too short and 100 us would have done; half as long, and not at
+    all below 10 us, if 100 us would not have done.
+    """
+    if waited > _SPIN_SECONDS:
+        return spin / 2 if spin >= 2 * _SPIN_START else 0.0
+    return min(max(2 * spin, _SPIN_START), _SPIN_SECONDS) if waited > spin else spin
+
+
+_WAITS = {
+    "block": BlockingSemaphore,
+    "spin": SpinningSemaphore,
+    "spin-then-block": SpinningSemaphore,
+    "adaptive": AdaptiveSemaphore,
+}
 
 
 @hookimpl
