@@ -61,7 +61,7 @@ def main() -> int:
         return 1
     print(f"{HEAD}\n\n{overview()}\n\n{REPLY}")
     data = [one.name for one in built_in() if isinstance(one, DataTransport)]
-    for name in sorted([*data, "posix_shm:sync=fifo"]):
+    for name in sorted([*data, "posix_shm:sync=eventfd", "posix_shm:sync=fifo"]):
         (cache_calls, cache_bytes), (proxy_calls, proxy_bytes) = count("posix_mq", name, SIZE)
         print(
             f"| `{name}` | {cache_calls:.1f} | {cache_bytes / SIZE:.2f} | {proxy_calls:.1f} | "

@@ -60,12 +60,12 @@ class Ring:
 
     @property
     def first_slot(self) -> int:
-        return _whole_pages((LENGTHS + self.depth) * 8)
+        return whole_pages((LENGTHS + self.depth) * 8)
 
     @property
     def stride(self) -> int:
         """Slots start on pages: where source and destination of a copy lie matters more than the space."""
-        return _whole_pages(self.chunk)
+        return whole_pages(self.chunk)
 
     @property
     def size(self) -> int:
@@ -140,5 +140,6 @@ class AwareReceiver(RingReceiver):
         return piece
 
 
-def _whole_pages(count: int) -> int:
+def whole_pages(count: int) -> int:
+    """The bytes of so many pages as `count` bytes need."""
     return -(-count // mmap.PAGESIZE) * mmap.PAGESIZE
