@@ -26,6 +26,7 @@ from harness.api.scope import sysv_object
         ("posix_shm:sync=fifo,wait=spin", "sync=fifo has none: change one of them"),
         ("posix_shm:sync=eventfd,wait=spin", "sync=eventfd has none: change one of them"),
         ("posix_shm:sync=fifo,depth=4097", "at most 4096"),
+        ("posix_shm:pages=large", "must be system or huge"),
         ("sysv_shm:depth=40000", "a semaphore counts to 32767"),
         ("posix_shm:depth", "write options as"),
     ],

@@ -4,7 +4,8 @@ A byte goes preadv(2) -> a slot of the memory -> write(2) to the client; the slo
 transports/common/ring.py. Passing a slot on is an atomic addition in user space, and a futex(2) only if an end waits.
 All pages are there before the first reply: posix_fallocate(3) makes them, MAP_POPULATE maps them at either end.
 
-Limits: chunk times depth bytes for each lane must fit into /dev/shm (usually half of the memory).
+Limits: chunk times depth bytes for each lane must fit into /dev/shm (usually half of the memory), with pages=huge in
+whole huge pages.
 
 Killed peers: noticed by the timeout.
 
@@ -29,6 +30,7 @@ from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl, socket
 from transports.common.eventfd_sync import ReceivingEventfds, SendingEventfds, eventfd_ring_receiver
 from transports.common.fifo_sync import fifo_ring_receiver, fifo_semaphore
 from transports.common.fifos import provisioned_fifos
+from transports.common.huge_pages import collapse, huge_page_size
 from transports.common.posix_memory import provisioned_memory
 from transports.common.posix_waits import LATE, SHORT, wait_on
 from transports.common.ring import Parts, Ring, RingReceiver, RingSender, Semaphore, late
@@ -45,16 +47,21 @@ class PosixShm(Ring, DataTransport):
         adaptive: spins as long as past waits were short, then waits: docs/decisions/0025-more-mechanisms.md.
     sync: what an end waits for. semaphore, or, with wait=block, fifo: docs/decisions/0008-a-second-sync.md, or eventfd:
         docs/decisions/0025-more-mechanisms.md.
+    pages: of the memory. system: as /dev/shm is mounted, usually of 4 KiB. huge: transparent huge pages, usually of
+        2 MiB; /dev/shm must be mounted with huge=advise, tmpfs(5).
     """
 
     name = "posix_shm"
     wait: str = "block"
     sync: str = "semaphore"
+    pages: str = "system"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.wait not in _WAITS:
             raise ValueError(f"wait={self.wait}: must be {', '.join([*_WAITS][:-1])} or {[*_WAITS][-1]}")
+        if self.pages not in {"system", "huge"}:
+            raise ValueError(f"pages={self.pages}: must be system or huge")
         if self.sync not in {"semaphore", "fifo", "eventfd"}:
             raise ValueError(f"sync={self.sync}: must be semaphore, fifo or eventfd")
         if self.sync != "semaphore" and self.wait != "block":
@@ -69,7 +76,12 @@ class PosixShm(Ring, DataTransport):
         semaphores = {"free": self.depth, "full": 0} if self.sync == "semaphore" else {}
         with ExitStack() as undo:
             what = f"{self.depth} slots of {self.chunk} bytes"
-            undo.enter_context(provisioned_memory(scope, "memory", self.size, semaphores, what))
+            page = huge_page_size() if self.pages == "huge" else 1
+            size = -(-self.size // page) * page
+            undo.enter_context(provisioned_memory(scope, "memory", size, semaphores, what))
+            if self.pages == "huge":
+                with mapped(scope) as memory:
+                    collapse(memory)
             if self.sync == "fifo":
                 undo.enter_context(provisioned_fifos(scope, "free", "full"))
             elif self.sync == "eventfd":
@@ -87,16 +99,11 @@ class PosixShm(Ring, DataTransport):
         with ExitStack() as undo:
             try:
                 free, full = self._synchronised(scope, receives, undo)
-                shared = posix_ipc.SharedMemory(scope.posix_name("memory"))
+                memory = mapped(scope)
             except posix_ipc.ExistentialError as error:
                 raise FileNotFoundError(str(error)) from error
-            try:
-                # Maps every page now: the first replies would else pay for the faults.
-                memory = mmap.mmap(shared.fd, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-            finally:
-                shared.close_fd()
             undo.callback(memory.close)
-            return Parts(memoryview(memory), free, full, undo.pop_all())
+            return Parts(memoryview(memory)[: self.size], free, full, undo.pop_all())
 
     def _synchronised(self, scope: Scope, receives: bool, undo: ExitStack) -> tuple[Semaphore, Semaphore]:
         """What an end waits for, (free, full). undo: gets what closes them."""
@@ -109,6 +116,15 @@ class PosixShm(Ring, DataTransport):
             ends.append(fifo_semaphore(scope, part, receives) if self.sync == "fifo" else kind(scope, part, self.wait))
             undo.callback(ends[-1].close)
         return ends[0], ends[1]
+
+
+def mapped(scope: Scope) -> mmap.mmap:
+    """The memory of a lane, with all its pages: the first replies would else pay for the faults."""
+    shared = posix_ipc.SharedMemory(scope.posix_name("memory"))
+    try:
+        return mmap.mmap(shared.fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    finally:
+        shared.close_fd()
 
 
 class BlockingSemaphore:
