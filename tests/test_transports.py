@@ -38,7 +38,7 @@ def data(request):
     return registry.data_transport(request.param, chunk=4096)
 
 
-@pytest.fixture(params=sorted(registry.installed().command))
+@pytest.fixture(params=[*sorted(registry.installed().command), "shm_ring:sync=eventfd"])
 def command(request):
     return registry.command_transport(request.param)
 
@@ -291,6 +291,52 @@ def test_pipes_over_what_all_pipes_of_a_user_may_hold_are_not_taken_for_one_that
     said = result.stderr.splitlines()[-1]
     assert said.startswith("OSError: pipe_size=1048576: all pipes of this user"), result.stderr
     assert "pipe-user-pages-soft" in said
+
+
+@pytest.mark.parametrize("sync", ["semaphore", "eventfd"])
+def test_all_senders_that_wait_for_room_in_a_ring_get_it(sync, home):
+    command, scope = registry.command_transport(f"shm_ring:depth=2,sync={sync}"), home.scope("commands", 5.0)
+
+    def send(first):
+        sender = command.sender(scope)
+        for number in range(first, first + 50):
+            sender.send(wire.encode_command(number, b"lane", b"/path"))
+        sender.close()
+
+    with command.provision(scope):
+        receiver = command.receiver(scope)
+        threads = [threading.Thread(target=send, args=(first,)) for first in (0, 50, 100, 150)]
+        for thread in threads:
+            thread.start()
+        assert sorted(wire.decode_command(receiver.receive())[0] for _ in range(200)) == [*range(200)]
+        for thread in threads:
+            thread.join()
+        receiver.close()
+
+
+@pytest.mark.processes
+def test_a_sender_that_opens_ends_in_time_where_the_cache_is_stopped_and_hands_over_no_eventfds(home):
+    command, scope = registry.command_transport("shm_ring:sync=eventfd"), home.scope("commands", 0.3)
+    provisioned, tell = os.pipe()
+
+    def provision():
+        with command.provision(scope):
+            os.write(tell, b"x")
+            signal.pause()
+
+    pid = in_a_fork(provision)
+    os.read(provisioned, 1)
+    command.sender(scope).close()
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
+    with pytest.raises(TimeoutError, match="handed over no eventfds"):
+        command.sender(scope)
+    os.kill(pid, signal.SIGKILL)
+    assert not ended_well(pid)
+    with pytest.raises(ConnectionRefusedError):
+        command.sender(scope)
+    os.close(provisioned)
+    os.close(tell)
 
 
 @pytest.mark.processes
