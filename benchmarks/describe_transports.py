@@ -61,14 +61,15 @@ def main() -> int:
         return 1
     print(f"{HEAD}\n\n{overview()}\n\n{REPLY}")
     data = [one.name for one in built_in() if isinstance(one, DataTransport)]
-    for name in sorted([*data, "posix_shm:sync=fifo"]):
+    for name in sorted([*data, "posix_shm:sync=eventfd", "posix_shm:sync=fifo"]):
         (cache_calls, cache_bytes), (proxy_calls, proxy_bytes) = count("posix_mq", name, SIZE)
         print(
             f"| `{name}` | {cache_calls:.1f} | {cache_bytes / SIZE:.2f} | {proxy_calls:.1f} | "
             f"{proxy_bytes / SIZE:.2f} |"
         )
     print(f"\n{COMMAND}")
-    for name in sorted(one.name for one in built_in() if isinstance(one, CommandTransport)):
+    commands = [one.name for one in built_in() if isinstance(one, CommandTransport)]
+    for name in sorted([*commands, "shm_ring:sync=eventfd"]):
         (cache_calls, cache_bytes), (proxy_calls, proxy_bytes) = count(name, "null", 1)
         print(f"| `{name}` | {cache_calls:.1f} | {cache_bytes:.0f} | {proxy_calls:.1f} | {proxy_bytes:.0f} |")
     return 0

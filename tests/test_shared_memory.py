@@ -13,8 +13,17 @@ from support.forks import ended_well, in_a_fork
 
 from harness import registry
 from harness.protocol import wire
+from transports import posix_shm
 
-RINGS = ["posix_shm", "posix_shm:wait=spin", "posix_shm:wait=spin-then-block", "posix_shm:sync=fifo", "sysv_shm"]
+RINGS = [
+    "posix_shm",
+    "posix_shm:wait=spin",
+    "posix_shm:wait=spin-then-block",
+    "posix_shm:wait=adaptive",
+    "posix_shm:sync=fifo",
+    "posix_shm:sync=eventfd",
+    "sysv_shm",
+]
 HEAD = wire.encode_head(1, wire.STATUS_NOT_FOUND, 0)
 
 
@@ -102,23 +111,72 @@ def test_an_end_leaves_no_mapping(ring, home):
             assert not [line for line in maps if "/SYSV" in line or "lane" in line]
 
 
-@pytest.fixture
-def rung(home):
-    """A lane over FIFOs, its timeout longer than any test: (transport, scope)."""
-    lane = registry.data_transport("posix_shm:sync=fifo,depth=2"), home.scope("lane", 20)
+US = 1e-6
+
+
+@pytest.mark.parametrize(
+    ("waits", "spins"),
+    [
+        ([5, 5, 25, 25, 90, 90], [10, 10, 20, 40, 80, 100]),  # short waits: as long as is needed, at most 100 us
+        ([99, 99, 99, 99, 99, 5, 99], [10, 20, 40, 80, 100, 100, 100]),
+        ([50, 50, 50, 101, 101, 101, 101], [10, 20, 40, 20, 10, 0, 0]),  # long ones: less each time, then not at all
+        ([5000, 5000, 5, 5000], [0, 0, 10, 0]),
+    ],
+)
+def test_an_adaptive_wait_spins_as_long_as_past_waits_were_short(waits, spins):
+    spin, seen = 0.0, []
+    for wait in waits:
+        spin = posix_shm.adapted(spin, wait * US)
+        seen.append(round(spin / US))
+    assert seen == spins
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_an_adaptive_wait_burns_no_cpu_where_waits_are_long(home, cpus):
+    transport, scope = registry.data_transport("posix_shm:wait=adaptive"), home.scope("lane", 20)
+    allowed = os.sched_getaffinity(0)
+    with transport.provision(scope):
+        receiver, sender = transport.receiver(scope), transport.sender(scope)
+
+        def send():
+            for _ in range(4):
+                time.sleep(0.1)
+                sender.loan()
+                sender.publish(100)
+
+        os.sched_setaffinity(0, set(list(allowed)[:cpus]))
+        thread, used = threading.Thread(target=send), time.process_time()
+        thread.start()
+        try:
+            for _ in range(4):
+                receiver.take().release()
+                receiver.give_back()
+        finally:
+            os.sched_setaffinity(0, allowed)
+            thread.join()
+        assert time.process_time() - used < 0.1
+        receiver.close()
+        sender.close()
+
+
+@pytest.fixture(params=["fifo", "eventfd"])
+def rung(home, request):
+    """A lane that can tell of a killed peer, its timeout longer than any test: (transport, scope)."""
+    lane = registry.data_transport(f"posix_shm:sync={request.param},depth=2"), home.scope("lane", 20)
     with lane[0].provision(lane[1]):
         yield lane
 
 
 @pytest.mark.processes
-def test_a_killed_proxy_is_noticed_at_once_over_fifos(rung):
+def test_a_killed_proxy_is_noticed_at_once_where_the_mechanism_can_tell(rung):
     transport, scope = rung
     opened, tell = os.pipe()
 
     def receive():
-        transport.receiver(scope)
+        receiver = transport.receiver(scope)
         os.write(tell, b"x")
         signal.pause()
+        receiver.close()
 
     pid = in_a_fork(receive)
     os.read(opened, 1)
@@ -130,8 +188,9 @@ def test_a_killed_proxy_is_noticed_at_once_over_fifos(rung):
     begun = time.monotonic()
     with pytest.raises(ConnectionError):
         sender.loan()
-    with pytest.raises(ConnectionError):
-        sender.publish(1)
+    if transport.sync == "fifo":
+        with pytest.raises(ConnectionError):
+            sender.publish(1)
     with pytest.raises(ConnectionError):
         transport.sender(scope)
     assert time.monotonic() - begun < 5
@@ -161,6 +220,56 @@ def test_senders_that_left_between_replies_neither_end_the_wait_nor_keep_it_busy
         receiver.give_back()
         timer.join()
     receiver.close()
+
+
+def published(sender, letter, content, head=True):
+    """Publish a piece of 1000 bytes. It begins with the head of a reply with so much content, unless not head."""
+    sender.loan()[:1000] = (wire.encode_head(1, wire.STATUS_OK, content) if head else b"").ljust(1000, letter)
+    sender.publish(1000)
+
+
+@pytest.mark.processes
+def test_eventfds_of_a_sender_that_was_killed_after_its_whole_reply_are_counted_all_the_same(home):
+    transport, scope = registry.data_transport("posix_shm:sync=eventfd,depth=2"), home.scope("lane", 20)
+
+    def send():
+        sender = transport.sender(scope)
+        published(sender, b"a", 2000 - wire.HEAD_BYTES)
+        published(sender, b"a", 0, head=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with transport.provision(scope):
+        receiver = transport.receiver(scope)
+        for _ in range(3):
+            assert not ended_well(in_a_fork(send))
+            for _ in range(2):
+                assert bytes(receiver.take())[-1:] == b"a"
+                receiver.give_back()
+        receiver.close()
+
+
+def test_senders_over_eventfds_take_turns_and_leave_no_descriptor_behind(home):
+    transport, scope = registry.data_transport("posix_shm:sync=eventfd,depth=2"), home.scope("lane", 5)
+    with transport.provision(scope):
+        receiver, before = transport.receiver(scope), len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            senders = [transport.sender(scope) for _ in range(3)]
+            for letter in b"abcabc":
+                sender = senders[letter % 3]
+                published(sender, bytes([letter]), 2000 - wire.HEAD_BYTES)
+                published(sender, bytes([letter]), 0, head=False)
+                for _ in range(2):
+                    assert bytes(receiver.take())[-1] == letter
+                    receiver.give_back()
+            for sender in senders:
+                sender.close()
+        last = transport.sender(scope)
+        published(last, b"z", 1000 - wire.HEAD_BYTES)
+        assert bytes(receiver.take())[-1:] == b"z"
+        receiver.give_back()
+        last.close()
+        assert len(os.listdir("/proc/self/fd")) <= before + 3  # those of the last sender, which only the next take ends
+        receiver.close()
 
 
 def test_a_sysv_lane_that_is_removed_ends_those_that_wait_in_it(home):

@@ -27,7 +27,10 @@ INSTALLED = [
     pytest.param(name, marks=() if name in DATA else pytest.mark.processes)
     for name in sorted(registry.installed().data)
 ]
-VARIANTS = ["posix_shm:wait=spin", "posix_shm:wait=spin-then-block", "posix_shm:sync=fifo"]
+VARIANTS = [
+    f"posix_shm:{option}"
+    for option in ("wait=spin", "wait=spin-then-block", "wait=adaptive", "sync=fifo", "sync=eventfd")
+]
 
 
 @pytest.fixture(params=[*INSTALLED, *VARIANTS])
@@ -35,7 +38,7 @@ def data(request):
     return registry.data_transport(request.param, chunk=4096)
 
 
-@pytest.fixture(params=sorted(registry.installed().command))
+@pytest.fixture(params=[*sorted(registry.installed().command), "shm_ring:sync=eventfd"])
 def command(request):
     return registry.command_transport(request.param)
 
@@ -169,7 +172,7 @@ def test_command_receivers_of_several_processes_that_wait_in_vain_all_end_in_tim
     assert max(took) < 3
 
 
-@pytest.mark.parametrize("name", ["cma", "posix_mq", "posix_shm", "posix_shm:sync=fifo", "sysv_mq", "tcp", "unix"])
+@pytest.mark.parametrize("name", [*VARIANTS, "cma", "posix_mq", "posix_shm", "sysv_mq", "tcp", "unix"])
 def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
     data = registry.data_transport(name)
     scope = home.scope("lane", 20)
@@ -188,7 +191,7 @@ def test_a_sender_that_gives_up_is_noticed_at_once(name, home):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("name", ["posix_shm:sync=fifo", "tcp", "unix"])
+@pytest.mark.parametrize("name", ["posix_shm:sync=fifo", "posix_shm:sync=eventfd", "tcp", "unix"])
 def test_a_sender_killed_in_a_reply_ends_it_at_once_where_the_mechanism_can_tell(name, home):
     data = registry.data_transport(name)
     scope = home.scope("lane", 20)
@@ -288,6 +291,52 @@ def test_pipes_over_what_all_pipes_of_a_user_may_hold_are_not_taken_for_one_that
     said = result.stderr.splitlines()[-1]
     assert said.startswith("OSError: pipe_size=1048576: all pipes of this user"), result.stderr
     assert "pipe-user-pages-soft" in said
+
+
+@pytest.mark.parametrize("sync", ["semaphore", "eventfd"])
+def test_all_senders_that_wait_for_room_in_a_ring_get_it(sync, home):
+    command, scope = registry.command_transport(f"shm_ring:depth=2,sync={sync}"), home.scope("commands", 5.0)
+
+    def send(first):
+        sender = command.sender(scope)
+        for number in range(first, first + 50):
+            sender.send(wire.encode_command(number, b"lane", b"/path"))
+        sender.close()
+
+    with command.provision(scope):
+        receiver = command.receiver(scope)
+        threads = [threading.Thread(target=send, args=(first,)) for first in (0, 50, 100, 150)]
+        for thread in threads:
+            thread.start()
+        assert sorted(wire.decode_command(receiver.receive())[0] for _ in range(200)) == [*range(200)]
+        for thread in threads:
+            thread.join()
+        receiver.close()
+
+
+@pytest.mark.processes
+def test_a_sender_that_opens_ends_in_time_where_the_cache_is_stopped_and_hands_over_no_eventfds(home):
+    command, scope = registry.command_transport("shm_ring:sync=eventfd"), home.scope("commands", 0.3)
+    provisioned, tell = os.pipe()
+
+    def provision():
+        with command.provision(scope):
+            os.write(tell, b"x")
+            signal.pause()
+
+    pid = in_a_fork(provision)
+    os.read(provisioned, 1)
+    command.sender(scope).close()
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
+    with pytest.raises(TimeoutError, match="handed over no eventfds"):
+        command.sender(scope)
+    os.kill(pid, signal.SIGKILL)
+    assert not ended_well(pid)
+    with pytest.raises(ConnectionRefusedError):
+        command.sender(scope)
+    os.close(provisioned)
+    os.close(tell)
 
 
 @pytest.mark.processes

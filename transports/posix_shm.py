@@ -1,12 +1,17 @@
-"""POSIX shared memory with two POSIX semaphores or FIFOs, shm_overview(7), sem_overview(7).
+"""POSIX shared memory with two POSIX semaphores, FIFOs or eventfds, shm_overview(7), sem_overview(7).
 
 A byte goes preadv(2) -> a slot of the memory -> write(2) to the client; the slots form a ring,
 transports/common/ring.py. Passing a slot on is an atomic addition in user space, and a futex(2) only if an end waits.
 All pages are there before the first reply: posix_fallocate(3) makes them, MAP_POPULATE maps them at either end.
 
-Limits: chunk times depth bytes for each lane must fit into /dev/shm (usually half of the memory).
+Limits: chunk times depth bytes for each lane must fit into /dev/shm (usually half of the memory), with pages=huge in
+whole huge pages.
 
 Killed peers: noticed by the timeout.
+
+With sync=eventfd passing a slot on is a write(2) to a counter and taking one a read(2), with poll(2) if it has to wait:
+transports/common/eventfd_sync.py. A killed peer is noticed at once, as with sync=fifo. Each sender costs three
+descriptors at either end.
 
 With sync=fifo passing a slot on is a write(2) of one byte and taking one a read(2), with poll(2) if it has to wait:
 transports/common/fifo_sync.py. A killed proxy is then noticed at once (EPIPE), and so is a killed cache within a reply.
@@ -16,19 +21,22 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import posix_ipc
 
-from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
-from transports.common.fifo_sync import FifoRingReceiver, FifoSemaphore, fifo_semaphore
+from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl, socket_name
+from transports.common.eventfd_sync import ReceivingEventfds, SendingEventfds, eventfd_ring_receiver
+from transports.common.fifo_sync import fifo_ring_receiver, fifo_semaphore
 from transports.common.fifos import provisioned_fifos
+from transports.common.huge_pages import collapse, huge_page_size
 from transports.common.posix_memory import provisioned_memory
 from transports.common.posix_waits import LATE, SHORT, wait_on
-from transports.common.ring import Parts, Ring, RingReceiver, RingSender, late
+from transports.common.ring import Parts, Ring, RingReceiver, RingSender, Semaphore, late
 
-_SPIN_SECONDS = 100e-6  # of spin-then-block: about twice the time to be woken on another core
+_SPIN_SECONDS = 100e-6  # of spin-then-block, and at most of adaptive: about twice the time to be woken on another core
+_SPIN_START = 10e-6  # of adaptive
 
 
 @dataclass(frozen=True)
@@ -36,21 +44,28 @@ class PosixShm(Ring, DataTransport):
     """chunk: bytes of a slot. depth: slots.
     wait: how an end waits. block: in the kernel. spin: reads the semaphore's value until its timeout. spin-then-block:
         reads it for 100 us, then waits in the kernel. What they cost and win: docs/decisions/0006-spinning.md.
-    sync: what an end waits for, semaphore or fifo: docs/decisions/0008-a-second-sync.md. fifo needs wait=block.
+        adaptive: spins as long as past waits were short, then waits: docs/decisions/0025-more-mechanisms.md.
+    sync: what an end waits for. semaphore, or, with wait=block, fifo: docs/decisions/0008-a-second-sync.md, or eventfd:
+        docs/decisions/0025-more-mechanisms.md.
+    pages: of the memory. system: as /dev/shm is mounted, usually of 4 KiB. huge: transparent huge pages, usually of
+        2 MiB; /dev/shm must be mounted with huge=advise, tmpfs(5).
     """
 
     name = "posix_shm"
     wait: str = "block"
     sync: str = "semaphore"
+    pages: str = "system"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.wait not in {"block", "spin", "spin-then-block"}:
-            raise ValueError(f"wait={self.wait}: must be block, spin or spin-then-block")
-        if self.sync not in {"semaphore", "fifo"}:
-            raise ValueError(f"sync={self.sync}: must be semaphore or fifo")
-        if self.sync == "fifo" and self.wait != "block":
-            raise ValueError(f"wait={self.wait} reads a semaphore, and sync=fifo has none: change one of them")
+        if self.wait not in _WAITS:
+            raise ValueError(f"wait={self.wait}: must be {', '.join([*_WAITS][:-1])} or {[*_WAITS][-1]}")
+        if self.pages not in {"system", "huge"}:
+            raise ValueError(f"pages={self.pages}: must be system or huge")
+        if self.sync not in {"semaphore", "fifo", "eventfd"}:
+            raise ValueError(f"sync={self.sync}: must be semaphore, fifo or eventfd")
+        if self.sync != "semaphore" and self.wait != "block":
+            raise ValueError(f"wait={self.wait} reads a semaphore, and sync={self.sync} has none: change one of them")
         if self.sync == "fifo" and self.depth > mmap.PAGESIZE:
             raise ValueError(
                 f"depth={self.depth}: with sync=fifo at most {mmap.PAGESIZE}, the room of the smallest FIFO"
@@ -59,40 +74,57 @@ class PosixShm(Ring, DataTransport):
     @contextmanager
     def provision(self, scope: Scope) -> Iterator[None]:
         semaphores = {"free": self.depth, "full": 0} if self.sync == "semaphore" else {}
-        memory = provisioned_memory(scope, "memory", self.size, semaphores, f"{self.depth} slots of {self.chunk} bytes")
-        with memory, provisioned_fifos(scope, "free", "full") if self.sync == "fifo" else nullcontext():
+        with ExitStack() as undo:
+            what = f"{self.depth} slots of {self.chunk} bytes"
+            page = huge_page_size() if self.pages == "huge" else 1
+            size = -(-self.size // page) * page
+            undo.enter_context(provisioned_memory(scope, "memory", size, semaphores, what))
+            if self.pages == "huge":
+                with mapped(scope) as memory:
+                    collapse(memory)
+            if self.sync == "fifo":
+                undo.enter_context(provisioned_fifos(scope, "free", "full"))
+            elif self.sync == "eventfd":
+                undo.enter_context(socket_name(scope.path("socket")))
             yield
 
     def receiver(self, scope: Scope) -> Receiver:
-        kind = FifoRingReceiver if self.sync == "fifo" else RingReceiver
-        return kind(self, self._open(scope, receives=True))
+        kinds = {"semaphore": RingReceiver, "fifo": fifo_ring_receiver, "eventfd": eventfd_ring_receiver}
+        return kinds[self.sync](self, self._open(scope, receives=True))
 
     def sender(self, scope: Scope) -> Sender:
         return RingSender(self, self._open(scope, receives=False))
 
-    def _synchronise(self, scope: Scope, part: str, receives: bool) -> "FifoSemaphore | BlockingSemaphore":
-        if self.sync == "fifo":
-            return fifo_semaphore(scope, part, receives)
-        kind = BlockingSemaphore if self.wait == "block" else SpinningSemaphore
-        return kind(scope, part, self.wait)
-
     def _open(self, scope: Scope, receives: bool) -> Parts:
         with ExitStack() as undo:
             try:
-                free = self._synchronise(scope, "free", receives)
-                undo.callback(free.close)
-                full = self._synchronise(scope, "full", receives)
-                undo.callback(full.close)
-                shared = posix_ipc.SharedMemory(scope.posix_name("memory"))
+                free, full = self._synchronised(scope, receives, undo)
+                memory = mapped(scope)
             except posix_ipc.ExistentialError as error:
                 raise FileNotFoundError(str(error)) from error
-            try:
-                # Maps every page now: the first replies would else pay for the faults.
-                memory = mmap.mmap(shared.fd, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-            finally:
-                shared.close_fd()
             undo.callback(memory.close)
-            return Parts(memoryview(memory), free, full, undo.pop_all())
+            return Parts(memoryview(memory)[: self.size], free, full, undo.pop_all())
+
+    def _synchronised(self, scope: Scope, receives: bool, undo: ExitStack) -> tuple[Semaphore, Semaphore]:
+        """What an end waits for, (free, full). undo: gets what closes them."""
+        if self.sync == "eventfd":
+            both = ReceivingEventfds(scope, undo) if receives else SendingEventfds(scope, self.depth, undo)
+            return both, both
+        kind = _WAITS[self.wait]
+        ends = []
+        for part in ("free", "full"):
+            ends.append(fifo_semaphore(scope, part, receives) if self.sync == "fifo" else kind(scope, part, self.wait))
+            undo.callback(ends[-1].close)
+        return ends[0], ends[1]
+
+
+def mapped(scope: Scope) -> mmap.mmap:
+    """The memory of a lane, with all its pages: the first replies would else pay for the faults."""
+    shared = posix_ipc.SharedMemory(scope.posix_name("memory"))
+    try:
+        return mmap.mmap(shared.fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    finally:
+        shared.close_fd()
 
 
 class BlockingSemaphore:
@@ -127,6 +159,42 @@ class SpinningSemaphore(BlockingSemaphore):
                     raise TimeoutError(self._late)
                 os.sched_yield()  # lets the other end run if it has no core of its own; releases the GIL, too
         super().acquire()
+
+
+class AdaptiveSemaphore(SpinningSemaphore):
+    """Spins as long as past waits were short, then blocks. It does not spin at first."""
+
+    def __init__(self, scope: Scope, part: str, wait: str) -> None:
+        super().__init__(scope, part, wait)
+        self._spin_seconds = 0.0
+
+    def acquire(self) -> None:
+        if self._semaphore.value:
+            super().acquire()
+        else:
+            begun = time.monotonic()
+            super().acquire()
+            self._spin_seconds = adapted(self._spin_seconds, time.monotonic() - begun)
+
+
+def adapted(spin: float, waited: float) -> float:
+    """How long to spin after a wait of `waited` seconds that began with at most `spin` seconds of spinning.
+
+    The rule is that of the kernel where it polls for a virtual processor that halts, virt/kvm/kvm_main.c of Linux 6.12:
+    twice as long, from 10 us to 100 us, if spinning was too short and 100 us would have done; half as long, and not at
+    all below 10 us, if 100 us would not have done.
+    """
+    if waited > _SPIN_SECONDS:
+        return spin / 2 if spin >= 2 * _SPIN_START else 0.0
+    return min(max(2 * spin, _SPIN_START), _SPIN_SECONDS) if waited > spin else spin
+
+
+_WAITS = {
+    "block": BlockingSemaphore,
+    "spin": SpinningSemaphore,
+    "spin-then-block": SpinningSemaphore,
+    "adaptive": AdaptiveSemaphore,
+}
 
 
 @hookimpl

@@ -8,6 +8,9 @@ posts again for the next one. So a missing post costs time, never a record or a 
     send      flock(2), copy in, advance, flock(2), sem_post(3)                with futex(2) only if a
     receive   sem_timedwait(3), lock, copy out, advance, unlock, sem_post(3)   process has to be woken
 
+With sync=eventfd both are eventfds, eventfd(2): a write(2) for each command, and epoll_wait(2) and a read(2) for each
+wait. A thread of the cache hands them over, unix(7) SCM_RIGHTS, to each sender that opens: transports/common/bells.py.
+
 Killed peers: senders belong to many programs, so they share a lock that the kernel takes from the dead, flock(2) on the
 memory itself. A record is there once the position has moved, one 8-byte store. A sender killed before that leaves
 nothing; one killed before its post leaves a record that the next receiver to look takes. Receivers belong to one
@@ -20,49 +23,88 @@ wait, and a stopped holder must not stop the others for ever.
 """
 
 import fcntl
+import math
 import time
-from contextlib import AbstractContextManager
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-import posix_ipc
-
 from harness.api import COMMAND_BYTES, CommandReceiver, CommandSender, CommandTransport, Scope, check_least, hookimpl
+from transports.common.bells import (
+    Bell,
+    EventfdBell,
+    SemaphoreBell,
+    asked_eventfds,
+    inherited_eventfds,
+    provisioned_eventfds,
+)
 from transports.common.posix_memory import MemoryEnd, provisioned_memory
 from transports.common.posix_waits import wait
 
 PUBLISHED, TAKEN, WORDS = 0, 8, 64  # 64-bit words at the front of the memory, each position on a cache line of its own
 _RETRY = 20e-6
+_LOOK_EVERY = 0.1  # seconds; a sender that was killed may have taken the ringing of an eventfd with it
 
 
 @dataclass(frozen=True)
 class ShmRing(CommandTransport):
-    """depth: records that the ring holds."""
+    """depth: records that the ring holds.
+    sync: what wakes a process that waits, semaphore or eventfd: docs/decisions/0025-more-mechanisms.md.
+    """
 
     name = "shm_ring"
     depth: int = 128
+    sync: str = "semaphore"
 
     def __post_init__(self) -> None:
         check_least(self, depth=1)
+        if self.sync not in {"semaphore", "eventfd"}:
+            raise ValueError(f"sync={self.sync}: must be semaphore or eventfd")
 
-    def provision(self, scope: Scope) -> AbstractContextManager[None]:
+    @contextmanager
+    def provision(self, scope: Scope) -> Iterator[None]:
         size = WORDS * 8 + self.depth * COMMAND_BYTES
-        semaphores = {"full": 0, "room": 0, "lock": 1}
-        return provisioned_memory(scope, "ring", size, semaphores, f"a ring of {self.depth} records")
+        semaphores = {"lock": 1} | dict.fromkeys(self.semaphores, 0)
+        memory = provisioned_memory(scope, "ring", size, semaphores, f"a ring of {self.depth} records")
+        with memory, nullcontext() if self.semaphores else provisioned_eventfds(scope, 2):
+            yield
+
+    @property
+    def semaphores(self) -> tuple[str, ...]:
+        """Those that wake a process."""
+        return ("full", "room") if self.sync == "semaphore" else ()
 
     def receiver(self, scope: Scope) -> CommandReceiver:
-        return CommandRingReceiver(scope, self.depth)
+        return CommandRingReceiver(scope, self)
 
     def sender(self, scope: Scope) -> CommandSender:
-        return CommandRingSender(scope, self.depth)
+        return CommandRingSender(scope, self)
 
 
 class CommandRingEnd(MemoryEnd):
-    def __init__(self, scope: Scope, depth: int) -> None:
-        super().__init__(scope, "ring", "full", "room", "lock")
-        self._full, self._room, self._lock = self._semaphores
-        self._depth = depth
+    def __init__(self, scope: Scope, options: ShmRing) -> None:
+        super().__init__(scope, "ring", "lock", *options.semaphores)
+        self._lock, *semaphores = self._semaphores
+        self._depth = options.depth
         self._words = memoryview(self._memory)[: WORDS * 8].cast("Q")
         self._resources.callback(self._words.release)
+        self._full: Bell
+        self._room: Bell
+        try:
+            if semaphores:
+                self._full, self._room = map(SemaphoreBell, semaphores)
+            else:
+                full, room = self._eventfds(scope)
+                self._full = EventfdBell(full, math.inf, self._resources)
+                self._room = EventfdBell(room, _LOOK_EVERY, self._resources)
+        except OSError:
+            self.close()
+            raise
+
+    @abstractmethod
+    def _eventfds(self, scope: Scope) -> list[int]:
+        """Those of `full` and `room`."""
 
     def _slot(self, position: int) -> slice:
         start = WORDS * 8 + position % self._depth * COMMAND_BYTES
@@ -70,9 +112,13 @@ class CommandRingEnd(MemoryEnd):
 
 
 class CommandRingSender(CommandRingEnd, CommandSender):
+    def _eventfds(self, scope: Scope) -> list[int]:
+        return asked_eventfds(scope, 2, self._resources)
+
     def send(self, record: bytes) -> None:
         words = self._words
         deadline = time.monotonic() + self._timeout
+        waited = False
         while True:
             self._lock_senders(deadline)
             try:
@@ -85,11 +131,12 @@ class CommandRingSender(CommandRingEnd, CommandSender):
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
             if used < self._depth:
                 break
-            if not wait(self._room, deadline - time.monotonic()):
+            waited = True
+            if not self._room.wait(deadline - time.monotonic()):
                 raise TimeoutError(f"the ring stayed full for {self._timeout} s")
-        wake(self._full)
+        self._full.ring()
         if used + 1 < self._depth:
-            wake(self._room)  # another sender may wait for what is left
+            self._room.ring(needed=waited)  # another sender may wait for what is left
 
     def _lock_senders(self, deadline: float) -> None:
         while True:
@@ -104,6 +151,9 @@ class CommandRingSender(CommandRingEnd, CommandSender):
 
 
 class CommandRingReceiver(CommandRingEnd, CommandReceiver):
+    def _eventfds(self, scope: Scope) -> list[int]:
+        return inherited_eventfds(scope, self._resources)
+
     def receive(self) -> bytes:
         words = self._words
         deadline = time.monotonic() + self._timeout
@@ -119,18 +169,13 @@ class CommandRingReceiver(CommandRingEnd, CommandReceiver):
                     words[TAKEN] = position + 1
                 self._lock.release()
                 if waiting:
-                    wake(self._room)
+                    self._room.ring(needed=waiting == self._depth)
                     if waiting > 1:
-                        wake(self._full)  # another receiver may wait for what is left
+                        self._full.ring()  # another receiver may wait for what is left
                     return record
             if not posted:
                 raise TimeoutError(f"no command for {self._timeout} s")
-            posted = wait(self._full, deadline - time.monotonic())
-
-
-def wake(semaphore: posix_ipc.Semaphore) -> None:
-    if not semaphore.value:  # one that is up already lets the next process pass that comes to wait
-        semaphore.release()
+            posted = self._full.wait(deadline - time.monotonic())
 
 
 @hookimpl

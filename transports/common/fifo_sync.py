@@ -9,9 +9,9 @@ may come from another.
 import os
 import time
 
-from harness.api import HEAD_BYTES, Scope, content_length
+from harness.api import Scope
 from transports.common.fifos import FifoEnd
-from transports.common.ring import Parts, Ring, RingReceiver, late
+from transports.common.ring import AwareReceiver, Parts, Ring, late
 
 
 def fifo_semaphore(scope: Scope, part: str, receives: bool) -> "FifoSemaphore":
@@ -80,19 +80,9 @@ class FullSemaphore(FifoSemaphore):
         super().close()
 
 
-class FifoRingReceiver(RingReceiver):
-    """Knows where a reply ends, and so whether a sender that has gone was killed or had no more to send."""
-
-    def __init__(self, ring: Ring, parts: Parts) -> None:
-        super().__init__(ring, parts)
-        assert isinstance(parts.full, FullSemaphore)
-        self._full_semaphore = parts.full
-        self._left = 0  # bytes of the reply under way
-        for _ in range(ring.depth):
-            parts.free.release()
-
-    def take(self) -> memoryview:
-        self._full_semaphore.resting = not self._left
-        piece = super().take()
-        self._left = (self._left or HEAD_BYTES + content_length(piece)) - len(piece)
-        return piece
+def fifo_ring_receiver(ring: Ring, parts: Parts) -> AwareReceiver:
+    """The receiver over the FIFOs of `parts`, of which it frees all slots."""
+    assert isinstance(parts.full, FullSemaphore)
+    for _ in range(ring.depth):
+        parts.free.release()
+    return AwareReceiver(ring, parts, parts.full)

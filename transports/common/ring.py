@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from harness.api import HEAD_BYTES, Receiver, Scope, Sender
+from harness.api import HEAD_BYTES, Receiver, Scope, Sender, content_length
 
 # 64-bit words at the front of the memory: each end's position on a cache line of its own, then a length a slot.
 PUBLISHED, TAKEN, LENGTHS = 0, 8, 16
@@ -60,12 +60,12 @@ class Ring:
 
     @property
     def first_slot(self) -> int:
-        return _whole_pages((LENGTHS + self.depth) * 8)
+        return whole_pages((LENGTHS + self.depth) * 8)
 
     @property
     def stride(self) -> int:
         """Slots start on pages: where source and destination of a copy lie matters more than the space."""
-        return _whole_pages(self.chunk)
+        return whole_pages(self.chunk)
 
     @property
     def size(self) -> int:
@@ -116,5 +116,30 @@ class RingReceiver(RingEnd, Receiver):
         self._free.release()
 
 
-def _whole_pages(count: int) -> int:
+class Awaited(Semaphore, Protocol):
+    """A `full` that can tell that a sender has gone, which is an error within a reply and none between replies.
+
+    resting: whether no reply is under way.
+    """
+
+    resting: bool
+
+
+class AwareReceiver(RingReceiver):
+    """Knows where a reply ends, and so whether a sender that has gone was killed or had no more to send."""
+
+    def __init__(self, ring: Ring, parts: Parts, full: Awaited) -> None:
+        super().__init__(ring, parts)
+        self._awaited = full
+        self._unread = 0  # bytes of the reply under way
+
+    def take(self) -> memoryview:
+        self._awaited.resting = not self._unread
+        piece = super().take()
+        self._unread = (self._unread or HEAD_BYTES + content_length(piece)) - len(piece)
+        return piece
+
+
+def whole_pages(count: int) -> int:
+    """The bytes of so many pages as `count` bytes need."""
     return -(-count // mmap.PAGESIZE) * mmap.PAGESIZE
