@@ -5,7 +5,8 @@ here is a test. It lists the facts that split the hosts as the verdict does, and
 factor `congestion`, a kernel on the same machine) can say which it was.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ FACTS = {
     "Python": ("software", "python"),
     "harness": ("software", "harness"),
 }
+RIGHT = 0.9  # share of the hosts whose verdict a fact has to tell
+_MOST_VALUES = 4  # of a fact in a sentence
 _QUIET = "Not affected"  # a mitigation that tells nothing
 
 
@@ -49,38 +52,45 @@ def _text(given: Any) -> str:
 
 @dataclass(frozen=True)
 class Split:
-    """A fact that splits hosts as their verdicts do. sides: verdict -> the values of the fact on the hosts that have
-    it."""
+    """A fact that splits hosts as their verdicts do. sides: value of the fact -> verdict -> how many hosts. right: the
+    share of the hosts whose verdict is the most frequent one of their value."""
 
     fact: str
-    sides: Mapping[str, list[str]]
+    sides: Mapping[str, Mapping[str, int]]
+    right: float
 
     @property
     def text(self) -> str:
-        """Such as `congestion control (slower: bbr; faster: reno)`."""
-        parts = [f"{verdict}: {_some(values)}" for verdict, values in self.sides.items()]
-        return f"{self.fact} ({'; '.join(parts)})"
+        """Such as `congestion control (bbr: slower; reno: faster on 38 of 40)`."""
+        parts = []
+        for value, verdicts in list(self.sides.items())[:_MOST_VALUES]:
+            first = next(iter(verdicts))
+            total = sum(verdicts.values())
+            of_all = "" if len(verdicts) == 1 else f" on {verdicts[first]} of {total}"
+            parts.append(f"{value if len(value) <= 60 else f'{value[:57]}...'}: {first}{of_all}")
+        more = len(self.sides) - _MOST_VALUES
+        return f"{self.fact} ({'; '.join([*parts, *([f'and {more} more values'] if more > 0 else [])])})"
 
 
 def splits(verdicts: Mapping[str, str], facts: Mapping[str, Mapping[str, str]]) -> list[Split]:
-    """The facts that split hosts as their verdicts do: no value of the fact is on both sides.
+    """The facts that split hosts as their verdicts do, the closest ones first: the fact tells the verdict of
+    at least `RIGHT` of the hosts, which is of all of them where they are few.
 
     verdicts: host -> one of two verdicts or more; hosts that cannot tell are left out before. facts: host -> its facts.
-    Where there are more than two hosts, a fact that is another one on each host is left out: it splits any hosts.
+    A fact with a value of its own for more than every other host is left out: it would split any hosts.
     """
     found = []
-    sides = list(dict.fromkeys(verdicts.values()))
-    if len(sides) < 2:
-        return []
     for fact in FACTS:
-        values = {host: facts[host].get(fact, "") for host in verdicts}
-        distinct = set(values.values())
-        if "" in distinct or (len(verdicts) > 2 and len(distinct) == len(verdicts)):
+        sides: dict[str, Counter[str]] = {}
+        for host, said in verdicts.items():
+            sides.setdefault(facts[host].get(fact, ""), Counter())[said] += 1
+        if "" in sides or len(sides) > max(2, len(verdicts) // 2):
             continue
-        on = {side: sorted({values[host] for host, said in verdicts.items() if said == side}) for side in sides}
-        if sum(map(len, on.values())) == len(distinct):
-            found.append(Split(fact, on))
-    return found
+        ordered = {value: dict(sides[value].most_common()) for value in sorted(sides)}
+        right = sum(max(said.values()) for said in sides.values()) / len(verdicts)
+        if right >= RIGHT and len({next(iter(said)) for said in ordered.values()}) > 1:
+            found.append(Split(fact, ordered, right))
+    return sorted(found, key=lambda one: -one.right)
 
 
 def same_everywhere(hosts: Iterable[Mapping[str, str]]) -> dict[str, str]:
@@ -90,8 +100,3 @@ def same_everywhere(hosts: Iterable[Mapping[str, str]]) -> dict[str, str]:
         return {}
     first = all_of_them[0]
     return {name: value for name, value in first.items() if all(one.get(name) == value for one in all_of_them)}
-
-
-def _some(values: Sequence[str], most: int = 3) -> str:
-    shown = ", ".join(value if len(value) <= 60 else f"{value[:57]}..." for value in values[:most])
-    return f"{shown} and {len(values) - most} more" if len(values) > most else shown

@@ -3,10 +3,10 @@
 docs/statistics.md has the table of the keys, and the same promise as for a single run.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from harness.analysis.fleet.claims import FleetAnswer
+from harness.analysis.fleet.facts import Split
 from harness.analysis.fleet.hosts import Host
 from harness.analysis.fleet.random_effects import Summary
 from harness.analysis.fleet.study import FleetCell, FleetContext, FleetStudy
@@ -61,7 +61,7 @@ def _cell(cell: FleetCell) -> dict[str, Any]:
         "baseline": cell.baseline,
         "floor": cell.floor,
         "outcome": cell.outcome,
-        "goes_with": [{"fact": one.fact, "sides": _sides(one.sides.items())} for one in cell.splits],
+        "goes_with": [_split(one) for one in cell.splits],
         "summary": _summary(cell.summary, cell.verdict),
         "hosts": [
             {
@@ -75,8 +75,9 @@ def _cell(cell: FleetCell) -> dict[str, Any]:
     }
 
 
-def _sides(given: Iterable[tuple[str, list[str]]]) -> list[dict[str, Any]]:
-    return [{"verdict": verdict, "values": values} for verdict, values in given]
+def _split(one: Split) -> dict[str, Any]:
+    sides = [{"value": value, "verdicts": dict(verdicts)} for value, verdicts in one.sides.items()]
+    return {"fact": one.fact, "right": one.right, "sides": sides}
 
 
 def _summary(summary: Summary | None, verdict: str) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # importing these loads numpy and scipy, which only an analys
     from harness.analysis.intervals import Estimate
 
 _MOST_HOSTS = 12  # that have a row
+_MOST_LINES = 12  # about cells whose verdict turns round
 _MOST_NAMED = 4  # hosts in a sentence
 _FACTS = ("processor", "CPUs", "kernel", "congestion control")  # columns of the table of hosts
 
@@ -60,7 +61,7 @@ def interactions(study: "FleetStudy") -> list[str]:
         name = ", ".join(filter(None, (cell.label, context.label)))
         if cell.outcome in (TURNS, UNSURE):
             sides = "; ".join(f"{verdict} on {named(hosts)}" for verdict, hosts in cell.verdicts.items())
-            lines.append(f"{cell.outcome.capitalize()}: {name}: {sides}.{goes_with(cell, len(study.hosts))}")
+            lines.append(f"{cell.outcome.capitalize()}: {name}: {sides}.{goes_with(cell)}")
         elif cell.outcome != TOGETHER:
             said = Counter(one.verdict for one in cell.there.values() if one.verdict)
             verdicts = ", ".join(f"{verdict} on {count}" for verdict, count in said.most_common())
@@ -68,16 +69,19 @@ def interactions(study: "FleetStudy") -> list[str]:
             only = next(iter(said), "")
             key = f"{cell.outcome.capitalize()}{f', {only}' if cell.outcome == 'holds everywhere' else ''}"
             others.setdefault(f"{key}: {context.label or 'all trials'}", []).append(text)
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[:_MOST_LINES], f"So do {len(lines) - _MOST_LINES} more cells; the tables have them."]
     return lines + [f"{key}: {', '.join(names)}." for key, names in others.items()]
 
 
-def goes_with(cell: "FleetCell", hosts: int) -> str:
+def goes_with(cell: "FleetCell") -> str:
     """The facts that split hosts as the verdict does, in a sentence that says it is no test."""
+    decided = sum(len(hosts) for verdict, hosts in cell.verdicts.items() if verdict != "cannot tell")
     if not cell.splits:
         return " No fact of the hosts splits them so."
     facts = "; ".join(one.text for one in cell.splits[:6])
     several = "any of these, or something else, may be why" if len(cell.splits) > 1 else "it may be something else"
-    return f" Goes with {facts}. That describes {hosts} hosts and is no test: {several}."
+    return f" Goes with {facts}. That describes {decided} hosts and is no test: {several}."
 
 
 def named(hosts: Sequence[str]) -> str:

@@ -74,6 +74,7 @@ class FleetStudy:
     many ratios a host has; as many summaries hold at once."""
 
     name: str
+    question: str
     mode: str
     hosts: list[Host]
     refused: Mapping[str, str]
@@ -129,6 +130,7 @@ def analyse(fleet: Fleet) -> FleetStudy:
         contexts.append(FleetContext(first.levels, first.label, first.metric, found))
     return FleetStudy(
         name=str(fleet.experiment.get("name") or ""),
+        question=str(fleet.experiment.get("question") or ""),
         mode=fleet.mode,
         hosts=hosts,
         refused=fleet.refused,
