@@ -7,12 +7,11 @@ name, and its unit stands in the table of columns and in datapackage.json.
 
 import csv
 import io
-import itertools
 import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
 
@@ -151,7 +150,7 @@ class Trial(Spec, Identity):
         "s",
     )
 
-    host: str = _column("name of the machine")
+    host: str = _column("name of the machine; in a fleet, the name that the host has there")
     cpu: str = _column("model of the processor")
     cpus: int = _column("processors that the run may use", 0)
     kernel: str = _column("release of the kernel")
@@ -194,6 +193,7 @@ class Bucket:
     trial: int = _column("number of the trial, as in trials.csv", 0)
     latency_us: float = _column("upper bound of the bucket, less than 1/128 above its smallest latency", 0.0, "us")
     count: int = _column("requests whose latency is in it", 0)
+    host: str = _column("in a fleet, the name of the host, as in trials.csv; else empty")
 
 
 @dataclass(frozen=True)
@@ -206,11 +206,13 @@ class Observation:
     metric: str = _column("what was seen; totals are those of the measured time")
     value: float = _column("how much", 0.0)
     unit: str = _column("unit of the value; `1`: a count, `share`: of all that the probe saw of the role")
+    host: str = _column("in a fleet, the name of the host, as in trials.csv; else empty")
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One row of slices.csv: a few milliseconds of load on one cell of a live block. All columns are numbers.
+    """One row of slices.csv: a few milliseconds of load on one cell of a live block. All columns but the last are
+    numbers.
 
     The slices of a round follow each other, so a disturbance that lasts longer than a round falls out of ratios that
     are taken within it.
@@ -233,6 +235,7 @@ class Slice:
         0.0,
         "s",
     )
+    host: str = _column("in a fleet, the name of the host, as in trials.csv; else empty")
 
 
 def _truth(text: str) -> bool:
@@ -249,9 +252,11 @@ def _finite(text: str) -> float:
 
 _FIGURES = [name for name, kind in get_type_hints(Trial).items() if kind is float]
 _READ: dict[type, Any] = {int: int, float: _finite, str: str, bool: _truth}  # how a cell of a table is read
+_READ_ALL = {**_READ, float: float}  # where all of a column is looked at afterwards
 
 
 Row = Trial | Slice | Bucket | Observation
+_TYPES: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Trial, Slice, Bucket, Observation)}
 _Row = TypeVar("_Row", Trial, Slice, Bucket, Observation)
 
 
@@ -340,14 +345,20 @@ def read_observations(path: str) -> Iterator[Observation]:
 
 
 def read_slices(path: str) -> tuple[list[str], bytes]:
-    """The columns of a file of slices, and the text of its whole lines: there may be millions, all numbers, so who
-    needs them reads them as an array. A last line that a killed run left torn is left out. Raises ValueError where the
-    columns are others."""
+    """The columns of numbers of a file of slices, and the text of its whole lines, without the host: there may be
+    millions, so who needs them reads them as an array. A last line that a killed run left torn is left out. Raises
+    ValueError where the columns are others, or where slices are of several hosts."""
     with open(path, "rb") as file:
         head, text = file.readline(), file.read()
     columns = head.decode(errors="replace").strip().split(",")
     _check(path, columns, Slice)
-    return columns, text[: text.rfind(b"\n") + 1]
+    text = text[: text.rfind(b"\n") + 1]
+    if columns[-1] != "host":  # of a version before fleets
+        return columns, text
+    end = b"," + text[: text.find(b"\n")].rpartition(b",")[2] + b"\n"
+    if text.count(end) != text.count(b"\n"):
+        raise ValueError(f"{path}: its lines are not all of one host")
+    return columns[:-1], text.replace(end, b"\n")
 
 
 def _check(path: str, columns: list[str], kind: type[Row]) -> None:
@@ -367,15 +378,58 @@ def _read(path: str, kind: type[_Row]) -> Iterator[_Row]:
 
 
 def _rows(path: str, kind: type[_Row]) -> Iterator[_Row]:
-    types = {name: _READ[one] for name, one in get_type_hints(kind).items()}
     with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
+        rows: Iterator[list[str]] = csv.reader(file)
         columns, first = next(rows, []), next(rows, None)
         if kind is Trial and first and first[0] == "2":
             columns = [RENAMED_SINCE_2.get(name, name) for name in columns]
         _check(path, columns, kind)
-        lacking = [name for name in FACTORS if name not in columns] if kind is Trial else []
-        for row in itertools.chain([first] if first is not None else [], rows):
+        table = [] if first is None else [first, *rows]
+    made = _at_once(kind, columns, table)
+    yield from made if made is not None else _one_by_one(path, kind, columns)
+
+
+def _at_once(kind: type[_Row], columns: list[str], table: list[list[str]]) -> list[_Row] | None:
+    """All rows of a table, column by column, which is much faster than row by row. None where a row is no such
+    row, or may not be: _one_by_one() says which, and why."""
+    if any(len(row) != len(columns) for row in table):
+        return None
+    types = _TYPES[kind]
+    values: list[Sequence[Any]] = []
+    try:
+        for name, texts in zip(columns, zip(*table, strict=True), strict=False):
+            values.append(texts if types[name] is str else list(map(_READ_ALL[types[name]], texts)))
+    except ValueError:
+        return None
+    figures = {name: given for name, given in zip(columns, values, strict=False) if types[name] is float}
+    if not all(math.isfinite(sum(given)) for given in figures.values()):
+        return None
+    names = [column.name for column in fields(kind)]
+    in_order = columns == names[: len(columns)]
+    made = [
+        kind(*row) if in_order else kind(**dict(zip(columns, row, strict=True))) for row in zip(*values, strict=True)
+    ]
+    lacking = [name for name in FACTORS if name not in columns]
+    return made if kind is not Trial or _possible(made, figures, lacking) else None
+
+
+def _possible(made: list[Any], figures: dict[str, Sequence[float]], lacking: list[str]) -> bool:
+    """Whether these rows of trials are of a good table, in which no figure needs a second look. Empties the factors
+    that mean nothing in a row: `lacking` are those that have no column."""
+    for row in made:
+        _blank(row, lacking)
+    return all(min(given, default=0.0) >= -1e-9 for given in figures.values()) and all(
+        row.status != "ok" or row.requests_per_s > 0 for row in made
+    )
+
+
+def _one_by_one(path: str, kind: type[_Row], columns: list[str]) -> Iterator[_Row]:
+    types = {name: _READ[one] for name, one in _TYPES[kind].items()}
+    lacking = [name for name in FACTORS if name not in columns] if kind is Trial else []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        next(rows)
+        for row in rows:
             if len(row) != len(columns):
                 raise ValueError(f"{path}:{rows.line_num}: {len(row)} values for {len(columns)} columns: a torn line")
             try:

@@ -14,7 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ _WORKLOAD = {name for name, factor in FACTORS.items() if factor.about in {"condi
 _APART = ("files", *(name for name in FACTORS if name not in {"files", "control"}), "origin", "version", *PROVENANCE)
 # Columns that follow from a factor: where it is compared, they must not separate contexts.
 _FOLLOWS = {"origin": "origin_server", "version": "interpreter"}
+_TELLING = attrgetter(*FACTORS, "origin", "version", *PROVENANCE, "status")  # all that applies() looks at, too
 _VERSIONS = {"interpreter"}  # what is compared where the only rival of a cell is itself in another version
 
 Levels = Mapping[str, Any]  # column of a factor -> value
@@ -60,6 +61,7 @@ class CellTrials:
         self.trials: list[Trial] = []
         self.bad: list[Trial] = []
         self._logs: dict[str, dict[int, float]] = {}
+        self._log_ratios: dict[tuple[CellTrials, str], dict[int, float]] = {}
 
     def logs(self, metric: str) -> dict[int, float]:
         """block -> logarithm of the metric. Blocks in which the metric is 0 are left out, because they have no
@@ -76,11 +78,13 @@ class CellTrials:
         """block -> log ratio of this cell to another one, for each block that has both. It is the centre of the log
         ratios of their slices of equal rounds, where the block has such slices and they say something of the metric.
         Else it is that of the rows."""
-        own, of_base = self.logs(metric), base.logs(metric)
-        by_rows = {block: own[block] - of_base[block] for block in sorted(own.keys() & of_base.keys())}
-        return by_rows | {
-            block: centre(np.log(values / of_base)) for block, values, of_base in self.paired(base, metric)
-        }
+        if (base, metric) not in self._log_ratios:
+            own, of_base = self.logs(metric), base.logs(metric)
+            by_rows = {block: own[block] - of_base[block] for block in sorted(own.keys() & of_base.keys())}
+            self._log_ratios[base, metric] = by_rows | {
+                block: centre(np.log(values / of_base)) for block, values, of_base in self.paired(base, metric)
+            }
+        return self._log_ratios[base, metric]
 
     def differences(self, base: "CellTrials", metric: str) -> dict[int, float]:
         """block -> microseconds that a request takes more than with another cell, in the sense of the metric, one of
@@ -166,15 +170,21 @@ class StudyTrials:
 
     def __init__(self, trials: Iterable[Trial], slices: Slices | None = None) -> None:
         self._slices = slices
-        self._trials = [trial for trial in trials if not trial.probe]
+        # Trials that are alike in all that can set them apart: one of them stands for all, which are many.
+        alike: dict[Any, list[tuple[int, Trial]]] = defaultdict(list)
+        for place, trial in enumerate(trials):
+            if not trial.probe:
+                alike[_TELLING(trial)].append((place, trial))
+        self._alike = list(alike.values())
+        self._kinds = [some[0][1] for some in self._alike]
         self.varying = [name for name in _APART if self._varies(name)]
 
     def _varies(self, name: str) -> bool:
         """Whether a column varies over the trials to which it applies. Most columns have one value, which is quick to
         see."""
         return (
-            len(set(map(attrgetter(name), self._trials))) > 1
-            and len({getattr(trial, name) for trial in self._trials if applies(name, trial)}) > 1
+            len(set(map(attrgetter(name), self._kinds))) > 1
+            and len({getattr(trial, name) for trial in self._kinds if applies(name, trial)}) > 1
         )
 
     def compared(self, baseline: Levels) -> tuple[str, ...]:
@@ -194,10 +204,13 @@ class StudyTrials:
         apart = [name for name in _APART if name not in within and (name in self.varying or name in always)]
         sorted_trials: dict[tuple[Any, ...], dict[tuple[Any, ...], CellTrials]] = defaultdict(dict)
         # Trials to which some factor does not apply come last. They join every context that differs in no other factor.
-        lacking = [sum(not applies(name, trial) for name in apart) for trial in self._trials]
-        for _, trial in sorted(zip(lacking, self._trials, strict=True), key=lambda pair: (pair[0], pair[1].trial)):
-            key = tuple(getattr(trial, name) if applies(name, trial) else None for name in apart)
-            cell_key = (trial.control, *(getattr(trial, name) for name in telling))
+        in_turn = []
+        for kind, some in zip(self._kinds, self._alike, strict=True):
+            key = tuple(getattr(kind, name) if applies(name, kind) else None for name in apart)
+            lacking = sum(not applies(name, kind) for name in apart)
+            cell_key = (kind.control, *(getattr(kind, name) for name in telling))
+            in_turn += [(lacking, trial.trial, place, trial, key, cell_key) for place, trial in some]
+        for *_, trial, key, cell_key in sorted(in_turn, key=itemgetter(0, 1, 2)):
             joined = [one for one in sorted_trials if _joins(key, one)] if None in key else []
             for context_key in joined or [key]:
                 cells = sorted_trials[context_key]

@@ -7,10 +7,14 @@ from typing import Any
 from harness.analysis import claims, for_programs, judgements, run_files
 from harness.analysis.cells import StudyTrials
 from harness.analysis.claims import REFUTED, SUPPORTED, UNDECIDED
+from harness.analysis.fleet import claims as fleet_claims
+from harness.analysis.fleet import files, study
+from harness.analysis.fleet import for_programs as over_hosts
 from harness.analysis.slices import Slices
 from harness.analysis.verdicts import controls
 from harness.results import Trial
 
+_NO_CLAIMS = f"the experiment makes no claims: {run_files.EXPERIMENT} has no `claims:`"
 # The exit code of the worst outcome, the worst one first.
 _CODES = {REFUTED: 1, UNDECIDED: 3, SUPPORTED: 0}
 
@@ -22,7 +26,7 @@ def arguments() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 all claims are supported, 1 some are refuted, 3 none is refuted and some are undecided, "
         "2 the experiment has no claims, or DIR has no results.",
     )
-    parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
+    parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` or `harness fleet run` wrote")
     parser.add_argument("--json", action="store_true", help="print the answers as one JSON object, for programs")
     return parser
 
@@ -30,13 +34,19 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Print the answers to the claims of a run. Returns the exit code."""
     args = arguments().parse_args(argv)
-    return run_files.exit_code("claims", lambda: _print_answers(*run_files.load_run(args.directory), as_json=args.json))
+
+    def body() -> int:
+        if run_files.is_fleet(args.directory):
+            return _print_over_hosts(args.directory, as_json=args.json)
+        return _print_answers(*run_files.load_run(args.directory), as_json=args.json)
+
+    return run_files.exit_code("claims", body)
 
 
 def _print_answers(trials: list[Trial], experiment: Mapping[str, Any], slices: Slices | None, *, as_json: bool) -> int:
     asked = claims.of_experiment(experiment)
     if not asked:
-        raise ValueError(f"the experiment makes no claims: {run_files.EXPERIMENT} has no `claims:`")
+        raise ValueError(_NO_CLAIMS)
     control, off = controls(StudyTrials(trials, slices))
     answers = judgements.judge_all(asked, trials, off, slices)
     if as_json:
@@ -45,5 +55,20 @@ def _print_answers(trials: list[Trial], experiment: Mapping[str, Any], slices: S
         for answer in answers:
             print("\n".join(judgements.lines(answer)))
         print(control.line)
-    outcomes = {answer.outcome for answer in answers}
+    return _code([answer.outcome for answer in answers])
+
+
+def _print_over_hosts(directory: str, *, as_json: bool) -> int:
+    found = study.analyse(files.load(directory))
+    if not found.answers:
+        raise ValueError(_NO_CLAIMS)
+    if as_json:
+        print(for_programs.text(over_hosts.of_claims(found)))
+    else:
+        for answer in found.answers:
+            print("\n".join(fleet_claims.lines(answer)))
+    return _code([answer.outcome for answer in found.answers])
+
+
+def _code(outcomes: Sequence[str]) -> int:
     return next(code for outcome, code in _CODES.items() if outcome in outcomes)

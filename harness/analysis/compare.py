@@ -7,7 +7,7 @@ between the two runs is part of the ratio. `harness ab` has no such gap: both ve
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
@@ -33,13 +33,14 @@ _KEY = [*(name for name in FACTORS if name != "control"), "origin"]
 class Pair:
     """A cell that both runs have. levels: those of its factors that vary. first, second: its geometric mean in each
     run, in the unit of the metric, with its 95 % interval. ratio: second to first, at the level corrected for all
-    pairs."""
+    pairs. logs: the logarithms of the metric in the blocks of each run."""
 
     levels: Levels
     first: Estimate
     second: Estimate
     ratio: Estimate
     verdict: str
+    logs: tuple[list[float], list[float]] = field(default=([], []), repr=False)
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,39 @@ def main(argv: Sequence[str]) -> int:
     args = arguments().parse_args(argv)
 
     def body() -> int:
+        if fleets := [one for one in (args.first, args.second) if run_files.is_fleet(one)]:
+            if len(fleets) == 1:
+                raise ValueError(
+                    f"{fleets[0]} is the run of a fleet, the other one is not; compare with one of its hosts/"
+                )
+            return _compare_fleets(args)
         first, second = (run_files.load_run(one).trials for one in (args.first, args.second))
         found = compare(first, second, args.metric)
-        if found.unlike and not args.force:
-            raise ValueError(
-                f"the runs are not alike: {'; '.join(found.unlike)}; add --force to compare them nevertheless"
-            )
+        _check_alike(found.unlike, args.force)
         _print(found)
         if any(pair.verdict in _WORSE for pair in found.pairs):
             return 1
         return 3 if found.withheld else 0
 
     return run_files.exit_code("compare", body)
+
+
+def _compare_fleets(args: argparse.Namespace) -> int:
+    # The analysis of fleets uses this module.
+    from harness.analysis.fleet import compare as of_fleets  # noqa: PLC0415
+    from harness.analysis.fleet import files, show  # noqa: PLC0415
+
+    found = of_fleets.compare_fleets(files.load(args.first), files.load(args.second), args.metric)
+    _check_alike(found.unlike[:4], args.force)
+    show.render_comparison(found)
+    if any(pair.verdict in _WORSE for cell in found.cells for pair in cell.there.values()):
+        return 1
+    return 3 if found.withheld else 0
+
+
+def _check_alike(unlike: Sequence[str], force: bool) -> None:
+    if unlike and not force:
+        raise ValueError(f"the runs are not alike: {'; '.join(unlike)}; add --force to compare them nevertheless")
 
 
 def compare(first: Iterable[Trial], second: Iterable[Trial], metric: str = "requests_per_s") -> Comparison:
@@ -109,7 +131,8 @@ def compare(first: Iterable[Trial], second: Iterable[Trial], metric: str = "requ
         ratio = unpaired(b, a, corrected(len(usable)))
         levels = {_KEY[place]: shared[index][place] for place in varying}
         first_mean, second_mean = means([a, b])
-        pairs.append(Pair(levels, first_mean, second_mean, ratio, WITHHELD if off else verdict(ratio, metric)))
+        said = WITHHELD if off else verdict(ratio, metric)
+        pairs.append(Pair(levels, first_mean, second_mean, ratio, said, (a, b)))
     notes = [
         f"Ratios of B to A, unpaired; each of {len(pairs)} intervals at {100 * corrected(len(pairs)):.4g} %, so that "
         "all hold at once with 95 % probability. Whatever else differed between the runs is part of these ratios.",

@@ -77,8 +77,8 @@ def _cell(context: Context, cell: Cell) -> dict[str, Any]:
     in_metrics = {
         metric: {
             "value": measured.value.value,
-            "ratio": _estimate(measured.ratio),
-            "difference_us": _estimate(measured.difference),
+            "ratio": of_estimate(measured.ratio),
+            "difference_us": of_estimate(measured.difference),
             "verdict": measured.verdict,
         }
         for metric, measured in cell.measurements.items()
@@ -99,7 +99,7 @@ def _cell(context: Context, cell: Cell) -> dict[str, Any]:
 def _control(control: Control) -> dict[str, Any]:
     return {
         "off": control.off,
-        "pairs": [{"label": label, "ratio": _estimate(ratio)} for label, ratio in control.checks],
+        "pairs": [{"label": label, "ratio": of_estimate(ratio)} for label, ratio in control.checks],
     }
 
 
@@ -117,7 +117,7 @@ def _claim(answer: Answer) -> dict[str, Any]:
             {
                 "levels": dict(finding.levels),
                 "label": finding.label,
-                "ratio": _estimate(finding.ratio),
+                "ratio": of_estimate(finding.ratio),
                 "outcome": finding.outcome,
                 "reason": finding.reason,
             }
@@ -126,7 +126,7 @@ def _claim(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _estimate(one: Estimate | None) -> dict[str, Any] | None:
+def of_estimate(one: Estimate | None) -> dict[str, Any] | None:
     """Ends where there is no interval are null: also the 0 that a ratio without one has."""
     if one is None:
         return None

@@ -146,17 +146,21 @@ def _inverse_trigamma(value: float) -> float:
 def unpaired(test: Sequence[float], baseline: Sequence[float], level: float = CONFIDENCE) -> Estimate:
     """An estimate of the ratio of geometric means, test to baseline, from two samples of logarithms that share no
     blocks: Welch's t (Welch 1947). Its n is the size of the smaller sample."""
-    first, second = np.array(test, dtype=float), np.array(baseline, dtype=float)
-    n = min(len(first), len(second))
-    difference = first.mean() - second.mean()
+    n = min(len(test), len(baseline))
     if n < LEAST:
-        return Estimate(math.exp(difference), 0.0, math.inf, n, level)
-    a, b = first.var(ddof=1) / len(first), second.var(ddof=1) / len(second)
-    half = 0.0
-    if a + b > 0:
-        freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
-        half = float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(a + b)
+        return Estimate(math.exp(float(np.mean(test) - np.mean(baseline))), 0.0, math.inf, n, level)
+    difference, variance, freedom = welch(test, baseline)
+    half = float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(variance) if variance > 0 else 0.0
     return Estimate(math.exp(difference), math.exp(difference - half), math.exp(difference + half), n, level)
+
+
+def welch(test: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
+    """The difference of two means, its variance, and the degrees of freedom of that. Each sample has two values or
+    more."""
+    first, second = np.array(test, dtype=float), np.array(baseline, dtype=float)
+    a, b = first.var(ddof=1) / len(first), second.var(ddof=1) / len(second)
+    freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1)) if a + b > 0 else math.inf
+    return float(first.mean() - second.mean()), float(a + b), float(freedom)
 
 
 def reach(ratio: Estimate) -> float:

@@ -17,13 +17,14 @@ from harness.results import Trial
 @dataclass(frozen=True)
 class Finding:
     """The answer to a claim in one context. ratio: of test to baseline; None where no block has both. reason: why the
-    claim is undecided, or what the reader should know besides; may be empty."""
+    claim is undecided, or what the reader should know besides; may be empty. logs: the log ratio of each block."""
 
     levels: Levels
     label: str
     ratio: Estimate | None
     outcome: str
     reason: str
+    logs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def _finding(claim: Claim, place: _Place, ratio: Estimate | None, off: str) -> F
         test, base = place.pair.cell, place.pair.base
         if test.trials and base.trials and test.wait != base.wait:
             reasons.append(f"wait strategies differ: {test.wait} against {base.wait}")
-    return Finding(place.levels, naming.label(place.levels), ratio, outcome, "; ".join(reasons))
+    logs = tuple(place.pair.cell.log_ratios(place.pair.base, claim.metric).values()) if place.pair and ratio else ()
+    return Finding(place.levels, naming.label(place.levels), ratio, outcome, "; ".join(reasons), logs)
 
 
 def _answer(claim: Claim, findings: list[Finding]) -> Answer:

@@ -18,6 +18,7 @@ from harness.results import Trial
 if TYPE_CHECKING:  # importing it loads numpy, which only an analysis needs
     from harness.analysis.slices import Slices
 
+FLEET = "fleet.json"  # only where a fleet ran: which hosts; their results are in directories of their own
 EXPERIMENT = "experiment.yaml"  # the plan, every value spelled out
 ENVIRONMENT = "environment.json"  # the machine, the versions, and the command, as the run began
 LOGS = "logs"  # a directory: the output of the programs of failed trials
@@ -32,6 +33,11 @@ class Run(NamedTuple):
     trials: list[Trial]
     experiment: dict[str, Any]
     slices: "Slices | None"
+
+
+def is_fleet(directory: str) -> bool:
+    """Whether a directory is that of a fleet's run: harness.analysis.fleet reads it."""
+    return os.path.exists(f"{directory}/{FLEET}")
 
 
 def load_run(directory: str) -> Run:

@@ -36,7 +36,7 @@ def arguments() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 printed, 2 DIR has no results. `harness docs statistics` says what the intervals mean, "
         "and what the keys of the JSON are.",
     )
-    parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` wrote")
+    parser.add_argument("directory", metavar="DIR", help="a directory that `harness run` or `harness fleet run` wrote")
     parser.add_argument("--json", action="store_true", help="print the study as one JSON object, for programs")
     return parser
 
@@ -46,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
     args = arguments().parse_args(argv)
 
     def body() -> int:
+        if run_files.is_fleet(args.directory):
+            return _show_fleet(args.directory, as_json=args.json)
         run = run_files.load_run(args.directory)
         if args.json:
             print_json(*run)
@@ -54,6 +56,20 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     return run_files.exit_code("show", body)
+
+
+def _show_fleet(directory: str, *, as_json: bool) -> int:
+    from harness.analysis import for_programs  # noqa: PLC0415
+    from harness.analysis.fleet import files, study  # noqa: PLC0415
+    from harness.analysis.fleet import for_programs as as_values  # noqa: PLC0415
+    from harness.analysis.fleet.show import render as render_fleet  # noqa: PLC0415
+
+    found = study.analyse(files.load(directory))
+    if as_json:
+        print(for_programs.text(as_values.of_study(found)))
+    else:
+        render_fleet(found)
+    return 0
 
 
 def show(trials: Iterable[Trial], experiment: Mapping[str, Any] | None = None, slices: "Slices | None" = None) -> None:

@@ -20,7 +20,7 @@ from harness.results import Slice
 TRIM = 0.25  # share of the rounds that `centre` leaves out at each end: docs/decisions/0016
 
 _Array = NDArray[Any]
-COLUMNS = [column.name for column in fields(Slice)]
+COLUMNS = [column.name for column in fields(Slice) if column.name != "host"]  # those of numbers
 # What slices can say: metric, by its name in trials.csv -> its value in each slice, from the columns.
 METRICS: Mapping[str, Callable[[Mapping[str, _Array]], _Array]] = {
     "requests_per_s": lambda of: _quotient(of["requests"], of["seconds"]),
@@ -82,6 +82,8 @@ class Slices:
     def in_rounds(self, trial: int, base: int, metric: str) -> tuple[_Array, _Array, _Array]:
         """The rounds in which two trials have a value above 0, and then what paired() returns."""
         (own_rounds, own), (base_rounds, of_base) = self.of_trial(trial, metric), self.of_trial(base, metric)
+        if np.array_equal(own_rounds, base_rounds):  # as nearly always; it takes no search
+            return own_rounds, own, of_base
         both, left, right = np.intersect1d(own_rounds, base_rounds, assume_unique=True, return_indices=True)
         return both, own[left], of_base[right]
 
@@ -97,7 +99,7 @@ class Slices:
 
 def of_rows(rows: Iterable[Slice]) -> Slices:
     """The slices of these rows."""
-    table = np.array([astuple(row) for row in rows], dtype=float).reshape(-1, len(COLUMNS))
+    table = np.array([astuple(row)[: len(COLUMNS)] for row in rows], dtype=float).reshape(-1, len(COLUMNS))
     return Slices(dict(zip(COLUMNS, table.T, strict=True)))
 
 

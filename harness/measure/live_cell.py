@@ -89,7 +89,9 @@ class LiveCell:
                 content_bytes=answer["content_bytes"],
                 latency_p50_us=answer["latency_p50_us"],
                 all_requests=answer["all_requests"],
-                **{f"{role}_cpu_s": seen[role, "cpu"] / 1e9 for role in ("client", *SERVING)},
+                client_cpu_s=seen["client", "cpu"] / 1e9,
+                proxy_cpu_s=seen["proxy", "cpu"] / 1e9,
+                cache_cpu_s=seen["cache", "cpu"] / 1e9,
             )
         )
 

@@ -5,8 +5,11 @@ import os
 from harness import results
 from harness.analysis import run_files, study
 from harness.analysis.claims import UNDECIDED
+from harness.analysis.fleet import files
+from harness.analysis.fleet import study as of_fleet
+from harness.analysis.fleet.show import headline, interactions
 from harness.analysis.study import Study
-from harness.report import best_table, page, run_page
+from harness.report import best_table, fleet_page, page, run_page
 from harness.report.markup import Markup, el
 
 NAME = "index.html"
@@ -46,6 +49,8 @@ def write(root: str, output: str | None = None) -> str:
 
 def _card(place: str, name: str, path: str) -> Markup:
     """Write the report of a run, and return its entry in the index at `path`."""
+    if run_files.is_fleet(place):
+        return _fleet_card(place, name, path)
     run = run_files.load_begun(place)
     found = study.analyse(*run)
     written = run_page.write_analysed(place, run, found)
@@ -64,6 +69,19 @@ def _card(place: str, name: str, path: str) -> Markup:
         el("details", el("summary", f"all {len(lines)} contexts"), el("ul", [el("li", line) for line in lines]))
         if lines
         else None,
+        class_="claim",
+    )
+
+
+def _fleet_card(place: str, name: str, path: str) -> Markup:
+    found = of_fleet.analyse(files.load(place))
+    written = fleet_page.write_analysed(place, found)
+    link = os.path.relpath(written, os.path.dirname(os.path.abspath(path)))
+    return el(
+        "article",
+        el("p", f"{name} \u00b7 {headline(found)}", class_="kicker"),
+        el("h3", el("a", found.question or found.name or name, href=f"./{link}")),
+        [el("p", line) for line in interactions(found)[:2]],
         class_="claim",
     )
 

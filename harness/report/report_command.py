@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness import results
 from harness.analysis import run_files
-from harness.report import comparison_page, export, index_page, run_page
+from harness.report import comparison_page, export, fleet_page, index_page, run_page
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -39,7 +39,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def _holds_runs(directory: str) -> bool:
     """Whether it is no run itself, and has runs in it."""
-    own = (results.TRIALS, run_files.EXPERIMENT)
+    own = (results.TRIALS, run_files.EXPERIMENT, run_files.FLEET)
     if not os.path.isdir(directory) or any(os.path.exists(f"{directory}/{file}") for file in own):
         return False
     return bool(index_page.runs(directory))
@@ -52,12 +52,15 @@ def main(argv: Sequence[str]) -> int:
     def body() -> int:
         if args.all or (not args.other and _holds_runs(args.directory)):
             written = [index_page.write(args.directory, args.output)]
+        elif args.other and any(map(run_files.is_fleet, (args.directory, args.other))):
+            raise ValueError("there is no page that compares fleets; `harness compare` prints it")
         elif args.other:
             written = [comparison_page.write(args.directory, args.other, args.metric, args.output)]
         else:
-            written = [run_page.write(args.directory, args.output)]
+            of_kind = fleet_page if run_files.is_fleet(args.directory) else run_page
+            written = [of_kind.write(args.directory, args.output)]
             if formats := [one for one in args.figures.split(",") if one]:
-                written += export.write(run_page.charts_of(args.directory), args.directory, formats, args.only)
+                written += export.write(of_kind.charts_of(args.directory), args.directory, formats, args.only)
         print("\n".join(written))
         return 0
 
