@@ -6,11 +6,11 @@ import shutil
 import time
 
 import pytest
-from support import studies
+from support import fleets, studies
 from test_report import EVIL, Page
 
 from harness import report
-from harness.report import comparison_page, index_page
+from harness.report import comparison_page, fleet_page, index_page
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser and one set of pages for all
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -82,6 +82,7 @@ def pages(tmp_path_factory, whole):
     made["failed"] = report.write(str(studies.write(root / "failed", rows, {"question": "All failed?"})))
     studies.whole(root / "other")
     made["two"] = comparison_page.write(str(root / "other"), str(root / "pairs"), "requests_per_s", None)
+    made["fleet"] = fleet_page.write(str(fleets.fleet(root / "fleet", fleets.TURNING)))
     made["index"] = index_page.write(str(root))
     return made
 
@@ -89,7 +90,7 @@ def pages(tmp_path_factory, whole):
 # Height and number of marks of each drawing that is shown.
 DRAWINGS = """() => [...document.querySelectorAll(".plot svg.chart")].filter((svg) => svg.checkVisibility()).map(
     (svg) => [svg.getBoundingClientRect().height, svg.querySelectorAll("path, rect").length])"""
-KINDS = ("whole", "pairs", "live", "empty", "single", "failed", "two", "index")
+KINDS = ("whole", "pairs", "live", "empty", "single", "failed", "two", "fleet", "index")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +116,7 @@ SCALES = """() => [...document.querySelectorAll(".plot svg")].filter((svg) => sv
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("kind", ["whole", "live"])
+@pytest.mark.parametrize("kind", ["whole", "live", "fleet"])
 def test_text_in_charts_is_seen_whole(opened, pages, kind, width):
     page = opened(pages[kind], width)
     for scheme in ("light", "dark"):

@@ -150,3 +150,56 @@ def test_a_torn_line_is_said_to_be_one(tmp_path):
     (tmp_path / "trials.csv").write_text("schema,experiment,trial\n3,e,1\n3,e")
     with pytest.raises(ValueError, match=r"trials.csv:3: 2 values for 3 columns: a torn line"):
         list(results.read(str(tmp_path / "trials.csv")))
+
+
+# Read at once, and by hosts
+
+
+@pytest.mark.parametrize("line", ["3,e,1,ok,5,0.5,x", "3,e,1,failed,0,-1,x", "3,e,1,ok,5,-1e-12,x"])
+def test_a_table_that_is_read_at_once_gives_the_rows_that_it_gives_one_by_one(tmp_path, line):
+    path = tmp_path / "trials.csv"
+    path.write_text(
+        f"schema,experiment,trial,status,requests_per_s,steal_s,host\n{line}\n{line.replace(',1,', ',2,')}\n"
+    )
+    with open(path) as file:
+        columns = next(csv.reader(file))
+    assert list(results.read(str(path))) == list(results._one_by_one(str(path), results.Trial, columns))
+
+
+def test_the_rows_before_a_bad_one_are_given_before_it_is_refused(tmp_path):
+    (tmp_path / "trials.csv").write_text("schema,experiment,trial\n3,e,1\n3,e,x\n")
+    rows = results.read(str(tmp_path / "trials.csv"))
+    assert next(rows).trial == 1
+    with pytest.raises(ValueError, match=r"trials\.csv:3: "):
+        next(rows)
+
+
+def test_an_empty_line_is_no_row(tmp_path):
+    (tmp_path / "trials.csv").write_text("schema,experiment,trial\n\n")
+    with pytest.raises(ValueError, match=r"trials\.csv:2: 0 values for 3 columns"):
+        list(results.read(str(tmp_path / "trials.csv")))
+
+
+@pytest.mark.parametrize("host", ["", "ash"])
+def test_rows_of_a_fleet_have_their_host_and_slices_are_read_without_it(tmp_path, host):
+    path = str(tmp_path / "slices.csv")
+    results.append(path, *(results.Slice(trial=1, round=number, host=host) for number in (1, 2)))
+    columns, text = results.read_slices(path)
+    assert columns == [field.name for field in dataclasses.fields(results.Slice)][:-1]
+    assert text.startswith(b"1,1,0,0,")
+    assert text.count(b"\n") == 2
+    assert b"ash" not in text
+
+
+def test_slices_of_two_hosts_in_one_file_are_refused(tmp_path):
+    path = str(tmp_path / "slices.csv")
+    results.append(path, results.Slice(trial=1, host="ash"), results.Slice(trial=2, host="birch"))
+    with pytest.raises(ValueError, match=r"slices\.csv: its lines are not all of one host"):
+        results.read_slices(path)
+
+
+def test_tables_without_the_column_host_are_read_as_before(tmp_path):
+    (tmp_path / "slices.csv").write_text("trial,round,seconds\n1,1,0.5\n")
+    assert results.read_slices(str(tmp_path / "slices.csv")) == (["trial", "round", "seconds"], b"1,1,0.5\n")
+    (tmp_path / "latency.csv").write_text("trial,latency_us,count\n1,2.5,3\n")
+    assert list(results.read_latencies(str(tmp_path / "latency.csv"))) == [results.Bucket(1, 2.5, 3)]

@@ -284,7 +284,7 @@ def paths(value, at=""):
     """All paths to values that are no objects or lists. The keys of levels and metrics are those of the study."""
     if isinstance(value, dict):
         for key, one in value.items():
-            name = "*" if at.endswith(("levels", "metrics", "test", "baseline")) else key
+            name = "*" if at.endswith(("levels", "metrics", "test", "baseline", "facts", "common", "verdicts")) else key
             yield from paths(one, f"{at}.{name}" if at else name)
     elif isinstance(value, list):
         for one in value:
@@ -293,9 +293,10 @@ def paths(value, at=""):
         yield at, value
 
 
-def documented():
-    """path -> the types that docs/statistics.md names for it."""
+def documented(of="run"):
+    """path -> the types that docs/statistics.md names for it. of: `run`, or `fleet`, which has a section of its own."""
     text = (Path(__file__).parent.parent / "docs/statistics.md").read_text()
+    text = dict(zip(("run", "fleet"), text.split("### Of a fleet"), strict=True))[of]
     kinds = {"number": NUMBER, "number or null": MAYBE, "text": TEXT, "true or false": FLAG, "value": (object,)}
     rows = re.findall(r"^\| `([^`]+)` \| ([a-z ]+) \| ", text, re.MULTILINE)
     return {path: kinds[kind] for path, kind in rows if kind in kinds}

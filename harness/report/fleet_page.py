@@ -7,7 +7,7 @@ from typing import Any
 from harness.analysis import claims
 from harness.analysis.fleet import files, study
 from harness.analysis.fleet.claims import FleetAnswer
-from harness.analysis.fleet.over_hosts import EVERYWHERE, TOGETHER, TURNS
+from harness.analysis.fleet.over_hosts import EVERYWHERE, PARTLY, TOGETHER, TURNS
 from harness.analysis.fleet.show import ends, headline, interactions, said
 from harness.analysis.fleet.study import FleetCell, FleetContext, FleetStudy
 from harness.report import fleet_charts, page, tables
@@ -18,6 +18,7 @@ NAME = "report.html"
 _MOST_CONTEXTS = 60
 _MOST_RATIOS = 20_000  # rows of the table of ratios
 _BADGES = {claims.SUPPORTED: "good", claims.REFUTED: "bad", EVERYWHERE: "good", TURNS: "bad", TOGETHER: "good"}
+_MANY = {EVERYWHERE: "hold everywhere", TURNS: "turn round", PARTLY: "hold on some"}
 _HEADS = ("design", "outcome", "mean", "interval", "next", "tau", "I\u00b2", "hosts")
 
 
@@ -71,7 +72,10 @@ def _page(directory: str, path: str, found: FleetStudy) -> str:
 
 def _counted(found: FleetStudy) -> list[Any]:
     outcomes = Counter(cell.outcome for _, cell in found.rivals)
-    return [[page.badge(f"{count} {one}", _BADGES.get(one, "unsure")), " "] for one, count in outcomes.items()]
+    return [
+        [page.badge(f"{count} {one if count == 1 else _MANY.get(one, one)}", _BADGES.get(one, "unsure")), " "]
+        for one, count in outcomes.items()
+    ]
 
 
 def _table(found: FleetStudy) -> Markup:

@@ -5,11 +5,12 @@ PYTHONPATH=tests python -m support.fleets DIRECTORY
 
 import csv
 import json
-import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from ruamel.yaml import YAML
 
 from harness import results
 
@@ -19,13 +20,20 @@ SLICED = {"requests_per_s", "content_bytes_per_s"}
 FACTS = {"kernel": ("kernel", "release"), "cpu": ("cpu", "model"), "congestion": ("tcp", "congestion")}
 
 
-def fleet(place, hosts, mode="each", kept=KEPT, refused=(), blocks=None):
+@cache
+def asked(kept):
+    """What the experiment of a kept run asks, without its list of cells, which takes longer to read than all else."""
+    plan = YAML(typ="safe", pure=True).load((kept / "experiment.yaml").read_text())
+    return json.dumps({name: value for name, value in plan.items() if name != "cells"})
+
+
+def fleet(place, hosts, mode="each", kept=KEPT, refused=()):
     """A fleet. hosts: name -> what sets it apart: `faster`: {level of `data`: how many times as fast as in the kept
     run}; `kernel`, `cpu`, `congestion`: facts; `seed`: of noise of 1 % on each block of a cell; `blocks`: which of the
-    kept run's it has."""
+    kept run's it has; `control`: how many times as fast the second copies of an A/A control are."""
     place = Path(place)
     place.mkdir(parents=True)
-    shutil.copy(kept / "experiment.yaml", place)
+    (place / "experiment.yaml").write_text(asked(kept))
     for name, given in hosts.items():
         host(place / "hosts" / name, name, kept, given)
     about = {"schema": 1, "mode": mode, "hosts": [*hosts], "refused": dict(refused)}
@@ -36,7 +44,7 @@ def fleet(place, hosts, mode="each", kept=KEPT, refused=(), blocks=None):
 def host(directory, name, kept, given):
     """The results directory of one host of a fleet."""
     directory.mkdir(parents=True)
-    shutil.copy(kept / "experiment.yaml", directory)
+    (directory / "experiment.yaml").write_text(asked(kept))
     environment = json.loads((kept / "environment.json").read_text())
     environment["host"] = name
     for fact, (part, key) in FACTS.items():
@@ -51,6 +59,7 @@ def host(directory, name, kept, given):
             continue
         noise = float(np.exp(random.normal(0, 0.01))) if given.get("seed") else 1.0
         speeds[row.trial] = given.get("faster", {}).get(row.data, 1.0) * noise
+        speeds[row.trial] *= given.get("control", 1.0) if row.control else 1.0
         row.host = name
         for figure in SLICED:
             setattr(row, figure, getattr(row, figure) * speeds[row.trial])

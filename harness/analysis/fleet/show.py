@@ -51,27 +51,31 @@ def headline(study: "FleetStudy") -> str:
 
 
 def interactions(study: "FleetStudy") -> list[str]:
-    """Which verdicts turn round, with what they go, and which hold everywhere: a sentence for each cell that turns, and
-    one for each outcome of the others."""
-    from harness.analysis.fleet.over_hosts import TOGETHER, TURNS, UNSURE  # noqa: PLC0415
+    """Which verdicts turn round, with what they go, and which hold everywhere. A sentence is of all contexts of which
+    the same is to be said."""
+    from harness.analysis.fleet.over_hosts import EVERYWHERE, TOGETHER, TURNS, UNSURE  # noqa: PLC0415
 
-    lines = []
-    others: dict[str, list[str]] = {}
+    turning: dict[tuple[str, str], list[str]] = {}  # what is said of a design -> where
+    others: dict[tuple[str, str], list[str]] = {}  # outcome and context -> designs
     for context, cell in study.rivals:
-        name = ", ".join(filter(None, (cell.label, context.label)))
+        where = context.label or "all trials"
         if cell.outcome in (TURNS, UNSURE):
             sides = "; ".join(f"{verdict} on {named(hosts)}" for verdict, hosts in cell.verdicts.items())
-            lines.append(f"{cell.outcome.capitalize()}: {name}: {sides}.{goes_with(cell)}")
+            said = f"{sides}.{goes_with(cell)}"
+            turning.setdefault((f"{cell.outcome.capitalize()}: {cell.label}", said), []).append(where)
         elif cell.outcome != TOGETHER:
-            said = Counter(one.verdict for one in cell.there.values() if one.verdict)
-            verdicts = ", ".join(f"{verdict} on {count}" for verdict, count in said.most_common())
-            text = cell.label if len(said) == 1 else f"{cell.label} ({verdicts})"
-            only = next(iter(said), "")
-            key = f"{cell.outcome.capitalize()}{f', {only}' if cell.outcome == 'holds everywhere' else ''}"
-            others.setdefault(f"{key}: {context.label or 'all trials'}", []).append(text)
+            verdicts = {verdict: len(hosts) for verdict, hosts in cell.verdicts.items()}
+            counted = ", ".join(f"{verdict} on {count}" for verdict, count in verdicts.items())
+            text = cell.label if len(verdicts) == 1 else f"{cell.label} ({counted})"
+            same = f", {next(iter(verdicts))}" if cell.outcome == EVERYWHERE else ""
+            others.setdefault((f"{cell.outcome.capitalize()}{same}", where), []).append(text)
+    lines = [f"{head}, {'; '.join(contexts)}: {said}" for (head, said), contexts in turning.items()]
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"So do {len(lines) - _MOST_LINES} more cells; the tables have them."]
-    return lines + [f"{key}: {', '.join(names)}." for key, names in others.items()]
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (outcome, where), designs in others.items():
+        alike.setdefault((outcome, ", ".join(designs)), []).append(where)
+    return lines + [f"{outcome}: {'; '.join(contexts)}: {said}." for (outcome, said), contexts in alike.items()]
 
 
 def goes_with(cell: "FleetCell") -> str:
