@@ -217,6 +217,21 @@ def test_a_gios_request_once_refused_is_refused_whatever_follows(data, tail):
             gios.parse_request(data + tail)
 
 
+@pytest.mark.parametrize("dialect", [getfile, gios])
+@given(st.text(st.characters(min_codepoint=0x1F, max_codepoint=0x80), max_size=120), st.sampled_from(["", "\r\n", "x"]))
+def test_what_the_pattern_of_plain_requests_matches_is_parsed_to_the_same_path(dialect, path, tail):
+    request = f"GETFILE GET /{path}\r\n\r\n{tail}".encode()
+    if match := dialect.PLAIN.fullmatch(request):
+        assert dialect.parse_request(request) == match[1]
+
+
+@pytest.mark.parametrize("dialect", [getfile, gios])
+def test_a_plain_request_is_no_longer_than_a_request_may_be(dialect):
+    longest = dialect.encode_request("/" + "x" * (dialect.HEADER_LIMIT - 17))
+    assert dialect.PLAIN.fullmatch(longest)[1] == dialect.parse_request(longest)
+    assert not dialect.PLAIN.fullmatch(longest.replace(b"/", b"/x"))
+
+
 @given(st.integers(0, 2**64 - 1), st.binary(max_size=40), st.binary(max_size=460))
 def test_a_command_is_read_back(request_id, lane, path):
     record = wire.encode_command(request_id, lane, path)

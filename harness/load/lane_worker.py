@@ -107,13 +107,11 @@ class Worker:
         number = self._workload[index % len(self._workload)]
         reader, client, header = self._reader, -1, b""
         try:
-            relay = way.exchange.begin(way.lane)
             if reader is not None and way.lane.hand_off is not None:
                 client, header = reader.sink, reader.header(number)
                 if header:
                     reader.await_room()
-            way.exchange.send(index, self._paths[number][1], client, header)
-            return relay
+            return way.exchange.send(way.lane, index, self._paths[number][1], client, header)
         except NoCache as error:
             self._no_cache = True  # the next request would fail, too
             wrong = str(error)

@@ -74,8 +74,8 @@ def provision_lanes(
 
 
 class Exchange:
-    """A thread's requests to the cache that `link` follows, one after the other: begin(), send(), and undo() where
-    something went wrong. The reply comes over the relay that begin() returns.
+    """A thread's requests to the cache that `link` follows, one after the other: send(), and undo() where
+    something went wrong. The reply comes over the relay that send() returns.
 
     given: whether the latest request's client was given away. sent: whether its command was sent. timeout: seconds for
     a cache to come, and for each wait of the command channel.
@@ -88,19 +88,16 @@ class Exchange:
         self._lane: Lane
         self.given = self.sent = False
 
-    def begin(self, lane: Lane) -> transfer.Relay:
-        """Begin a request over `lane`, which is provisioned if it was retired. Raises OSError."""
-        self._lane = lane
-        self.given = self.sent = False
-        return lane.relay or lane.provision()
-
-    def send(self, request_id: int, path: bytes, client: int, header: bytes) -> None:
-        """Send the command.
+    def send(self, lane: Lane, request_id: int, path: bytes, client: int, header: bytes) -> transfer.Relay:
+        """Send the command of a request over `lane`, which is provisioned if it was retired. Returns what its reply
+        comes over.
 
         client: the socket that a hand-off lane gives to the cache, with `header` (`%d` for the length) to precede the
         content; other lanes use neither. Raises NoCache, OSError, ValueError.
         """
-        lane = self._lane
+        self._lane = lane
+        self.given = self.sent = False
+        relay = lane.relay or lane.provision()
         record = encode_command(request_id, lane.name, path)
         sender = self._sender
         if sender is None or self._channel is not self._link.channel:
@@ -110,6 +107,7 @@ class Exchange:
             self.given = True
         sender.send(record)
         self.sent = True
+        return relay
 
     def undo(self, client: int) -> bool:
         """Undo what the latest request has done, after an exception. Returns whether the caller has still to answer

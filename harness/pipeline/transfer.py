@@ -8,7 +8,6 @@ Header and content may be written by several calls: the client's socket is corke
 import os
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 from harness.api import HEAD_BYTES, ClientGiver, FileSender, Receiver, Sender, SocketReceiver
@@ -56,26 +55,39 @@ def answerer_over(sender: Sender | FileSender) -> Answerer:
     The content is the first `length` bytes of `fd`; with length 0 there is none. It raises EOFError if the file is
     shorter, OSError if the lane fails; either way the lane cannot be used again.
     """
-    return partial(_send_file, sender) if isinstance(sender, FileSender) else partial(_fill, sender)
+    return _sending(sender) if isinstance(sender, FileSender) else _filling(sender)
 
 
-def _send_file(sender: FileSender, request_id: int, status: int, fd: int, length: int) -> None:
-    sender.send_file(encode_head(request_id, status, length), fd, 0, length)
+# Functions over local names: a method, or a partial, would look more up for each reply.
 
 
-def _fill(sender: Sender, request_id: int, status: int, fd: int, length: int) -> None:
-    room = sender.loan()
-    encode_head_into(room, 0, request_id, status, length)
-    sent = os.preadv(fd, (room[HEAD_BYTES : HEAD_BYTES + length],), 0) if length else 0
-    sender.publish(HEAD_BYTES + sent)
-    while sent < length:
-        room = sender.loan()
-        left = length - sent
-        count = os.preadv(fd, (room if len(room) <= left else room[:left],), sent)
-        sender.publish(count)
-        if not count:
-            raise EOFError(f"the file ended after {sent} of {length} bytes")
-        sent += count
+def _sending(sender: FileSender) -> Answerer:
+    send_file = sender.send_file
+
+    def answer(request_id: int, status: int, fd: int, length: int) -> None:
+        send_file(encode_head(request_id, status, length), fd, 0, length)
+
+    return answer
+
+
+def _filling(sender: Sender) -> Answerer:
+    loan, publish, preadv = sender.loan, sender.publish, os.preadv
+
+    def answer(request_id: int, status: int, fd: int, length: int) -> None:
+        room = loan()
+        encode_head_into(room, 0, request_id, status, length)
+        sent = preadv(fd, (room[HEAD_BYTES : HEAD_BYTES + length],), 0) if length else 0
+        publish(HEAD_BYTES + sent)
+        while sent < length:
+            room = loan()
+            left = length - sent
+            count = preadv(fd, (room if len(room) <= left else room[:left],), sent)
+            publish(count)
+            if not count:
+                raise EOFError(f"the file ended after {sent} of {length} bytes")
+            sent += count
+
+    return answer
 
 
 class CopyingRelay:
@@ -83,7 +95,7 @@ class CopyingRelay:
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._content = memoryview(b"")  # what follows the head in its piece
+        self._content: memoryview | None = None  # what follows the head in its piece
         self._length = 0
 
     def await_head(self, request_id: int) -> tuple[int, int]:
@@ -94,14 +106,14 @@ class CopyingRelay:
             piece = memoryview(start + self._receiver.take())
         answered, status, self._length = decode_head(piece)
         self._content = piece[HEAD_BYTES:]
-        piece.release()
         if answered != request_id:
             raise ValueError(f"the reply is to request {answered}, not {request_id}")
         return status, self._length
 
     def pass_on(self, sink: int, header: bytes) -> None:
         receiver, length = self._receiver, self._length
-        piece, self._content = self._content, memoryview(b"")
+        piece, self._content = self._content, None
+        assert piece is not None
         sent = len(piece)
         if sent > length:
             raise ValueError(f"{sent} bytes of content, {length} announced")
@@ -114,8 +126,10 @@ class CopyingRelay:
             gone = _STALLED
         except (ConnectionError, TimeoutError) as error:
             gone = str(error)
-        piece.release()  # a view that stayed, even in a traceback, would keep the lane mapped
+        del piece  # a view that stayed, even in a traceback, would keep the lane mapped
         receiver.give_back()
+        if sent == length and not gone:
+            return
         while sent < length and not (gone and length - sent > DRAIN_LIMIT):
             piece = receiver.take()
             sent += len(piece)
@@ -139,7 +153,8 @@ class CopyingRelay:
         Returns whether `use` returned true for all pieces. Raises as pass_on does, but not ClientGone.
         """
         receiver, length = self._receiver, self._length
-        piece, self._content = self._content, memoryview(b"")
+        piece, self._content = self._content, None
+        assert piece is not None
         right, taken = True, len(piece)
         while True:
             try:
@@ -157,7 +172,7 @@ class CopyingRelay:
         return right
 
     def close(self) -> None:
-        self._content.release()
+        self._content = None
         self._receiver.close()
 
 

@@ -20,8 +20,10 @@ STATUS_NOT_FOUND: Final = 1
 STATUS_ERROR: Final = 2
 
 _COMMAND: Final = struct.Struct("<QHH500s")
+_FRONT: Final = struct.Struct("<QHH")  # of a command, before its text
 _HEAD: Final = struct.Struct("<QQQ40x")
 TEXT_BYTES: Final = 500  # lane and path together
+_TEXT: Final = COMMAND_BYTES - TEXT_BYTES  # where they begin
 
 encode_head = _HEAD.pack  # (request id, status, content length) -> HEAD_BYTES bytes
 encode_head_into = _HEAD.pack_into  # (memory, offset, request id, status, content length)
@@ -41,10 +43,12 @@ def decode_command(record: bytes) -> tuple[int, bytes, bytes]:
     """
     if len(record) != COMMAND_BYTES:
         raise ValueError(f"a command of {len(record)} bytes instead of {COMMAND_BYTES}")
-    request_id, lane, path, text = _COMMAND.unpack(record)
-    if lane + path > TEXT_BYTES:
+    request_id, lane, path = _FRONT.unpack_from(record)
+    lane_end = _TEXT + lane
+    end = lane_end + path
+    if end > COMMAND_BYTES:
         raise ValueError(f"a command with {lane + path} bytes of text; it has room for {TEXT_BYTES}")
-    return request_id, text[:lane], text[lane : lane + path]
+    return request_id, record[_TEXT:lane_end], record[lane_end:end]
 
 
 def decode_head(data: bytes | bytearray | memoryview) -> tuple[int, int, int]:
