@@ -21,15 +21,15 @@ _NONE = object()  # in place of a channel: no CacheLink ever has it
 class Lane:
     """One lane of a proxy process, with fresh names each time it is provisioned.
 
-    name: what commands call it, program/scope. relay: None while the lane is retired. hand_off: the relay, if it is
-    one that is given the client before the command is sent; otherwise None.
+    name: program/scope. number: what commands call it, 64 random bits. relay: None while the lane is retired. hand_off:
+    the relay, if it is one that is given the client before the command is sent; otherwise None.
     """
 
     def __init__(self, home: rendezvous.Home, transport: DataTransport, timeout: float, slot: str) -> None:
         self._home, self._transport, self._timeout, self._slot = home, transport, timeout, slot
         self._generations = itertools.count()
         self._names = ExitStack()
-        self.name = b""
+        self.name, self.number = b"", 0
         self.relay: transfer.Relay | None = None
         self.hand_off: transfer.HandOffRelay | None = None
 
@@ -42,6 +42,7 @@ class Lane:
             relay = transfer.relay_over(self._transport.receiver(scope))
             rendezvous.write_note(f"{scope.directory}/{LANE}", self._timeout, registry.describe(self._transport))
             self.name = os.fsencode(f"{os.path.basename(self._home.directory)}/{os.path.basename(scope.directory)}")
+            self.number = int.from_bytes(os.urandom(8), "little")
             self._names, self.relay = undo.pop_all(), relay
             self.hand_off = relay if isinstance(relay, transfer.HandOffRelay) else None
         return relay
@@ -98,7 +99,7 @@ class Exchange:
         self._lane = lane
         self.given = self.sent = False
         relay = lane.relay or lane.provision()
-        record = encode_command(request_id, lane.name, path)
+        record = encode_command(request_id, lane.number, path, lane.name)
         sender = self._sender
         if sender is None or self._channel is not self._link.channel:
             sender = self._connect()

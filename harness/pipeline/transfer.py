@@ -7,11 +7,12 @@ Header and content may be written by several calls: the client's socket is corke
 
 import os
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from harness.api import HEAD_BYTES, ClientGiver, FileSender, Receiver, Sender, SocketReceiver
-from harness.protocol.wire import decode_head, encode_head, encode_head_into
+from harness.protocol.wire import decode_head, encode_head, encode_head_into, read_head
 
 # Bytes of a reply that are read although its client has gone. For more a new lane is cheaper here; but a cache over
 # shared memory waits at the old one until its timeout.
@@ -100,15 +101,22 @@ class CopyingRelay:
 
     def await_head(self, request_id: int) -> tuple[int, int]:
         piece = self._receiver.take()
-        while len(piece) < HEAD_BYTES:  # a stream may hand the head out in parts
+        try:
+            answered, status, length = read_head(piece)
+        except struct.error:  # a stream may hand the head out in parts
+            piece = self._whole_head(piece)
+            answered, status, length = read_head(piece)
+        if status or answered != request_id:
+            _check_head(decode_head(piece)[0], request_id)
+        self._content, self._length = piece[HEAD_BYTES:], length
+        return status, length
+
+    def _whole_head(self, piece: memoryview) -> memoryview:
+        while len(piece) < HEAD_BYTES:
             start = bytes(piece)
             self._receiver.give_back()
             piece = memoryview(start + self._receiver.take())
-        answered, status, self._length = decode_head(piece)
-        self._content = piece[HEAD_BYTES:]
-        if answered != request_id:
-            raise ValueError(f"the reply is to request {answered}, not {request_id}")
-        return status, self._length
+        return piece
 
     def pass_on(self, sink: int, header: bytes) -> None:
         receiver, length = self._receiver, self._length
@@ -185,8 +193,7 @@ class SocketRelay:
 
     def await_head(self, request_id: int) -> tuple[int, int]:
         answered, status, self._length = decode_head(self._receiver.take())
-        if answered != request_id:
-            raise ValueError(f"the reply is to request {answered}, not {request_id}")
+        _check_head(answered, request_id)
         return status, self._length
 
     def pass_on(self, sink: int, header: bytes) -> None:
@@ -216,8 +223,7 @@ class HandOffRelay:
 
     def await_head(self, request_id: int) -> tuple[int, int]:
         answered, status, self._length = decode_head(self._giver.take())
-        if answered != request_id:
-            raise ValueError(f"the reply is to request {answered}, not {request_id}")
+        _check_head(answered, request_id)
         return status, self._length
 
     def pass_on(self, sink: int, header: bytes) -> None:
@@ -246,6 +252,11 @@ class HandOffRelay:
 
     def close(self) -> None:
         self._giver.close()
+
+
+def _check_head(answered: int, request_id: int) -> None:
+    if answered != request_id:
+        raise ValueError(f"the reply is to request {answered}, not {request_id}")
 
 
 def _send(write: Callable[[int, Any], int], sink: int, data: object, count: int) -> None:
