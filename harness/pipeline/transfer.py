@@ -96,7 +96,7 @@ class CopyingRelay:
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._content: memoryview | None = None  # what follows the head in its piece
+        self._piece: memoryview | None = None  # the first one of the reply: the head, and content if there is any
         self._length = 0
 
     def await_head(self, request_id: int) -> tuple[int, int]:
@@ -108,7 +108,7 @@ class CopyingRelay:
             answered, status, length = read_head(piece)
         if status or answered != request_id:
             _check_head(decode_head(piece)[0], request_id)
-        self._content, self._length = piece[HEAD_BYTES:], length
+        self._piece, self._length = piece, length
         return status, length
 
     def _whole_head(self, piece: memoryview) -> memoryview:
@@ -119,9 +119,10 @@ class CopyingRelay:
         return piece
 
     def pass_on(self, sink: int, header: bytes) -> None:
-        receiver, length = self._receiver, self._length
-        piece, self._content = self._content, None
+        receiver, length, piece = self._receiver, self._length, self._piece
         assert piece is not None
+        self._piece = None
+        piece = piece[HEAD_BYTES:]
         sent = len(piece)
         if sent > length:
             raise ValueError(f"{sent} bytes of content, {length} announced")
@@ -160,27 +161,27 @@ class CopyingRelay:
 
         Returns whether `use` returned true for all pieces. Raises as pass_on does, but not ClientGone.
         """
-        receiver, length = self._receiver, self._length
-        piece, self._content = self._content, None
+        receiver, length, piece = self._receiver, self._length, self._piece
         assert piece is not None
-        right, taken = True, len(piece)
-        while True:
-            try:
-                if use is not None and not use(piece):
-                    right = False
-            finally:
-                piece.release()
-            receiver.give_back()
-            if taken >= length:
-                break
+        self._piece = None
+        right, taken = True, len(piece) - HEAD_BYTES
+        if use is not None:
+            right = use(piece[HEAD_BYTES:])
+        del piece
+        receiver.give_back()
+        while taken < length:
             piece = receiver.take()
             taken += len(piece)
+            if use is not None:
+                right = use(piece) and right
+            del piece
+            receiver.give_back()
         if taken != length:
             raise ValueError(f"{taken} bytes of content, {length} announced")
         return right
 
     def close(self) -> None:
-        self._content = None
+        self._piece = None
         self._receiver.close()
 
 
