@@ -217,16 +217,32 @@ def test_a_gios_request_once_refused_is_refused_whatever_follows(data, tail):
             gios.parse_request(data + tail)
 
 
-@given(st.integers(0, 2**64 - 1), st.binary(max_size=40), st.binary(max_size=460))
-def test_a_command_is_read_back(request_id, lane, path):
-    record = wire.encode_command(request_id, lane, path)
+@pytest.mark.parametrize("dialect", [getfile, gios])
+@given(st.text(st.characters(min_codepoint=0x1F, max_codepoint=0x80), max_size=120), st.sampled_from(["", "\r\n", "x"]))
+def test_what_the_pattern_of_plain_requests_matches_is_parsed_to_the_same_path(dialect, path, tail):
+    request = f"GETFILE GET /{path}\r\n\r\n{tail}".encode()
+    if match := dialect.PLAIN.fullmatch(request):
+        assert dialect.parse_request(request) == match[1]
+
+
+@pytest.mark.parametrize("dialect", [getfile, gios])
+def test_a_plain_request_is_no_longer_than_a_request_may_be(dialect):
+    longest = dialect.encode_request("/" + "x" * (dialect.HEADER_LIMIT - 17))
+    assert dialect.PLAIN.fullmatch(longest)[1] == dialect.parse_request(longest)
+    assert not dialect.PLAIN.fullmatch(longest.replace(b"/", b"/x"))
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.binary(max_size=452), st.binary(max_size=40))
+def test_a_command_is_read_back(request_id, lane, path, name):
+    record = wire.encode_command(request_id, lane, path, name)
     assert len(record) == wire.COMMAND_BYTES
     assert wire.decode_command(record) == (request_id, lane, path)
+    assert wire.lane_name(record) == name
 
 
 def test_a_path_too_long_for_a_command_is_refused_with_the_room_there_is():
-    with pytest.raises(ValueError, match="room for 496"):
-        wire.encode_command(1, b"lane", b"/" * 497)
+    with pytest.raises(ValueError, match="room for 488"):
+        wire.encode_command(1, 1, b"/" * 489, b"lane")
 
 
 @given(st.binary(max_size=600))

@@ -242,7 +242,7 @@ def test_no_port_stays_in_time_wait_after_a_command_over_tcp(home):
         port = api.TcpPort.read(scope.path("port")).number
         receiver, sender = command.receiver(scope), command.sender(scope)
         for number in range(20):
-            sender.send(wire.encode_command(number, b"lane", b"/path"))
+            sender.send(wire.encode_command(number, 1, b"/path", b"lane"))
             assert wire.decode_command(receiver.receive())[0] == number
         with open("/proc/net/tcp") as table:
             rows = [line.split() for line in table]  # number, local address, remote address, state; proc(5)
@@ -351,7 +351,7 @@ def test_a_sender_killed_at_any_point_costs_no_other_sender_a_command(command, h
     def hammer():
         sender = command.sender(scope)
         while True:
-            sender.send(wire.encode_command(0, b"lane", b"/path"))
+            sender.send(wire.encode_command(0, 1, b"/path", b"lane"))
 
     with command.provision(scope):
         receivers = [command.receiver(scope) for _ in range(2)]
@@ -366,10 +366,10 @@ def test_a_sender_killed_at_any_point_costs_no_other_sender_a_command(command, h
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-            sender.send(wire.encode_command(number, b"lane", b"/path"))
+            sender.send(wire.encode_command(number, 1, b"/path", b"lane"))
             assert eventually(lambda number=number: got[number] == 1, timeout=3)
         for _ in threads:
-            sender.send(wire.encode_command(1000, b"lane", b"/path"))
+            sender.send(wire.encode_command(1000, 1, b"/path", b"lane"))
         for thread in threads:
             thread.join()
         for end in (*receivers, sender):

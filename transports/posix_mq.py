@@ -103,6 +103,12 @@ class PosixQueue(CommandSender, CommandReceiver):
     # with poll(2) they would all be woken, and come too late.
 
     def send(self, message: bytes | memoryview) -> None:
+        try:
+            self._queue.send(message, 0)
+        except LATE:
+            self._send_when_there_is_room(message)
+
+    def _send_when_there_is_room(self, message: bytes | memoryview) -> None:
         begun = time.monotonic()
         left = self._timeout
         while True:

@@ -128,27 +128,32 @@ def mapped(scope: Scope) -> mmap.mmap:
 
 
 class BlockingSemaphore:
+    moment: float | None = SHORT
+    busy: tuple[type[Exception], ...] = LATE
+
     def __init__(self, scope: Scope, part: str, wait: str) -> None:
         self._semaphore = posix_ipc.Semaphore(scope.posix_name(part))
         self._timeout = scope.timeout
         self._then_block = wait != "spin"
         self._spin_seconds = _SPIN_SECONDS if self._then_block else scope.timeout
         self._late = late(part, scope)
+        self.acquire: Callable[[float | None], None] = self._semaphore.acquire
         self.release: Callable[[], None] = self._semaphore.release
         self.close: Callable[[], None] = self._semaphore.close
 
-    def acquire(self) -> None:
-        try:
-            self._semaphore.acquire(SHORT)
-        except LATE:
-            if not wait_on(self._semaphore, self._timeout):
-                raise TimeoutError(self._late) from None
+    def wait(self) -> None:
+        if not wait_on(self._semaphore, self._timeout):
+            raise TimeoutError(self._late) from None
 
 
 class SpinningSemaphore(BlockingSemaphore):
     """Reads the semaphore's value, sem_getvalue(3), which only this end of the lane counts down."""
 
-    def acquire(self) -> None:
+    def __init__(self, scope: Scope, part: str, wait: str) -> None:
+        super().__init__(scope, part, wait)
+        self.acquire = self._spin
+
+    def _spin(self, seconds: float | None) -> None:
         semaphore = self._semaphore
         if not semaphore.value:
             deadline = time.monotonic() + self._spin_seconds
@@ -158,7 +163,7 @@ class SpinningSemaphore(BlockingSemaphore):
                         break
                     raise TimeoutError(self._late)
                 os.sched_yield()  # lets the other end run if it has no core of its own; releases the GIL, too
-        super().acquire()
+        semaphore.acquire(seconds)
 
 
 class AdaptiveSemaphore(SpinningSemaphore):
@@ -167,13 +172,16 @@ class AdaptiveSemaphore(SpinningSemaphore):
     def __init__(self, scope: Scope, part: str, wait: str) -> None:
         super().__init__(scope, part, wait)
         self._spin_seconds = 0.0
+        self.acquire = self._adapt
 
-    def acquire(self) -> None:
+    def _adapt(self, seconds: float | None) -> None:
         if self._semaphore.value:
-            super().acquire()
-        else:
-            begun = time.monotonic()
-            super().acquire()
+            self._semaphore.acquire(seconds)
+            return
+        begun = time.monotonic()
+        try:
+            self._spin(seconds)
+        finally:
             self._spin_seconds = adapted(self._spin_seconds, time.monotonic() - begun)
 
 

@@ -14,14 +14,14 @@ long, and semop(2) fails with EIDRM. The lane would be retired anyway: docs/deci
 
 import mmap
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import sysv_ipc
 
 from harness.api import DataTransport, Receiver, Scope, Sender, hookimpl
-from transports.common.ring import Parts, Ring, RingReceiver, RingSender, late
+from transports.common.ring import InTime, Parts, Ring, RingReceiver, RingSender, late
 from transports.common.sysv_waits import Waiter, raise_unless_interrupted, remove
 
 # Which limit of the kernel semget(2) or shmget(2) has met, by the error that sysv_ipc makes of it.
@@ -96,11 +96,11 @@ class Attached:
         self.memory.detach()
 
 
-class SysvSemaphore(Waiter):
+class SysvSemaphore(InTime, Waiter):
     def __init__(self, scope: Scope, part: str) -> None:
         super().__init__(scope.timeout)
         self._semaphore = sysv_ipc.Semaphore(scope.sysv_key("sem", part))
-        self.acquire: Callable[[], None] = self.in_time(self._semaphore.acquire, late(part, scope))
+        self.acquire = self.in_time(self._semaphore.acquire, late(part, scope))
 
     def release(self) -> None:
         try:

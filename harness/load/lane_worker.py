@@ -10,7 +10,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
@@ -38,6 +38,10 @@ class Way(NamedTuple):
     exchange: Exchange
 
 
+# The request's way, index and beginning, and what its reply comes over; None: its command was not sent.
+_Sent = tuple[Way, int, int, transfer.Relay | None]
+
+
 class Worker:
     """Makes the requests of one thread, over one lane or in batches over several.
 
@@ -54,10 +58,11 @@ class Worker:
         reader: SocketReader | None,
     ) -> None:
         self._ways, self._reader = ways, reader
-        self._paths = [(path, os.fsencode(path)) for path in paths]
+        self._paths, self._encoded = paths, [os.fsencode(path) for path in paths]
         self._sinks = sinks
         self._sink: Sink | None = None  # of the phase
-        self.all_paths = self._workload = range(len(paths))
+        self.all_paths = range(len(paths))
+        self._first, self._count = 0, len(paths)  # the workload
         self._no_cache = False
         self.stopping = False
 
@@ -67,11 +72,12 @@ class Worker:
         workload: which of the worker's paths it is. until: ns on the clock of time.monotonic_ns(). Raises OSError where
         the process that reads from the socket fails.
         """
-        clock, reader, send, take = time.monotonic_ns, self._reader, self._send, self._take
-        ways, together = self._ways, len(self._ways)
+        clock, reader, send, take, add = time.monotonic_ns, self._reader, self._send, self._take, tally.add
+        way, together = self._ways[0], len(self._ways)
         end = check = clock()
         tally.begin()
-        self._sink, self._workload, self._no_cache = self._sinks[phase], workload, False
+        self._sink, self._no_cache = self._sinks[phase], False
+        self._first, self._count = workload.start, len(workload)
         if reader is not None:
             reader.begin(phase)
         indices = iter(indices)
@@ -79,20 +85,13 @@ class Worker:
             begun = clock()
             if begun >= until or self.stopping or self._no_cache:
                 break
-            batch = [(ways[0], index, begun, send(ways[0], index))]
-            while len(batch) < together and batch[-1][3] is not None and (more := next(indices, None)) is not None:
-                way = ways[len(batch)]
-                batch.append((way, more, clock(), send(way, more)))
-            failed = False
-            for way, number, since, relay in batch:
-                outcome, content = ERROR, 0
-                if failed and relay is not None:  # it would wait as long, for the same reason
-                    self._undo(way)
-                elif relay is not None:
-                    outcome, content = take(way, number, relay)
-                    failed = way.lane.relay is None  # retired: its reply did not come
-                end = clock()
-                tally.add(outcome, content, since, end)
+            relay = send(way, index)
+            rest = self._send_rest(indices) if together > 1 and relay is not None else []
+            outcome, content = (ERROR, 0) if relay is None else take(way, index, relay)
+            end = clock()
+            add(outcome, content, begun, end)
+            if rest:
+                end = self._take_rest(rest, tally)
             if end > check:
                 check = end + int(_CHECK * 1e9)
                 tally.flush(end)
@@ -102,59 +101,79 @@ class Worker:
             tally.counts[WRONG] += wrong
         tally.end(end, Usage() if reader is None else reader.usage)
 
+    def _send_rest(self, indices: Iterator[int]) -> list[_Sent]:
+        """Send the other commands of a batch, until one fails."""
+        batch: list[_Sent] = []
+        for way, index in zip(self._ways[1:], indices, strict=False):
+            batch.append((way, index, time.monotonic_ns(), self._send(way, index)))
+            if batch[-1][3] is None:
+                break
+        return batch
+
+    def _take_rest(self, batch: list[_Sent], tally: Tally) -> int:
+        """Take the other replies of a batch. Returns when the last one ended."""
+        failed, end = self._ways[0].lane.relay is None, 0  # retired: its reply did not come
+        for way, index, begun, relay in batch:
+            outcome, content = ERROR, 0
+            if failed and relay is not None:  # it would wait as long, for the same reason
+                self._undo(way)
+            elif relay is not None:
+                outcome, content = self._take(way, index, relay)
+                failed = way.lane.relay is None
+            end = time.monotonic_ns()
+            tally.add(outcome, content, begun, end)
+        return end
+
     def _send(self, way: Way, index: int) -> transfer.Relay | None:
         """Send the command of a request, whose id is `index`. Returns what its reply comes over; None: it failed."""
-        number = self._workload[index % len(self._workload)]
+        lane, exchange = way
         reader, client, header = self._reader, -1, b""
+        number = self._first + index % self._count
         try:
-            relay = way.exchange.begin(way.lane)
-            if reader is not None and way.lane.hand_off is not None:
+            if reader is not None and lane.hand_off is not None:
                 client, header = reader.sink, reader.header(number)
                 if header:
                     reader.await_room()
-            way.exchange.send(index, self._paths[number][1], client, header)
-            return relay
+            return exchange.send(lane, index, self._encoded[number], client, header)
         except NoCache as error:
             self._no_cache = True  # the next request would fail, too
             wrong = str(error)
         except Exception as error:  # noqa: BLE001  whatever a stranger's transport raises, its lane is retired
-            wrong = self._wrong(number, error)
+            wrong = self._wrong(index, error)
         self._fail(way, wrong)
         return None
 
     def _take(self, way: Way, index: int, relay: transfer.Relay) -> tuple[int, int]:
         """Take the reply to a request. Returns its outcome, and the length of its content in bytes."""
-        number = self._workload[index % len(self._workload)]
         reader, sink = self._reader, self._sink
         try:
             status, length = relay.await_head(index)
             right = True
-            if isinstance(relay, transfer.CopyingRelay):
-                if sink is None or status:
-                    relay.spend(None)
-                else:
-                    sink.open(self._paths[number][0])
-                    right = relay.spend(sink.write)
-                    right = sink.close(complete=True) and right
-            elif reader is not None:
-                header = b"" if status else reader.header(number)
+            if reader is not None:
+                header = b"" if status else reader.header(self._first + index % self._count)
                 if header:
                     header %= length
                     if way.lane.hand_off is None:
                         reader.await_room()
                 relay.pass_on(reader.sink, header)
                 reader.delivered += len(header) + length
+            elif sink is None or status:  # without a reader the relay is a CopyingRelay
+                relay.spend(None)  # type: ignore[attr-defined]
+            else:
+                sink.open(self._paths[self._first + index % self._count])
+                right = relay.spend(sink.write)  # type: ignore[attr-defined]
+                right = sink.close(complete=True) and right
             return _OUTCOME[status] if status else OK if right else WRONG, length
         except transfer.ClientGone as error:
             raise OSError(f"the process that reads from the socket has ended: {error}") from None
         except Exception as error:  # noqa: BLE001  as above
-            wrong = self._wrong(number, error)
+            wrong = self._wrong(index, error)
         self._fail(way, wrong)
         return ERROR, 0
 
-    def _wrong(self, number: int, error: Exception) -> str:
+    def _wrong(self, index: int, error: Exception) -> str:
         """What went wrong as text: an exception would keep views of the lane's memory."""
-        return f"{self._paths[number][0]}: {type(error).__name__}: {error}"
+        return f"{self._paths[self._first + index % self._count]}: {type(error).__name__}: {error}"
 
     def _fail(self, way: Way, wrong: str) -> None:
         """Say what went wrong with a request, and undo it."""

@@ -90,12 +90,12 @@ class Tally:
         """
         self.counts[outcome] += 1
         self._content += content
-        latency = ended - begun
+        latency, exact = ended - begun, self._exact
         if outcome != OK:
             self._others[bucket(latency)] += 1
-        elif self._exact < self._room:
-            self.latencies[self._exact] = latency
-            self._exact += 1
+        elif exact < self._room:
+            self.latencies[exact] = latency
+            self._exact = exact + 1
         else:
             self._buckets[bucket(latency)] += 1
         if first:

@@ -68,13 +68,14 @@ class Directory:
         self._below = self._root.rstrip("/") + "/"
         self._most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._opened: OrderedDict[bytes, Descriptor] = OrderedDict()  # the one used longest ago first, once half full
+        self._half_full = False  # the order does not matter before
 
     def find(self, path: bytes, /) -> int | None:
         """See Catalogue. The descriptor stays open while the caller keeps the object that this returns."""
         fd = self._opened.get(path)
         if fd is None:
             return self._open(path)
-        if len(self._opened) > self._most >> 1:  # the order does not matter before
+        if self._half_full:
             with suppress(KeyError):  # another thread may have dropped the file meanwhile
                 self._opened.move_to_end(path)
         return fd
@@ -108,6 +109,7 @@ class Directory:
                 fd = self._opened.setdefault(own, Descriptor(os.open(here, os.O_RDONLY | os.O_CLOEXEC)))
         finally:
             os.close(pin)
+        self._half_full = len(self._opened) > self._most >> 1
         while len(self._opened) > self._most:
             self._opened.popitem(last=False)
         return fd

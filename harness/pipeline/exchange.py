@@ -21,15 +21,15 @@ _NONE = object()  # in place of a channel: no CacheLink ever has it
 class Lane:
     """One lane of a proxy process, with fresh names each time it is provisioned.
 
-    name: what commands call it, program/scope. relay: None while the lane is retired. hand_off: the relay, if it is
-    one that is given the client before the command is sent; otherwise None.
+    name: program/scope. number: what commands call it, 64 random bits. relay: None while the lane is retired. hand_off:
+    the relay, if it is one that is given the client before the command is sent; otherwise None.
     """
 
     def __init__(self, home: rendezvous.Home, transport: DataTransport, timeout: float, slot: str) -> None:
         self._home, self._transport, self._timeout, self._slot = home, transport, timeout, slot
         self._generations = itertools.count()
         self._names = ExitStack()
-        self.name = b""
+        self.name, self.number = b"", 0
         self.relay: transfer.Relay | None = None
         self.hand_off: transfer.HandOffRelay | None = None
 
@@ -42,6 +42,7 @@ class Lane:
             relay = transfer.relay_over(self._transport.receiver(scope))
             rendezvous.write_note(f"{scope.directory}/{LANE}", self._timeout, registry.describe(self._transport))
             self.name = os.fsencode(f"{os.path.basename(self._home.directory)}/{os.path.basename(scope.directory)}")
+            self.number = int.from_bytes(os.urandom(8), "little")
             self._names, self.relay = undo.pop_all(), relay
             self.hand_off = relay if isinstance(relay, transfer.HandOffRelay) else None
         return relay
@@ -74,8 +75,8 @@ def provision_lanes(
 
 
 class Exchange:
-    """A thread's requests to the cache that `link` follows, one after the other: begin(), send(), and undo() where
-    something went wrong. The reply comes over the relay that begin() returns.
+    """A thread's requests to the cache that `link` follows, one after the other: send(), and undo() where
+    something went wrong. The reply comes over the relay that send() returns.
 
     given: whether the latest request's client was given away. sent: whether its command was sent. timeout: seconds for
     a cache to come, and for each wait of the command channel.
@@ -88,20 +89,17 @@ class Exchange:
         self._lane: Lane
         self.given = self.sent = False
 
-    def begin(self, lane: Lane) -> transfer.Relay:
-        """Begin a request over `lane`, which is provisioned if it was retired. Raises OSError."""
-        self._lane = lane
-        self.given = self.sent = False
-        return lane.relay or lane.provision()
-
-    def send(self, request_id: int, path: bytes, client: int, header: bytes) -> None:
-        """Send the command.
+    def send(self, lane: Lane, request_id: int, path: bytes, client: int, header: bytes) -> transfer.Relay:
+        """Send the command of a request over `lane`, which is provisioned if it was retired. Returns what its reply
+        comes over.
 
         client: the socket that a hand-off lane gives to the cache, with `header` (`%d` for the length) to precede the
         content; other lanes use neither. Raises NoCache, OSError, ValueError.
         """
-        lane = self._lane
-        record = encode_command(request_id, lane.name, path)
+        self._lane = lane
+        self.given = self.sent = False
+        relay = lane.relay or lane.provision()
+        record = encode_command(request_id, lane.number, path, lane.name)
         sender = self._sender
         if sender is None or self._channel is not self._link.channel:
             sender = self._connect()
@@ -110,6 +108,7 @@ class Exchange:
             self.given = True
         sender.send(record)
         self.sent = True
+        return relay
 
     def undo(self, client: int) -> bool:
         """Undo what the latest request has done, after an exception. Returns whether the caller has still to answer

@@ -116,6 +116,7 @@ class _Worker:
         self._refusals = {number: dialect.refusal_header(status) for number, status in _STATUS.items()}
 
     def handle(self, client: int, path: bytes) -> None:
+        exchange, ok_header, answered = self._exchange, self._ok_header, False
         try:
             lane = self._pool.lease(self._timeout)
         except TimeoutError as error:
@@ -123,26 +124,21 @@ class _Worker:
             os.write(client, self._refusals[wire.STATUS_ERROR])
             return
         try:
-            self._fetch(lane, client, path)
+            request_id = next(self._request_ids)
+            # What went wrong is kept as text: an exception would keep views of the lane's memory.
+            try:
+                relay = exchange.send(lane, request_id, path, client, ok_header)
+                status, length = relay.await_head(request_id)
+                answered = True
+                relay.pass_on(client, self._refusals[status] if status else ok_header % length)
+                return
+            except ClientGone as error:
+                raise EOFError(f"the reply is cut: {error}") from None
+            except Exception as error:  # noqa: BLE001  a plugin may raise anything; its lane is retired
+                wrong = f"{os.fsdecode(path)}: {type(error).__name__}: {error}"
+            say(wrong)
+            if not exchange.undo(client) or answered:
+                raise EOFError("the reply is cut")
+            os.write(client, self._refusals[wire.STATUS_ERROR])
         finally:
             self._pool.give_back(lane)
-
-    def _fetch(self, lane: Lane, client: int, path: bytes) -> None:
-        # What went wrong is kept as text: an exception would keep views of the lane's memory.
-        exchange, answered = self._exchange, False
-        try:
-            relay = exchange.begin(lane)
-            request_id = next(self._request_ids)
-            exchange.send(request_id, path, client, self._ok_header)
-            status, length = relay.await_head(request_id)
-            answered = True
-            relay.pass_on(client, self._refusals[status] if status else self._ok_header % length)
-            return
-        except ClientGone as error:
-            raise EOFError(f"the reply is cut: {error}") from None
-        except Exception as error:  # noqa: BLE001  a plugin may raise anything; its lane is retired
-            wrong = f"{os.fsdecode(path)}: {type(error).__name__}: {error}"
-        say(wrong)
-        if not exchange.undo(client) or answered:
-            raise EOFError("the reply is cut")
-        os.write(client, self._refusals[wire.STATUS_ERROR])

@@ -88,6 +88,7 @@ class Server:
     ) -> None:
         self._listener = listener
         self._limit, self._parse, self._end = dialect.HEADER_LIMIT, dialect.parse_request, dialect.END
+        self._plain = dialect.PLAIN.fullmatch
         self._refusal = dialect.refusal_header(getfile.INVALID)
         self._backend = backend
         self._stopping = False
@@ -138,7 +139,7 @@ class Server:
                     say(f"no descriptor for a client: {error.strerror}; raise ulimit -n")
                     time.sleep(0.1)
                 continue  # BlockingIOError: no client came for `timeout` seconds
-            data = b""
+            data: bytes | bytearray = b""
             try:
                 data = received(client)
             except BlockingIOError:
@@ -152,18 +153,19 @@ class Server:
                     continue
                 serving[number] = IDLE
             try:
-                self._lobby.admit(client, data)
+                self._lobby.admit(client, bytes(data))
             except (OSError, RuntimeError) as error:
                 say(f"no room for a client whose request is not complete: {error}")
                 os.close(client)
 
-    def _answer(self, handle: Handler, client: int, data: bytes) -> bool:
+    def _answer(self, handle: Handler, client: int, data: bytes | bytearray) -> bool:
         """Answer the request that has come, and close the connection. Returns False, and does nothing, if more of the
         request has to come. Empty data: the client has closed."""
         complete = True
         try:
-            path = self._parse(data)
-            if path is not None:
+            if plain := self._plain(data):
+                handle(client, plain[1])
+            elif (path := self._parse(bytes(data))) is not None:
                 handle(client, path)
                 if not data.endswith(self._end):
                     _linger(client)

@@ -22,7 +22,7 @@ class Lobby:
 
     def __init__(
         self,
-        received: Callable[[int], bytes],
+        received: Callable[[int], bytes | bytearray],
         complete: Callable[[bytes], bool],
         hand_on: Callable[[int, bytes], None],
         seconds: float,
@@ -70,7 +70,7 @@ class Lobby:
                 return
             data, until = self._clients[client]
             try:
-                more = self._received(client)
+                more = bytes(self._received(client))
             except BlockingIOError:  # a later client that has the descriptor of one that was dismissed
                 return
             except OSError:
@@ -93,19 +93,19 @@ class Lobby:
         os.close(client)
 
 
-def reader(limit: int) -> Callable[[int], bytes]:
+def reader(limit: int) -> Callable[[int], bytes | bytearray]:
     """For one thread: a function that returns what has come from a client until now, at most `limit` bytes; empty where
     it has closed. Raises BlockingIOError if nothing has come, OSError if the client has gone.
 
     preadv2(2) reads from sockets without a wait since Linux 6.5. A socket object for MSG_DONTWAIT costs 2 us more.
     """
     room = bytearray(limit)
-    view = memoryview(room)
+    rooms = (room,)
 
-    def read(client: int) -> bytes:
-        return bytes(view[: os.preadv(client, (room,), -1, os.RWF_NOWAIT)])
+    def read(client: int) -> bytes | bytearray:
+        return room[: os.preadv(client, rooms, -1, os.RWF_NOWAIT)]
 
-    def receive(client: int) -> bytes:
+    def receive(client: int) -> bytes | bytearray:
         connection = RawSocket(socket.AF_INET, socket.SOCK_STREAM, 0, client)
         try:
             return connection.recv(limit, socket.MSG_DONTWAIT)

@@ -86,8 +86,9 @@ class CacheWorkers:
             self._busy[index] = False
 
     def _answer(self, record: bytes) -> None:
-        request_id, name, path = wire.decode_command(record)
-        lane = self._lanes.take(name)
+        request_id, number, path = wire.decode_command(record)
+        idle = self._lanes.idle
+        lane = idle.pop(number, None) or self._lanes.open(wire.lane_name(record))
         status, fd, length = wire.STATUS_ERROR, -1, 0
         try:
             if not self._stopping:
@@ -109,7 +110,9 @@ class CacheWorkers:
         finally:
             if self._caller_closes and fd >= 0:
                 os.close(fd)
-        self._lanes.put_back(name, lane)
+        # The proxy may have sent its next command meanwhile: then another thread has opened a second end.
+        if idle.setdefault(number, lane) is not lane:
+            lane.close()
 
 
 class LaneEnd:
@@ -122,28 +125,22 @@ class LaneEnd:
 
 
 class LaneEnds:
-    """This process's ends of lanes. Each is opened at its lane's first command, and kept while no thread uses it."""
+    """This process's ends of lanes. Each is opened at its lane's first command, and kept while no thread uses it.
+
+    idle: the ends that no thread is using, by the numbers of their lanes. Who takes one out is its only user.
+    """
 
     def __init__(self, rendezvous_name: str) -> None:
         self._rendezvous = rendezvous_name
-        self._idle: dict[bytes, LaneEnd] = {}
+        self.idle: dict[int, LaneEnd] = {}
         self._looked = 0.0  # when retired lanes were last looked for; time.monotonic()
-
-    def take(self, name: bytes) -> LaneEnd:
-        """The end of the lane that commands call `name`, for one thread until put_back(). Raises OSError or
-        ValueError."""
-        return self._idle.pop(name, None) or self._open(name)
-
-    def put_back(self, name: bytes, lane: LaneEnd) -> None:
-        # The proxy may have sent its next command meanwhile: then another thread has opened a second end.
-        if self._idle.setdefault(name, lane) is not lane:
-            lane.close()
 
     def close(self) -> None:
         """Close the ends that no thread is using."""
-        self._close(list(self._idle))
+        self._close(list(self.idle))
 
-    def _open(self, name: bytes) -> LaneEnd:
+    def open(self, name: bytes) -> LaneEnd:
+        """Open this process's end of the lane of that name. Raises OSError or ValueError."""
         self._close_retired()
         home, _, part = os.fsdecode(name).partition("/")
         scope = rendezvous.foreign_scope(self._rendezvous, home, part, 0)
@@ -156,11 +153,11 @@ class LaneEnds:
         if (now := time.monotonic()) < self._looked + 1:
             return
         self._looked = now
-        self._close([name for name, lane in self._idle.copy().items() if not os.path.exists(lane.directory)])
+        self._close([number for number, lane in self.idle.copy().items() if not os.path.exists(lane.directory)])
 
-    def _close(self, names: list[bytes]) -> None:
-        for name in names:
-            if (lane := self._idle.pop(name, None)) is not None:
+    def _close(self, numbers: list[int]) -> None:
+        for number in numbers:
+            if (lane := self.idle.pop(number, None)) is not None:
                 lane.close()
 
 

@@ -7,12 +7,12 @@ Header and content may be written by several calls: the client's socket is corke
 
 import os
 import socket
+import struct
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 from harness.api import HEAD_BYTES, ClientGiver, FileSender, Receiver, Sender, SocketReceiver
-from harness.protocol.wire import decode_head, encode_head, encode_head_into
+from harness.protocol.wire import decode_head, encode_head, encode_head_into, read_head
 
 # Bytes of a reply that are read although its client has gone. For more a new lane is cheaper here; but a cache over
 # shared memory waits at the old one until its timeout.
@@ -56,26 +56,39 @@ def answerer_over(sender: Sender | FileSender) -> Answerer:
     The content is the first `length` bytes of `fd`; with length 0 there is none. It raises EOFError if the file is
     shorter, OSError if the lane fails; either way the lane cannot be used again.
     """
-    return partial(_send_file, sender) if isinstance(sender, FileSender) else partial(_fill, sender)
+    return _sending(sender) if isinstance(sender, FileSender) else _filling(sender)
 
 
-def _send_file(sender: FileSender, request_id: int, status: int, fd: int, length: int) -> None:
-    sender.send_file(encode_head(request_id, status, length), fd, 0, length)
+# Functions over local names: a method, or a partial, would look more up for each reply.
 
 
-def _fill(sender: Sender, request_id: int, status: int, fd: int, length: int) -> None:
-    room = sender.loan()
-    encode_head_into(room, 0, request_id, status, length)
-    sent = os.preadv(fd, (room[HEAD_BYTES : HEAD_BYTES + length],), 0) if length else 0
-    sender.publish(HEAD_BYTES + sent)
-    while sent < length:
-        room = sender.loan()
-        left = length - sent
-        count = os.preadv(fd, (room if len(room) <= left else room[:left],), sent)
-        sender.publish(count)
-        if not count:
-            raise EOFError(f"the file ended after {sent} of {length} bytes")
-        sent += count
+def _sending(sender: FileSender) -> Answerer:
+    send_file = sender.send_file
+
+    def answer(request_id: int, status: int, fd: int, length: int) -> None:
+        send_file(encode_head(request_id, status, length), fd, 0, length)
+
+    return answer
+
+
+def _filling(sender: Sender) -> Answerer:
+    loan, publish, preadv = sender.loan, sender.publish, os.preadv
+
+    def answer(request_id: int, status: int, fd: int, length: int) -> None:
+        room = loan()
+        encode_head_into(room, 0, request_id, status, length)
+        sent = preadv(fd, (room[HEAD_BYTES : HEAD_BYTES + length],), 0) if length else 0
+        publish(HEAD_BYTES + sent)
+        while sent < length:
+            room = loan()
+            left = length - sent
+            count = preadv(fd, (room if len(room) <= left else room[:left],), sent)
+            publish(count)
+            if not count:
+                raise EOFError(f"the file ended after {sent} of {length} bytes")
+            sent += count
+
+    return answer
 
 
 class CopyingRelay:
@@ -83,25 +96,33 @@ class CopyingRelay:
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._content = memoryview(b"")  # what follows the head in its piece
+        self._piece: memoryview | None = None  # the first one of the reply: the head, and content if there is any
         self._length = 0
 
     def await_head(self, request_id: int) -> tuple[int, int]:
         piece = self._receiver.take()
-        while len(piece) < HEAD_BYTES:  # a stream may hand the head out in parts
+        try:
+            answered, status, length = read_head(piece)
+        except struct.error:  # a stream may hand the head out in parts
+            piece = self._whole_head(piece)
+            answered, status, length = read_head(piece)
+        if status or answered != request_id:
+            _check_head(decode_head(piece)[0], request_id)
+        self._piece, self._length = piece, length
+        return status, length
+
+    def _whole_head(self, piece: memoryview) -> memoryview:
+        while len(piece) < HEAD_BYTES:
             start = bytes(piece)
             self._receiver.give_back()
             piece = memoryview(start + self._receiver.take())
-        answered, status, self._length = decode_head(piece)
-        self._content = piece[HEAD_BYTES:]
-        piece.release()
-        if answered != request_id:
-            raise ValueError(f"the reply is to request {answered}, not {request_id}")
-        return status, self._length
+        return piece
 
     def pass_on(self, sink: int, header: bytes) -> None:
-        receiver, length = self._receiver, self._length
-        piece, self._content = self._content, memoryview(b"")
+        receiver, length, piece = self._receiver, self._length, self._piece
+        assert piece is not None
+        self._piece = None
+        piece = piece[HEAD_BYTES:]
         sent = len(piece)
         if sent > length:
             raise ValueError(f"{sent} bytes of content, {length} announced")
@@ -114,8 +135,10 @@ class CopyingRelay:
             gone = _STALLED
         except (ConnectionError, TimeoutError) as error:
             gone = str(error)
-        piece.release()  # a view that stayed, even in a traceback, would keep the lane mapped
+        del piece  # a view that stayed, even in a traceback, would keep the lane mapped
         receiver.give_back()
+        if sent == length and not gone:
+            return
         while sent < length and not (gone and length - sent > DRAIN_LIMIT):
             piece = receiver.take()
             sent += len(piece)
@@ -138,26 +161,27 @@ class CopyingRelay:
 
         Returns whether `use` returned true for all pieces. Raises as pass_on does, but not ClientGone.
         """
-        receiver, length = self._receiver, self._length
-        piece, self._content = self._content, memoryview(b"")
-        right, taken = True, len(piece)
-        while True:
-            try:
-                if use is not None and not use(piece):
-                    right = False
-            finally:
-                piece.release()
-            receiver.give_back()
-            if taken >= length:
-                break
+        receiver, length, piece = self._receiver, self._length, self._piece
+        assert piece is not None
+        self._piece = None
+        right, taken = True, len(piece) - HEAD_BYTES
+        if use is not None:
+            right = use(piece[HEAD_BYTES:])
+        del piece
+        receiver.give_back()
+        while taken < length:
             piece = receiver.take()
             taken += len(piece)
+            if use is not None:
+                right = use(piece) and right
+            del piece
+            receiver.give_back()
         if taken != length:
             raise ValueError(f"{taken} bytes of content, {length} announced")
         return right
 
     def close(self) -> None:
-        self._content.release()
+        self._piece = None
         self._receiver.close()
 
 
@@ -170,8 +194,7 @@ class SocketRelay:
 
     def await_head(self, request_id: int) -> tuple[int, int]:
         answered, status, self._length = decode_head(self._receiver.take())
-        if answered != request_id:
-            raise ValueError(f"the reply is to request {answered}, not {request_id}")
+        _check_head(answered, request_id)
         return status, self._length
 
     def pass_on(self, sink: int, header: bytes) -> None:
@@ -201,8 +224,7 @@ class HandOffRelay:
 
     def await_head(self, request_id: int) -> tuple[int, int]:
         answered, status, self._length = decode_head(self._giver.take())
-        if answered != request_id:
-            raise ValueError(f"the reply is to request {answered}, not {request_id}")
+        _check_head(answered, request_id)
         return status, self._length
 
     def pass_on(self, sink: int, header: bytes) -> None:
@@ -231,6 +253,11 @@ class HandOffRelay:
 
     def close(self) -> None:
         self._giver.close()
+
+
+def _check_head(answered: int, request_id: int) -> None:
+    if answered != request_id:
+        raise ValueError(f"the reply is to request {answered}, not {request_id}")
 
 
 def _send(write: Callable[[int, Any], int], sink: int, data: object, count: int) -> None:

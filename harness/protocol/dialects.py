@@ -1,5 +1,6 @@
 """The dialects of GETFILE by name, and what the module of a dialect offers."""
 
+import re
 from typing import Final, Protocol
 
 from harness.protocol import getfile, gios
@@ -8,15 +9,18 @@ from harness.protocol import getfile, gios
 class Dialect(Protocol):
     """The module of a dialect.
 
-    HEADER_LIMIT: the most bytes that a request may have. END: what a request ends with. OK_HEADER: what precedes
-    content, % its length in bytes. CLIENT_CLOSES_FIRST: whether the client closes the connection first after a whole
-    reply; otherwise the server does.
+    HEADER_LIMIT: the most bytes that a request may have. END: what a request ends with. PLAIN: matches most requests
+    that have come as a whole, with nothing after them; its group is what parse_request would return. OK_HEADER: what
+    precedes content, % its length in bytes. CLIENT_CLOSES_FIRST: whether the client closes the connection first after
+    a whole reply; otherwise the server does.
     """
 
     @property
     def HEADER_LIMIT(self) -> int: ...  # noqa: N802
     @property
     def END(self) -> bytes: ...  # noqa: N802
+    @property
+    def PLAIN(self) -> re.Pattern[bytes]: ...  # noqa: N802
     @property
     def OK_HEADER(self) -> bytes: ...  # noqa: N802
     @property

@@ -22,6 +22,8 @@ END: Final = b"\n"
 CLIENT_CLOSES_FIRST: Final = True
 OK_HEADER: Final = b"GETFILE OK %d "  # % length in bytes
 
+PLAIN: Final = re.compile(rb"GETFILE GET (/[!-~]{0,110})\r\n\r\n")  # as in the dialect `getfile`
+
 _WORDS: Final = b"getfile get /"
 _PATH: Final = re.compile(rb"/[^\x00-\x20\x7f]*")
 _REPLY: Final = re.compile(rb"GETFILE (?:OK (0|[1-9][0-9]{0,19}) |(FILE_NOT_FOUND|ERROR) 0\n)")

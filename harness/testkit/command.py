@@ -180,7 +180,7 @@ class CommandContract(Contract):
 
 
 def _record(number: int) -> bytes:
-    return wire.encode_command(number, b"lane/%d" % number, b"/" + bytes([65 + number % 26]) * 400)
+    return wire.encode_command(number, number, b"/" + bytes([65 + number % 26]) * 400, b"lane/%d" % number)
 
 
 def _pass_on(end: CommandReceiver, writing: int, sent: int) -> None:

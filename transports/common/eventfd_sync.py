@@ -18,7 +18,7 @@ import time
 from contextlib import ExitStack
 
 from harness.api import Scope, bound_socket, connected_socket
-from transports.common.ring import AwareReceiver, Parts, Ring, late
+from transports.common.ring import AwareReceiver, InTime, Parts, Ring, late
 
 _FLAGS = os.EFD_CLOEXEC | os.EFD_NONBLOCK
 
@@ -29,7 +29,7 @@ def eventfd_ring_receiver(ring: Ring, parts: Parts) -> AwareReceiver:
     return AwareReceiver(ring, parts, parts.full)
 
 
-class SendingEventfds:
+class SendingEventfds(InTime):
     """A sender's two counts: acquire() is that of `free`, release() that of `full`.
 
     depth: slots that are free. undo: gets what closes the end. Raises FileNotFoundError or ConnectionRefusedError if
@@ -46,7 +46,7 @@ class SendingEventfds:
         self._free = Count(free, connection)
         socket.send_fds(connection, (b"x",), (free, self._full))
 
-    def acquire(self) -> None:
+    def acquire(self, _: float | None = None) -> None:
         """Raises ConnectionError if the proxy has gone."""
         if not self._left:
             self._left = self._free.awaited(self._timeout, self._late)
@@ -58,7 +58,7 @@ class SendingEventfds:
         os.eventfd_write(self._full, 1)
 
 
-class ReceivingEventfds:
+class ReceivingEventfds(InTime):
     """The receiver's counts, a pair for each sender: acquire() is that of `full`, release() that of `free`.
 
     resting: whether no reply is under way, so that the next piece may come from any sender. undo: as above.
@@ -76,7 +76,7 @@ class ReceivingEventfds:
         self._poll.register(self._listener, select.POLLIN)
         undo.callback(self._close)
 
-    def acquire(self) -> None:
+    def acquire(self, _: float | None = None) -> None:
         """Raises EOFError if the sender has gone within its reply."""
         if not self._left:
             if self.resting:

@@ -11,7 +11,7 @@ import time
 
 from harness.api import Scope
 from transports.common.fifos import FifoEnd
-from transports.common.ring import AwareReceiver, Parts, Ring, late
+from transports.common.ring import AwareReceiver, InTime, Parts, Ring, late
 
 
 def fifo_semaphore(scope: Scope, part: str, receives: bool) -> "FifoSemaphore":
@@ -21,7 +21,7 @@ def fifo_semaphore(scope: Scope, part: str, receives: bool) -> "FifoSemaphore":
     return FullSemaphore(scope, part, os.O_RDONLY) if receives else FifoSemaphore(scope, part, os.O_WRONLY)
 
 
-class FifoSemaphore(FifoEnd):
+class FifoSemaphore(InTime, FifoEnd):
     """A Semaphore of transports/common/ring.py. Both verbs raise ConnectionError if the proxy has gone."""
 
     # No reply is under way: nothing will be in the FIFO yet, and a FIFO without a writer is no failure.
@@ -34,7 +34,7 @@ class FifoSemaphore(FifoEnd):
     def release(self) -> None:
         os.write(self._fd, b"x")
 
-    def acquire(self) -> None:
+    def acquire(self, _: float | None = None) -> None:
         deadline = time.monotonic() + self._timeout
         look = not self.resting
         while look or self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -61,7 +61,7 @@ class FullSemaphore(FifoSemaphore):
         self._path = scope.path(part)
         super().__init__(scope, part, flags)
 
-    def acquire(self) -> None:
+    def acquire(self, _: float | None = None) -> None:
         super().acquire()
         self._close_own_writer()
 

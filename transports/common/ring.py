@@ -3,8 +3,9 @@
 A lane is `depth` slots of `chunk` bytes. The cache preads a file straight into the slot that loan() returns, and the
 proxy sends straight from it: one copy in, one out. `free` counts slots that may be filled, `full` those that may be
 taken; depth 1 is the classic one-segment handshake. A reply ends without a handshake of its own: the next one waits
-for `free` like any other piece, so it cannot overwrite what is not read yet. The ring's positions live in the memory,
-each written by one end only. Each transport makes the memory and the semaphores, and ends a wait in time, by itself.
+for `free` like any other piece, so it cannot overwrite what is not read yet. Which slot is the next to be filled is in
+the memory, for all senders of the lane; the one receiver counts for itself. Each transport makes the memory and the
+semaphores, and ends a wait in time, by itself.
 """
 
 import mmap
@@ -15,17 +16,39 @@ from typing import NamedTuple, Protocol
 
 from harness.api import HEAD_BYTES, Receiver, Scope, Sender, content_length
 
-# 64-bit words at the front of the memory: each end's position on a cache line of its own, then a length a slot.
-PUBLISHED, TAKEN, LENGTHS = 0, 8, 16
+LENGTHS = 8  # of the 64-bit words at the front of the memory: a length a slot. The first word is the next slot.
 
 
 class Semaphore(Protocol):
-    """acquire raises TimeoutError after the scope's timeout, and goes on if a signal interrupts it."""
+    """What an end waits for. acquire and release may be the IPC package's own functions, hence the properties.
 
-    def acquire(self) -> None: ...
+    acquire: gets `moment`, the seconds after which it may give up. If it raises one of `busy`, wait() goes on. The two
+    raise TimeoutError after the scope's timeout, and go on if a signal interrupts them.
+    """
 
     @property
-    def release(self) -> Callable[[], None]: ...  # a property, as it may be the IPC package's own function
+    def moment(self) -> float | None: ...
+
+    @property
+    def acquire(self) -> Callable[[float | None], object]: ...
+
+    @property
+    def release(self) -> Callable[[], object]: ...
+
+    @property
+    def busy(self) -> tuple[type[Exception], ...]: ...
+
+    def wait(self) -> None: ...
+
+
+class InTime:
+    """The part of a Semaphore whose acquire is never busy, for it ends in time by itself."""
+
+    moment: float | None = None
+    busy: tuple[type[Exception], ...] = ()
+
+    def wait(self) -> None:
+        """Is not called."""
 
 
 def late(part: str, scope: Scope) -> str:
@@ -73,14 +96,22 @@ class Ring:
 
 
 class RingEnd:
-    def __init__(self, ring: Ring, parts: Parts) -> None:
+    def __init__(self, ring: Ring, parts: Parts, awaited: Semaphore, passed_on: Semaphore) -> None:
         view = parts.memory
-        self._depth = ring.depth
-        self._words = view[: ring.first_slot].cast("Q")
+        self._next = view[:8].cast("Q")
+        self._lengths = view[LENGTHS * 8 : ring.first_slot].cast("Q")
         starts = range(ring.first_slot, ring.size, ring.stride)
         self._slots = [view[start : start + ring.chunk] for start in starts]
-        self._views = [self._words, *self._slots, view]
-        self._free, self._full, self._resources = parts.free, parts.full, parts.resources
+        self._following = [*range(1, ring.depth), 0]
+        self._slot = self._next[0]  # that this end fills or takes; all are free when an end is opened
+        self._views = [self._next, self._lengths, *self._slots, view]
+        self._acquire, self._moment, self._busy, self._wait = (
+            awaited.acquire,
+            awaited.moment,
+            awaited.busy,
+            awaited.wait,
+        )
+        self._release, self._resources = passed_on.release, parts.resources
 
     def close(self) -> None:
         while self._views:
@@ -90,30 +121,42 @@ class RingEnd:
 
 
 class RingSender(RingEnd, Sender):
+    def __init__(self, ring: Ring, parts: Parts) -> None:
+        super().__init__(ring, parts, parts.free, parts.full)
+
     def loan(self) -> memoryview:
-        self._free.acquire()
-        return self._slots[self._words[PUBLISHED] % self._depth]
+        try:
+            self._acquire(self._moment)
+        except self._busy:
+            self._wait()
+        self._slot = slot = self._next[0]
+        return self._slots[slot]
 
     def publish(self, count: int) -> None:
-        words = self._words
-        position = words[PUBLISHED]
-        words[LENGTHS + position % self._depth] = count
-        words[PUBLISHED] = position + 1
-        self._full.release()
+        slot = self._slot
+        self._lengths[slot] = count
+        self._next[0] = self._following[slot]
+        self._release()
 
 
 class RingReceiver(RingEnd, Receiver):
+    def __init__(self, ring: Ring, parts: Parts) -> None:
+        super().__init__(ring, parts, parts.full, parts.free)
+
     def take(self) -> memoryview:
-        self._full.acquire()
-        slot = self._words[TAKEN] % self._depth
-        count = self._words[LENGTHS + slot]
+        try:
+            self._acquire(self._moment)
+        except self._busy:
+            self._wait()
+        slot = self._slot
+        count = self._lengths[slot]
         if not count:
             raise EOFError("the sender gave up")
         return self._slots[slot][:count]
 
     def give_back(self) -> None:
-        self._words[TAKEN] += 1
-        self._free.release()
+        self._slot = self._following[self._slot]
+        self._release()
 
 
 class Awaited(Semaphore, Protocol):
