@@ -27,8 +27,8 @@ def chart(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart | 
         "stages",
         f"Where a {said.request} spends its time",
         f"Medians of the stages of a {said.request}, one after the other: blue in the {said.roles['proxy']}, orange in "
-        f"the {said.roles['cache']}, grey on the way between the two. A stage is named after what ends it. The number is "
-        "the median of the whole. The times are from separate trials with the stages probe, which lengthens them a "
+        f"the {said.roles['cache']}, grey on the way between the two. A stage is named after what ends it. The number "
+        "is the median of the whole. The times are from separate trials with the stages probe, which lengthens them a "
         "little.",
         panels,
         styles.columns,
