@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from harness import results
-from harness.analysis import naming, run_files, stages
+from harness.analysis import naming, run_files
 from harness.analysis.cells import THROUGHPUT
 from harness.analysis.intervals import Estimate
+from harness.analysis.stages import Spreads, spreads
 from harness.analysis.study import Cell, Context
 from harness.factors import ROLES
 from harness.results import Trial
@@ -54,7 +55,7 @@ class ChartData:
     trials: dict[int, Trial] = field(default_factory=dict)
     latencies: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     symbols: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)
-    stages: dict[int, stages.Spreads] = field(default_factory=dict)
+    stages: dict[int, Spreads] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
     def cpu(self, cell: Cell) -> Mapping[tuple[str, str], float]:
@@ -127,7 +128,7 @@ def _stages(path: str, data: ChartData, cells: Mapping[int, int]) -> None:
             if row.trial in cells:
                 found[cells[row.trial]].append(row)
     finally:
-        data.stages = {cell: stages.spreads(requests) for cell, requests in found.items()}
+        data.stages = {cell: spreads(requests) for cell, requests in found.items()}
 
 
 def _percentiles(counts: Sequence[tuple[float, int]]) -> list[Percentile]:

@@ -17,9 +17,11 @@ Without the variable nothing here is called, and requests meet none of it. With 
 this process opens, its listening socket and its handlers get functions in place of their own that note the time.
 
 Each thread writes to memory that it shares with a file of its own in the directory that the variable names; a request
-costs no system call for it. Proxy and cache know a request by the CRC-32 of its command, and keep the same sample: all
-of those whose CRC ends with so many zero bits that a thread has room for them. What is not noted: requests that come in
-pieces, or while clients besiege the server (lobby.py, siege.py); they are answered by other threads.
+costs no system call for it. Proxy and cache know a request by the CRC-32 of its command's number and lane, and keep the
+same sample: all of those whose CRC ends with so many zero bits that a thread has room for them.
+
+What is not noted: requests that come in pieces, or while clients besiege the server (lobby.py, siege.py), since other
+threads answer them; and replies that failed.
 """
 
 import mmap
@@ -57,6 +59,8 @@ _FIELDS = ("request", "crc", *MOMENTS)
 ) = range(len(_FIELDS))  # fmt: skip
 _ROW = struct.Struct(f"={len(_FIELDS)}q")
 _ROOM = 1024  # requests of a thread
+_NUMBER = struct.Struct("<Q")  # of a request, where its command begins
+_OWN = 64  # bytes of a command that no other under way has: its number and its lane
 
 _Row = list[int]
 
@@ -136,9 +140,11 @@ class Stages:
         here, under_way = self._here, self._under_way
 
         def noting(record: bytes) -> None:
-            row = here.row if here.row[_READ] else _blank()  # over lanes alone there is no request of a client
+            row = here.row
+            if not row[_READ]:  # over lanes alone: there is no request of a client
+                row = _blank()
             row[_REQUEST], lane, _ = decode_command(record)
-            row[_CRC] = zlib.crc32(record)
+            row[_CRC] = zlib.crc32(record[:_OWN])
             under_way[lane] = row
             row[_SENT] = monotonic_ns()
             send(record)
@@ -149,13 +155,14 @@ class Stages:
         here = self._here
 
         def noting() -> bytes:
-            if here.row[_PUBLISHED]:
-                here.row[_ANSWERED] = monotonic_ns()
-                here.kept.keep(here.row)
+            row = here.row
+            if row[_PUBLISHED]:
+                row[_ANSWERED] = monotonic_ns()
+                here.kept.keep(row)
             here.row = row = _blank()
             record = receive()
             row[_RECEIVED] = monotonic_ns()
-            row[_REQUEST], row[_CRC] = decode_command(record)[0], zlib.crc32(record)
+            (row[_REQUEST],), row[_CRC] = _NUMBER.unpack_from(record), zlib.crc32(record[:_OWN])
             return record
 
         return noting
@@ -164,7 +171,9 @@ class Stages:
         here = self._here
 
         def noting() -> memoryview:
-            here.row[_FOUND] = here.row[_FOUND] or monotonic_ns()
+            row = here.row
+            if not row[_FOUND]:
+                row[_FOUND] = monotonic_ns()
             return loan()
 
         return noting
@@ -187,7 +196,8 @@ class Stages:
         def noting() -> Any:
             piece = take()
             row = under_way[lane]
-            row[_TAKEN] = row[_TAKEN] or monotonic_ns()
+            if not row[_TAKEN]:
+                row[_TAKEN] = monotonic_ns()
             return piece
 
         return noting
@@ -198,7 +208,8 @@ class Stages:
         def noting() -> None:
             row = under_way[lane]
             row[_DELIVERED] = monotonic_ns()  # of the last piece, in the end
-            here.kept.keep(row)
+            if not row[_READ]:  # else it is kept when the client's connection is closed
+                here.kept.keep(row)
             give_back()
 
         return noting
@@ -210,7 +221,8 @@ class Stages:
             finish()
             row = under_way[lane]
             row[_DELIVERED] = monotonic_ns()
-            here.kept.keep(row)
+            if not row[_READ]:
+                here.kept.keep(row)
 
         return noting
 
@@ -235,9 +247,10 @@ class _Listener(socket.socket):
 
     def _accept(self) -> tuple[int, Any]:
         here = self._here
-        if here.row[_DELIVERED]:
-            here.row[_CLOSED] = monotonic_ns()
-            here.kept.keep(here.row)
+        row = here.row
+        if row[_DELIVERED]:
+            row[_CLOSED] = monotonic_ns()
+            here.kept.keep(row)
         here.row = row = _blank()
         accepted: tuple[int, Any] = super()._accept()  # type: ignore[misc]
         row[_ACCEPTED] = monotonic_ns()
