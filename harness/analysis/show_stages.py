@@ -23,8 +23,9 @@ def render(screen: Console, study: Study, stages: Mapping[int, Spreads]) -> None
 
 
 def _table(context: Context, cells: Sequence[Cell], stages: Mapping[int, Spreads]) -> Table:
+    what = "message" if context.messages else "request"
     table = Table(
-        title=f"Where a request spends its time, us: median (quartiles) of each stage. {context.label}",
+        title=f"Where a {what} spends its time, us: median (quartiles) of each stage. {context.label}".rstrip(),
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

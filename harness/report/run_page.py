@@ -71,7 +71,7 @@ def _page(directory: str, run: Run, found: Study) -> str:
     if extra.stages:
         tables["stages"] = contents.of_stages(found, styles, extra.stages)
         caption = f"One row for each stage, of at most 300 requests of a cell: {results.STAGES} has each. "
-        caption += "`harness trace` writes them for Perfetto and Chrome."
+        caption += "The command harness trace writes them for Perfetto and Chrome."
         parts += [el("h3", "Stages"), page.table("stages", "Stages", caption)]
     if trials:
         tables["trials"] = contents.of_trials(trials, varying, found, styles)

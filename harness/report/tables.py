@@ -195,18 +195,25 @@ def of_stages(study: Study, styles: DesignStyles, stages: Mapping[int, Spreads])
         column("design"),
         column("stage", "until", text="what ends the stage"),
         column("place", "where", text="`channel`: on the way, or until the other process has woken up"),
-        column("low_us", "quarter \u00b5s", "number", 1, f"a quarter of the {said.request}s took at most so long"),
+        column("low_us", "25 % \u00b5s", "number", 1, f"a quarter of the {said.request}s took at most so long"),
         column("median_us", "median \u00b5s", "number", 1, f"half of the {said.request}s took at most so long"),
-        column("high_us", "three quarters \u00b5s", "number", 1, f"three quarters of the {said.request}s took so long"),
+        column("high_us", "75 % \u00b5s", "number", 1, f"three quarters of the {said.request}s took at most so long"),
         column("mean_us", "mean \u00b5s", "number", 1, "the means of the stages add up to that of the whole"),
-        column("share", "of the mean %", "number", 1, "share of the mean of the whole"),
+        column("share", "share %", "number", 1, "of the mean of the whole"),
     ]
     rows: Rows = []
     for context in study.contexts:
         for cell in context.cells:
             spreads = stages.get(cell.number, {})
             for name, spread in spreads.items():
-                stage = ("all of it", "") if name == WHOLE else (STAGES[name].ends, STAGES[name].place)
+                stage = (
+                    ("all of it", "")
+                    if name == WHOLE
+                    else (
+                        STAGES[name].ends,
+                        said.roles.get(STAGES[name].place, STAGES[name].place),
+                    )
+                )
                 share = 100 * spread.mean / spreads[WHOLE].mean
                 rows.append([context.label, styles.name(cell), *stage, *spread, share, styles.key(cell)])
     return {"columns": columns, "rows": _rounded(rows)}

@@ -87,7 +87,7 @@ def _of_request(request: Request, number: int) -> Iterator[Event]:
     name = f"request {request.request}"
     yield {"ph": "b", "name": name, "ts": times[0][1] / 1e3, **same}
     for (_, begin), (stage, end) in pairwise(times):
-        yield {"ph": "b", "name": STAGES[stage].ends, "ts": begin / 1e3, **same, "args": {"what": STAGES[stage].does}}
+        yield {"ph": "b", "name": STAGES[stage].ends, "ts": begin / 1e3, **same}
         yield {"ph": "e", "name": STAGES[stage].ends, "ts": end / 1e3, **same}
     yield {"ph": "e", "name": name, "ts": times[-1][1] / 1e3, **same}
 

@@ -7,7 +7,7 @@ from harness.report import plot, vocabulary
 from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_PANELS, MOST_ROWS, few, left_out
 from harness.report.markup import el
-from harness.report.plot import Chart, Draw, Drawn, Panel, Scale, micros, short
+from harness.report.plot import Chart, Draw, Drawn, Panel, Scale, micros, number, short
 from harness.report.tooltips import tooltip
 
 
@@ -28,8 +28,8 @@ def chart(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart | 
         f"Where a {said.request} spends its time",
         f"Medians of the stages of a {said.request}, one after the other: blue in the {said.roles['proxy']}, orange in "
         f"the {said.roles['cache']}, grey on the way between the two. A stage is named after what ends it. The number "
-        "is the median of the whole. The times are from separate trials with the stages probe, which lengthens them a "
-        "little.",
+        "is the median of the whole, to which the line leads: medians of parts need not add up to it. The times are of "
+        "separate trials with the stages probe, which lengthens them a little.",
         panels,
         styles.columns,
         left_out(study, MOST_ROWS // 2),
@@ -39,7 +39,7 @@ def chart(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart | 
 
 def _panel(context: Context, bars: list[tuple[Cell, Spreads]], styles: DesignStyles) -> Draw:
     said = vocabulary.of_context(context)
-    most = max(sum(spread.median for name, spread in spreads.items() if name != WHOLE) for _, spreads in bars)
+    most = max(max(_parts(spreads), spreads[WHOLE].median) for _, spreads in bars)
 
     def draw(width: float) -> Drawn:
         left = plot.margin([styles.name(cell) for cell, _ in bars], width)
@@ -56,11 +56,18 @@ def _panel(context: Context, bars: list[tuple[Cell, Spreads]], styles: DesignSty
                     size = {"x": x(begin), "y": y, "width": max(0.3, x(end) - x(begin)), "height": 16.0}
                     drawn.append(el("rect", **size, class_=f"m part stage-{name}", data_k=key, data_tip=text))
                     begin = end
-            whole = short(round(spreads[WHOLE].median))
-            drawn.append(el("text", whole, x=x(begin) + 6, y=y + 13, class_="m value", data_k=key))
+            whole = spreads[WHOLE].median
+            drawn.append(plot.rule(x(begin), y + 8, x(whole), y + 8, "zero"))
+            far = x(max(begin, whole)) + 6
+            drawn.append(el("text", number(whole), x=far, y=y + 13, class_="m value", data_k=key))
         return drawn, bottom + 38.0
 
     return draw
+
+
+def _parts(spreads: Spreads) -> float:
+    """The length of a bar, in microseconds."""
+    return sum(spread.median for name, spread in spreads.items() if name != WHOLE)
 
 
 def _line(name: str, spreads: Spreads) -> str:
