@@ -176,7 +176,8 @@ def test_the_trace_is_one_that_chrome_and_perfetto_read(run, capsys):
         if one["ph"] != "M":
             assert one["cat"] == "request"
             assert one["ts"] > 0
-        assert (one["ph"] in "besf") == ("id" in one)
+        assert (one["ph"] in "sf") == ("id" in one)
+        assert (one["ph"] in "be") == ("id2" in one)
         assert (one["ph"] == "X") == ("dur" in one)
     names = {one["pid"]: one["args"]["name"] for one in events if one["name"] == "process_name"}
     assert Counter(name.rpartition(": ")[2] for name in names.values()) == {"proxy": 2, "cache": 2}
@@ -195,10 +196,10 @@ def test_slices_of_a_thread_and_stages_of_a_request_nest_and_arrows_begin_and_en
             begin = round(one["ts"] * 1000)
             by_thread[where].append((begin, begin + round(one["dur"] * 1000)))
         elif one["ph"] == "b":
-            stacks[one["id"]].append((one["name"], one["ts"]))
-            opened[one["id"]] += 1
+            stacks[one["id2"]["local"]].append((one["name"], one["ts"]))
+            opened[one["id2"]["local"]] += 1
         elif one["ph"] == "e":
-            name, begin = stacks[one["id"]].pop()
+            name, begin = stacks[one["id2"]["local"]].pop()
             assert name == one["name"]
             assert begin <= one["ts"]
     assert not any(stacks.values())

@@ -20,7 +20,7 @@ from harness.results import Request, Trial
 NAME = "trace.json"
 Event = dict[str, Any]
 
-_CATEGORY = "request"
+_REQUEST = "request"  # the category of all events, and the name of some
 _IN_CACHE = {name for name, stage in STAGES.items() if stage.place == "cache"} | {"received"}
 
 
@@ -83,13 +83,14 @@ def events(requests: Iterable[Request], trials: Mapping[int, Trial], varying: Se
 def _of_request(request: Request, number: int) -> Iterator[Event]:
     """A request and, within it, its stages one after the other, wherever they take place: they nest by their id."""
     times = list(moments(request).items())
-    same = {"cat": _CATEGORY, "id": number, "pid": request.proxy_pid, "tid": request.proxy_thread}
-    name = f"request {request.request}"
-    yield {"ph": "b", "name": name, "ts": times[0][1] / 1e3, **same}
+    where = {"pid": request.proxy_pid, "tid": request.proxy_thread}
+    same = {"cat": _REQUEST, "id2": {"local": f"{number:#x}"}, **where}  # local: shown within its process
+    # All have one name: Perfetto then puts those that follow each other on one line.
+    yield {"ph": "b", "name": _REQUEST, "ts": times[0][1] / 1e3, **same, "args": {"number": request.request}}
     for (_, begin), (stage, end) in pairwise(times):
         yield {"ph": "b", "name": STAGES[stage].ends, "ts": begin / 1e3, **same}
         yield {"ph": "e", "name": STAGES[stage].ends, "ts": end / 1e3, **same}
-    yield {"ph": "e", "name": name, "ts": times[-1][1] / 1e3, **same}
+    yield {"ph": "e", "name": _REQUEST, "ts": times[-1][1] / 1e3, **same}
 
 
 def _of_threads(request: Request, number: int, in_batches: bool) -> Iterator[Event]:
@@ -107,7 +108,7 @@ def _of_threads(request: Request, number: int, in_batches: bool) -> Iterator[Eve
         for arrow, (begin, end, ends) in enumerate(
             (("sent", "received", (proxy, cache)), ("published", "taken", (cache, proxy)))
         ):
-            same = {"cat": _CATEGORY, "name": STAGES[end].ends, "id": 2 * number + arrow}
+            same = {"cat": _REQUEST, "name": STAGES[end].ends, "id": 2 * number + arrow}
             yield {"ph": "s", "ts": times[begin] / 1e3, **same, **ends[0]}
             yield {"ph": "f", "bp": "e", "ts": times[end] / 1e3, **same, **ends[1]}
     if in_cache:
@@ -121,4 +122,4 @@ def _of_threads(request: Request, number: int, in_batches: bool) -> Iterator[Eve
 
 
 def _slice(name: str, begin: int, end: int, where: Mapping[str, int]) -> Event:
-    return {"ph": "X", "cat": _CATEGORY, "name": name, "ts": begin / 1e3, "dur": (end - begin) / 1e3, **where}
+    return {"ph": "X", "cat": _REQUEST, "name": name, "ts": begin / 1e3, "dur": (end - begin) / 1e3, **where}
