@@ -20,6 +20,7 @@ _COMMANDS = {
     "run": ("harness.experiment.run", "run an experiment file and keep its results"),
     "show": ("harness.analysis.show", "print the tables of a run again"),
     "report": ("harness.report.report_command", "write the report of a run: a page and pictures"),
+    "trace": ("harness.report.trace", "write where requests spent their time, for Perfetto and Chrome"),
     "claims": ("harness.analysis.claims_command", "say which claims of an experiment its trials support"),
     "ab": ("harness.experiment.ab", "say what another version of the harness changes, both measured side by side"),
     "compare": ("harness.analysis.compare", "compare two runs, such as before and after a change"),

@@ -21,6 +21,7 @@ SCHEMA = 3
 TRIALS = "trials.csv"
 LATENCY = "latency.csv"
 SLICES = "slices.csv"
+STAGES = "stages.csv"
 DATAPACKAGE = "datapackage.json"
 LIVE, APART = "live", "apart"  # the designs of a trial
 
@@ -238,6 +239,44 @@ class Slice:
     host: str = _column("in a fleet, the name of the host, as in trials.csv; else empty")
 
 
+@dataclass(frozen=True)
+class Request:
+    """One row of stages.csv: when one request of a sample reached each of its stages. All columns are whole numbers.
+
+    Times are those of CLOCK_MONOTONIC, which all processes share, since the go-ahead. A stage ends when it is reached
+    and begins when the one before was, so that the stages of a request add up to all of its time. 0: it has no such
+    stage.
+    """
+
+    trial: int = _column("number of the trial, as in trials.csv", 0)
+    request: int = _column("number of the request in its proxy process; in a lane: of its load", 0)
+    proxy_pid: int = _column("process of the proxy that had it", 0)
+    proxy_thread: int = _column("thread there, gettid(2)", 0)
+    cache_pid: int = _column("process of the cache that had it", 0)
+    cache_thread: int = _column("thread there", 0)
+    accepted_ns: int = _column("the proxy's worker had the connection, accept(2)", 0, "ns")
+    read_ns: int = _column("it had read the request and found the path in it", 0, "ns")
+    sent_ns: int = _column("it had a lane and the command, and began to send it", 0, "ns")
+    received_ns: int = _column("the cache's worker had the command", 0, "ns")
+    found_ns: int = _column("it had the lane's end and the file open, and began to answer", 0, "ns")
+    published_ns: int = _column(
+        "it had filled the first piece with head and content, and began to pass it on; zero-copy: to pass on the head, "
+        "and what leads to the content",
+        0,
+        "ns",
+    )
+    taken_ns: int = _column(
+        "the proxy's worker had the first piece; hand-off: the head, sent once the cache has answered the client",
+        0,
+        "ns",
+    )
+    delivered_ns: int = _column("it had passed on the last byte to the client's socket; lane: to the sink", 0, "ns")
+    closed_ns: int = _column("it had given the lane back and closed the connection", 0, "ns")
+    answered_ns: int = _column(
+        "the cache's worker asked for the next command: beside the others, not one of them", 0, "ns"
+    )
+
+
 def _truth(text: str) -> bool:
     if text not in {"0", "1"}:
         raise ValueError(f"{text!r} is neither 0 nor 1")
@@ -255,9 +294,11 @@ _READ: dict[type, Any] = {int: int, float: _finite, str: str, bool: _truth}  # h
 _READ_ALL = {**_READ, float: float}  # where all of a column is looked at afterwards
 
 
-Row = Trial | Slice | Bucket | Observation
-_TYPES: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Trial, Slice, Bucket, Observation)}
-_Row = TypeVar("_Row", Trial, Slice, Bucket, Observation)
+Row = Trial | Slice | Bucket | Observation | Request
+_TYPES: dict[type, dict[str, Any]] = {
+    kind: get_type_hints(kind) for kind in (Trial, Slice, Bucket, Observation, Request)
+}
+_Row = TypeVar("_Row", Trial, Slice, Bucket, Observation, Request)
 
 
 def append(path: str, *rows: Row) -> None:
@@ -342,6 +383,11 @@ def read_latencies(path: str) -> Iterator[Bucket]:
 def read_observations(path: str) -> Iterator[Observation]:
     """The rows of a table of observations. Raises as read()."""
     return _read(path, Observation)
+
+
+def read_requests(path: str) -> Iterator[Request]:
+    """The rows of stages.csv. Raises as read()."""
+    return _read(path, Request)
 
 
 def read_slices(path: str) -> tuple[list[str], bytes]:
@@ -481,7 +527,7 @@ def datapackage(names: Iterable[str], experiment: str) -> dict[str, Any]:
     The licence is one that lets rows of several runs be put together: figures of a machine are facts.
     Source: https://specs.frictionlessdata.io/tabular-data-package.
     """
-    kinds: dict[str, type[Row]] = {TRIALS: Trial, SLICES: Slice, LATENCY: Bucket}
+    kinds: dict[str, type[Row]] = {TRIALS: Trial, SLICES: Slice, LATENCY: Bucket, STAGES: Request}
     return {
         "profile": "tabular-data-package",
         "name": re.sub(r"[^a-z0-9._-]+", "-", experiment.lower()),

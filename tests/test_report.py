@@ -415,7 +415,7 @@ def test_tables_fit_the_terminal_by_leaving_out_whole_columns(whole, monkeypatch
     from harness.analysis import show
 
     monkeypatch.setattr(show, "console", lambda: Console(width=width))
-    show.show(*run_files.load_run(str(whole)))
+    show.show_run(str(whole))
     printed = capsys.readouterr().out
     head, *_ = [line for line in printed.splitlines() if "requests/s" in line and "verdict" in line]
     assert all(one in head + printed * (one == "\u25cf") for one in there)

@@ -1,4 +1,4 @@
-"""What charts show beside the analysis of a study: where the CPU time goes, the whole distribution of latency, symbols.
+"""What charts show beside the analysis of a study: where requests and CPUs spend their time, all latencies, symbols.
 
 All of it is of the same trials as the measurements of a cell.
 """
@@ -13,6 +13,7 @@ from harness import results
 from harness.analysis import naming, run_files
 from harness.analysis.cells import THROUGHPUT
 from harness.analysis.intervals import Estimate
+from harness.analysis.stages import Spreads, spreads
 from harness.analysis.study import Cell, Context
 from harness.factors import ROLES
 from harness.results import Trial
@@ -47,12 +48,14 @@ class ChartData:
 
     trials: number -> trial, for good and timed trials. latencies: number of a trial -> (upper bound of a bucket in
     microseconds, count). symbols: number of a cell -> role -> symbol -> share of the role's samples, for cells that the
-    probe `perf` sampled. unreadable: sentences about files that could not be read whole.
+    probe `perf` sampled. stages: number of a cell -> stage -> how long it took, for cells that the probe `stages`
+    looked at. unreadable: sentences about files that could not be read whole.
     """
 
     trials: dict[int, Trial] = field(default_factory=dict)
     latencies: dict[int, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     symbols: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)
+    stages: dict[int, Spreads] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
     def cpu(self, cell: Cell) -> Mapping[tuple[str, str], float]:
@@ -91,7 +94,7 @@ def read(directory: str, trials: Iterable[Trial]) -> ChartData:
     trials = list(trials)
     data = ChartData({trial.trial: trial for trial in trials if trial.status == "ok" and not trial.probe})
     cells = {trial.trial: trial.cell for trial in trials if trial.status == "ok" and trial.probe}
-    for name, reader in ((results.LATENCY, _latencies), (run_files.SYMBOLS, _symbols)):
+    for name, reader in ((results.LATENCY, _latencies), (run_files.SYMBOLS, _symbols), (results.STAGES, _stages)):
         path = f"{directory}/{name}"
         if os.path.exists(path):
             try:
@@ -117,6 +120,16 @@ def _symbols(path: str, data: ChartData, cells: Mapping[int, int]) -> None:
         if row.unit == "share" and row.trial in cells:
             roles = data.symbols.setdefault(cells[row.trial], {})
             roles.setdefault(row.role, {})[row.metric] = row.value
+
+
+def _stages(path: str, data: ChartData, cells: Mapping[int, int]) -> None:
+    found = defaultdict(list)
+    try:
+        for row in results.read_requests(path):
+            if row.trial in cells:
+                found[cells[row.trial]].append(row)
+    finally:
+        data.stages = {cell: spreads(requests) for cell, requests in found.items()}
 
 
 def _percentiles(counts: Sequence[tuple[float, int]]) -> list[Percentile]:

@@ -5,6 +5,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness import results
 from harness.analysis import naming, run_files
 from harness.results import Trial
 
@@ -48,11 +50,10 @@ def main(argv: Sequence[str]) -> int:
     def body() -> int:
         if run_files.is_fleet(args.directory):
             return _show_fleet(args.directory, as_json=args.json)
-        run = run_files.load_run(args.directory)
         if args.json:
-            print_json(*run)
+            print_json(*run_files.load_run(args.directory))
         else:
-            show(*run)
+            show_run(args.directory)
         return 0
 
     return run_files.exit_code("show", body)
@@ -72,12 +73,16 @@ def _show_fleet(directory: str, *, as_json: bool) -> int:
     return 0
 
 
-def show(trials: Iterable[Trial], experiment: Mapping[str, Any] | None = None, slices: "Slices | None" = None) -> None:
-    """Analyse the trials of a study and print the result. experiment, slices: as for `study.analyse`. Raises
+def show_run(directory: str) -> None:
+    """Print the result of a run from its files, and where requests spend their time if a probe looked. Raises OSError,
     ValueError."""
-    from harness.analysis import study  # noqa: PLC0415
+    from harness.analysis import chart_data, show_stages, study  # noqa: PLC0415
 
-    render(study.analyse(trials, experiment or {}, slices))
+    run = run_files.load_run(directory)
+    found = study.analyse(*run)
+    render(found)
+    if os.path.exists(f"{directory}/{results.STAGES}"):
+        show_stages.render(console(), found, chart_data.read(directory, run.trials).stages)
 
 
 def print_json(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: "Slices | None") -> None:

@@ -24,7 +24,7 @@ from harness.api.contract import (
     content_length,
     hookimpl,
 )
-from harness.api.probe import Probe, Reading
+from harness.api.probe import Moments, Probe, Reading
 from harness.api.scope import Scope, SysvKind
 from harness.api.sockets import (
     DescriptorSocket,
@@ -53,6 +53,7 @@ __all__ = [
     "DescriptorSocket",
     "End",
     "FileSender",
+    "Moments",
     "Probe",
     "Reading",
     "Receiver",

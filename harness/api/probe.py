@@ -17,6 +17,30 @@ class Reading(NamedTuple):
     unit: str
 
 
+class Moments(NamedTuple):
+    """When one request reached its stages: ns since the go-ahead; 0 where it has no such stage.
+
+    request: its number within its proxy process. *_pid, *_thread: the process, and the thread there (gettid(2)), that
+    had it in each role; 0: none. The columns of stages.csv say what each stage is: docs/results.md.
+    """
+
+    request: int
+    proxy_pid: int
+    proxy_thread: int
+    cache_pid: int
+    cache_thread: int
+    accepted: int
+    read: int
+    sent: int
+    received: int
+    found: int
+    published: int
+    taken: int
+    delivered: int
+    closed: int
+    answered: int
+
+
 class Probe(ABC):
     """Looks at the processes of a trial from the go-ahead to the last reply.
 
@@ -40,6 +64,13 @@ class Probe(ABC):
         """Why the probe cannot work on this machine, and the command that mends it, in one line; empty if it can."""
         return ""
 
+    def environment(self, directory: str) -> Mapping[str, str]:
+        """Variables that the programs of the trial are started with, for a costly probe. By default there are none.
+
+        directory: as in begin.
+        """
+        return {}
+
     @abstractmethod
     def begin(self, processes: Mapping[str, Sequence[int]], directory: str) -> None:
         """Start to look, and return once it does. Raises OSError, and then leaves nothing behind.
@@ -49,5 +80,8 @@ class Probe(ABC):
         """
 
     @abstractmethod
-    def end(self) -> list[Reading]:
-        """Stop looking, within a bounded time, and return what was seen since begin. Raises OSError."""
+    def end(self) -> Sequence[Reading | Moments]:
+        """Stop looking, within a bounded time, and return what was seen since begin. Raises OSError.
+
+        Moments are kept in stages.csv, readings in the probe's table.
+        """

@@ -101,7 +101,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 def print_run(directory: str) -> None:
     """Print what came of a run, from its directory, and write its report."""
-    show.show(*run_files.load_run(directory))
+    show.show_run(directory)
     print(f"\n{directory}/{results.TRIALS}\n{report.write(directory)}")
 
 

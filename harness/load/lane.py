@@ -23,6 +23,7 @@ from harness.load.slices import Ask, SliceTally, open_windows, read_ask, slice_t
 from harness.load.tally import Tally, all_ok, check_all_ok, shared_tallies
 from harness.load.totals import print_result, progress, summarise
 from harness.load.workload import check_apart, check_below, read_workload, share
+from harness.pipeline import stages
 from harness.pipeline.cache_link import open_proxy_home, wait_for_cache
 from harness.pipeline.webproxy import add_lanes
 
@@ -83,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    stages.begin()
     workers = args.processes * args.threads
     args.lanes = args.lanes or workers * args.batch
     if args.lanes < workers * args.batch:

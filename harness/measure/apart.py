@@ -97,7 +97,7 @@ def _measure(
     moves_content = pair is None or pair.data.moves_content
     files = _make_files(spec, directory, zeros=not moves_content)
     trial.file_size_bytes = files.mean_size
-    cell = _Programs(spec, name, directory, files, undo)
+    cell = _Programs(spec, name, directory, files, probing.environment(directory), undo)
     with caused(cell.cause, ProbeFailed):
         live = None if spec.fault else live  # what it looks at may die
         client = cell.start(trial, bool(live))
@@ -132,10 +132,14 @@ def _looking(
 
 
 class _Programs:
-    """The programs of a trial: its servers, and what makes the requests."""
+    """The programs of a trial: its servers, and what makes the requests. environment: variables that the servers are
+    started with."""
 
-    def __init__(self, spec: Spec, name: str, directory: str, files: FileSet, undo: ExitStack) -> None:
+    def __init__(
+        self, spec: Spec, name: str, directory: str, files: FileSet, environment: Mapping[str, str], undo: ExitStack
+    ) -> None:
         self._spec, self._name, self._directory, self._files = spec, name, directory, files
+        self._start_server = partial(Command, interpreter=spec.interpreter, environment=environment)
         self._undo = undo
         self._servers: Servers | None = None
         self._pids: dict[str, list[int]] = {}  # of the servers, once they serve
@@ -144,7 +148,7 @@ class _Programs:
         """Start them all. Returns the one that makes the requests, when it is warm. Fills in trial.origin."""
         spec, load = self._spec, self._load(live)
         where = self._name, self._directory, self._files.directory
-        self._servers = servers = Servers(spec, *where, self._undo, lane_load=load)
+        self._servers = servers = Servers(spec, *where, self._undo, load, self._start_server)
         servers.await_ready(spec.warmup)
         self._pids, trial.origin = servers.pids(), servers.origin
         if spec.scope == "lane":

@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from harness.api import Probe
+from harness.api import Moments, Probe
 from harness.measure.probes import proc
-from harness.results import PROBED, Bucket, Observation, Trial
+from harness.results import PROBED, STAGES, Bucket, Observation, Request, Trial
 
 # From this share of the CPU time on, foreign load or steal disturbs a trial. It is half of the differences, of 10 %,
 # that a study is to find; the services of an idle machine stay well below.
@@ -14,7 +14,7 @@ DISTURBED = 0.05
 # Seconds a CPU that are nothing at all in a short trial: idle and stolen time are counted in steps of 10 ms.
 UNSURE = 0.02
 
-Seen = dict[str, list[Bucket | Observation]]  # by table
+Seen = dict[str, list[Bucket | Observation | Request]]  # by table
 
 
 class ProbeFailed(Exception):
@@ -43,6 +43,19 @@ class Probing:
         self._problems: list[tuple[Probe, str]] = []
         self._filled: set[str] = set()
 
+    def environment(self, directory: str) -> dict[str, str]:
+        """The variables that the costly probe wants the programs to be started with. Raises ProbeFailed.
+
+        directory: as in looking().
+        """
+        wanted: dict[str, str] = {}
+        for probe in self._probes:
+            if probe.costly:
+                with self._noting_problems(probe):
+                    wanted |= probe.environment(_room(directory, probe))
+        self._check()
+        return wanted
+
     @contextmanager
     def looking(self, processes: Mapping[str, Sequence[int]], directory: str) -> Iterator[None]:
         """Look at the processes (pids by role), while the body has the load run. Raises ProbeFailed.
@@ -53,8 +66,7 @@ class Probing:
         try:
             for probe in self._probes:
                 with self._noting_problems(probe):
-                    os.mkdir(room := f"{directory}/probe-{probe.name}")
-                    probe.begin(processes, room)
+                    probe.begin(processes, _room(directory, probe))
                     begun.append(probe)
             self._check()
             yield
@@ -67,6 +79,9 @@ class Probing:
 
     def _keep(self, probe: Probe) -> None:
         for reading in probe.end():
+            if isinstance(reading, Moments):
+                self._seen.setdefault(STAGES.removesuffix(".csv"), []).append(Request(self._trial.trial, *reading))
+                continue
             column = f"{reading.role}_{reading.metric}" if reading.role else reading.metric
             if column in PROBED and column not in self._filled:
                 setattr(self._trial, column, PROBED[column](reading.value))
@@ -87,6 +102,12 @@ class Probing:
         self._trial.reason = "; ".join(problem for _, problem in self._problems)
         if any(probe.name in self._needed for probe, _ in self._problems):
             raise ProbeFailed(self._trial.reason)
+
+
+def _room(directory: str, probe: Probe) -> str:
+    """The directory of a probe's own files, which is made where it is missing."""
+    os.makedirs(room := f"{directory}/probe-{probe.name}", exist_ok=True)
+    return room
 
 
 def disturbance(trial: Trial) -> str:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -58,15 +58,17 @@ def python(interpreter: str = "") -> list[str]:
 
 
 class Command:
-    """A Process that is a command of its own. interpreter: the Python that runs it; "": this one."""
+    """A Process that is a command of its own. interpreter: the Python that runs it; "": this one. environment:
+    variables that it has beside those of this process."""
 
-    def __init__(self, wanted: Wanted, interpreter: str = "") -> None:
+    def __init__(self, wanted: Wanted, interpreter: str = "", environment: Mapping[str, str] | None = None) -> None:
         with open(wanted.log, "ab") as log, wanted.placement.inherited(wanted.role):
             self._process = subprocess.Popen(
                 [*python(interpreter), "-m", "harness", *wanted.arguments],
                 stdin=wanted.stdin,
                 stdout=wanted.stdout,
                 stderr=log,
+                env={**os.environ, **(environment or {})},
                 process_group=0,  # Ctrl-C is for the runner, which ends its programs in order
             )
         self.pid = self._process.pid

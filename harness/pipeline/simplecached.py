@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from harness import console, registry, rendezvous, supervisor
 from harness.api import CommandReceiver, CommandTransport, FileSender, Scope, Sender
-from harness.pipeline import transfer
+from harness.pipeline import stages, transfer
 from harness.pipeline.cache_link import CACHE, CHANNEL, COMMANDS, LANE, proxies
 from harness.pipeline.catalogue import COLD, Catalogue, open_source
 from harness.protocol import wire
@@ -222,6 +222,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    stages.begin()
     transport = registry.command_transport(args.command)
     catalogue = own = None if args.source is None else open_source(args.source, args.cold)
     with ExitStack() as undo:

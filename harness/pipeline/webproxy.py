@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from harness import console, registry, supervisor
 from harness.api import send_file
+from harness.pipeline import stages
 from harness.pipeline.cache_link import open_proxy_home, wait_for_cache
 from harness.pipeline.catalogue import COLD, Catalogue, open_source
 from harness.pipeline.from_cache import CacheBackend
@@ -154,10 +155,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     dialect = DIALECTS[args.dialect]
+    noting = stages.begin()
     with ExitStack() as undo:
         listener = undo.enter_context(listen(args.host, args.port, args.timeout, args.congestion))
         backend, what = _choose_backend(args, undo, dialect)
         host, port = listener.getsockname()[:2]
+        if noting is not None:
+            listener, backend = noting.server(listener, backend)
         supervisor.run(
             args.processes,
             lambda process: Server(listener, args.threads, backend(process), args.timeout, dialect),

@@ -68,6 +68,11 @@ def _page(directory: str, run: Run, found: Study) -> str:
         tables["cells"] = contents.of_cells(found, styles)
         caption = "One row for each cell. A click on the number of its trials shows their rows below."
         parts += [el("h3", "Cells"), page.table("cells", "Cells", caption)]
+    if extra.stages:
+        tables["stages"] = contents.of_stages(found, styles, extra.stages)
+        caption = f"One row for each stage, of at most 300 requests of a cell: {results.STAGES} has each. "
+        caption += "The command harness trace writes them for Perfetto and Chrome."
+        parts += [el("h3", "Stages"), page.table("stages", "Stages", caption)]
     if trials:
         tables["trials"] = contents.of_trials(trials, varying, found, styles)
         caption = f"One row for each trial of {results.TRIALS}, which has more columns."

@@ -1,7 +1,7 @@
 """The content of the tables of a page, for page.js: columns and rows. A row ends with the number of its design, or
 -1."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -9,6 +9,7 @@ from harness.analysis import naming
 from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
 from harness.analysis.compare import Comparison
 from harness.analysis.intervals import Estimate
+from harness.analysis.stages import STAGES, WHOLE, Spreads
 from harness.analysis.study import Study
 from harness.report import vocabulary
 from harness.report.design_styles import DesignStyles
@@ -183,6 +184,38 @@ def of_trials(trials: Sequence[Trial], varying: Sequence[str], study: Study, sty
         [*row, keys.get(trial.trial, -1) if trial.status == "ok" else -1]
         for trial, row in zip(trials, zip(*values, strict=True), strict=True)
     ]
+    return {"columns": columns, "rows": _rounded(rows)}
+
+
+def of_stages(study: Study, styles: DesignStyles, stages: Mapping[int, Spreads]) -> dict[str, Any]:
+    """A row for each stage of the requests of each cell. stages: by the number of a cell."""
+    said = vocabulary.of_study(study)
+    columns = [
+        column("context"),
+        column("design"),
+        column("stage", "until", text="what ends the stage"),
+        column("place", "where", text="`channel`: on the way, or until the other process has woken up"),
+        column("low_us", "25 % \u00b5s", "number", 1, f"a quarter of the {said.request}s took at most so long"),
+        column("median_us", "median \u00b5s", "number", 1, f"half of the {said.request}s took at most so long"),
+        column("high_us", "75 % \u00b5s", "number", 1, f"three quarters of the {said.request}s took at most so long"),
+        column("mean_us", "mean \u00b5s", "number", 1, "the means of the stages add up to that of the whole"),
+        column("share", "share %", "number", 1, "of the mean of the whole"),
+    ]
+    rows: Rows = []
+    for context in study.contexts:
+        for cell in context.cells:
+            spreads = stages.get(cell.number, {})
+            for name, spread in spreads.items():
+                stage = (
+                    ("all of it", "")
+                    if name == WHOLE
+                    else (
+                        STAGES[name].ends,
+                        said.roles.get(STAGES[name].place, STAGES[name].place),
+                    )
+                )
+                share = 100 * spread.mean / spreads[WHOLE].mean
+                rows.append([context.label, styles.name(cell), *stage, *spread, share, styles.key(cell)])
     return {"columns": columns, "rows": _rounded(rows)}
 
 

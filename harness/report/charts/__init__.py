@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from harness.analysis.chart_data import ChartData
 from harness.analysis.slices import Slices
 from harness.analysis.study import Study
-from harness.report.charts import cpu, differences, latency, order, pairs, ratios, rounds, sizes, symbols
+from harness.report.charts import cpu, differences, latency, order, pairs, ratios, rounds, sizes, stages, symbols
 from harness.report.design_styles import DesignStyles
 from harness.report.plot import Chart
 from harness.results import Trial
@@ -24,6 +24,7 @@ def of_study(study: Study, chart_data: ChartData, trials: Sequence[Trial], slice
         pairs.chart(study, styles),
         latency.chart(study, styles, chart_data),
         cpu.chart(study, styles, chart_data),
+        stages.chart(study, styles, chart_data),
         symbols.chart(study, styles, chart_data),
         rounds.chart(study, styles, trials, slices),
         order.chart(study, styles, trials),

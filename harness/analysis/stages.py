@@ -1,0 +1,77 @@
+"""Where requests spend their time: the stages of the requests in stages.csv, which the probe `stages` has noted.
+
+A stage is named after the moment that ends it, and begins at the moment before. So the stages of a request add up to
+all of its time, and so do their means over requests; medians need not.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.results import Request
+
+WHOLE = "whole"  # in place of a stage: all of a request's time
+
+
+class Stage(NamedTuple):
+    """A stage. place: where a request is in it: `proxy`, `cache`, or on its way over a `channel` from one to the other,
+    or where it waits for the other to wake up. does: what happens in it."""
+
+    ends: str
+    place: str
+    does: str
+
+
+# In their order, by the moment that ends each; `accepted` only begins one.
+STAGES = {
+    "accepted": Stage("connection accepted", "proxy", ""),
+    "read": Stage("request read", "proxy", "reads the request and finds the path in it"),
+    "sent": Stage("command sent", "proxy", "leases a lane and makes the command"),
+    "received": Stage("command received", "channel", "the command is on its way, or waits for a worker of the cache"),
+    "found": Stage("file found", "cache", "reads the command, takes the lane's end, finds the file"),
+    "published": Stage("first piece published", "cache", "reads the first piece of the file; zero-copy: nothing"),
+    "taken": Stage("head taken", "channel", "the first piece is on its way, and wakes the proxy's worker"),
+    "delivered": Stage(
+        "last byte delivered", "proxy", "passes the content on, and waits for pieces that are still to come"
+    ),
+    "closed": Stage(
+        "connection closed", "proxy", "gives the lane back and closes the connection, which sends what is corked"
+    ),
+}
+
+
+class Spread(NamedTuple):
+    """How long a stage takes, in microseconds: quartiles, and the mean over all requests."""
+
+    low: float
+    median: float
+    high: float
+    mean: float
+
+
+Spreads = Mapping[str, Spread]  # by the name of a stage, in their order, and WHOLE last
+
+
+def moments(request: Request) -> dict[str, int]:
+    """The moments that a request had, in their order: name to ns since the go-ahead."""
+    return {name: time for name in STAGES if (time := getattr(request, f"{name}_ns"))}
+
+
+def durations(request: Request) -> dict[str, int]:
+    """How long each stage of a request took, in ns."""
+    times = moments(request)
+    return {name: times[name] - times[before] for before, name in pairwise(times)}
+
+
+def spreads(requests: Iterable[Request]) -> Spreads:
+    """How long the stages of these requests took. All of them have the same stages."""
+    taken = [durations(one) for one in requests]
+    found = {name: _spread([one[name] for one in taken]) for name in (taken[0] if taken else ())}
+    return found | {WHOLE: _spread([sum(one.values()) for one in taken])} if found else {}
+
+
+def _spread(ns: Sequence[int]) -> Spread:
+    low, median, high = (float(one) / 1e3 for one in np.quantile(ns, (0.25, 0.5, 0.75)))
+    return Spread(low, median, high, float(np.mean(ns)) / 1e3)
