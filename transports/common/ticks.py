@@ -6,17 +6,11 @@ timeout, and a thread of its process wakes each end TICKS times in its timeout, 
 for nothing looks at the clock.
 """
 
-import itertools
 import threading
 import time
 from collections.abc import Callable
 
 TICKS = 20  # in a timeout
-
-_tokens = itertools.count()
-_lock = threading.Lock()  # of the two that follow
-_ends: dict[int, "Ticked"] = {}
-_thread: threading.Thread | None = None
 
 
 class Ticked:
@@ -28,38 +22,52 @@ class Ticked:
     def __init__(self, tick: Callable[[], None], timeout: float) -> None:
         self.tick, self.period = tick, timeout / TICKS
         self.started = False
-        self._token = next(_tokens)
 
     def start(self) -> None:
-        global _thread
         self.started = True
-        with _lock:
-            _ends[self._token] = self
-            if _thread is None or not _thread.is_alive():  # in a fork it is not
-                _thread = threading.Thread(target=_run, daemon=True)
-                _thread.start()
+        _ticker.add(self)
 
     def stop(self) -> None:
-        with _lock:
-            _ends.pop(self._token, None)
+        _ticker.remove(self)
 
     def expired(self, first: float) -> bool:
         """Whether a wait whose first tick came at `first`, time.monotonic(), has lasted for its timeout, or nearly."""
         return time.monotonic() - first > self.period * (TICKS - 2)
 
 
-def _run() -> None:
-    """Ticks one end after the other, so that those which wait at one FIFO are woken in turn."""
-    global _thread
-    while True:
-        with _lock:
-            ends = dict(_ends)
-            if not ends:
-                _thread = None
-                return
-        pause = min(end.period for end in ends.values()) / len(ends)
-        for token, end in ends.items():
-            time.sleep(pause)
-            with _lock:
-                if token in _ends:
-                    end.tick()
+class _Ticker:
+    """The thread that ticks, while there is an end to wake."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # of what follows
+        self._ends: set[Ticked] = set()
+        self._thread: threading.Thread | None = None
+
+    def add(self, end: Ticked) -> None:
+        with self._lock:
+            self._ends.add(end)
+            if self._thread is None or not self._thread.is_alive():  # in a fork it is not
+                self._thread = threading.Thread(target=self._run, daemon=True)
+                self._thread.start()
+
+    def remove(self, end: Ticked) -> None:
+        with self._lock:
+            self._ends.discard(end)
+
+    def _run(self) -> None:
+        """Ticks one end after the other, so that those which wait at one FIFO are woken in turn."""
+        while True:
+            with self._lock:
+                ends = list(self._ends)
+                if not ends:
+                    self._thread = None
+                    return
+            pause = min(end.period for end in ends) / len(ends)
+            for end in ends:
+                time.sleep(pause)
+                with self._lock:
+                    if end in self._ends:
+                        end.tick()
+
+
+_ticker = _Ticker()
