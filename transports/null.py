@@ -1,33 +1,25 @@
-"""The floors: what is left of a channel when it neither queues commands nor moves content.
+"""The floors of a command channel, and of a lane whose proxy copies: no real one can be faster.
 
-What they cost is what the harness itself costs. Both use POSIX shared memory and semaphores, shm_overview(7) and
-sem_overview(7).
+What they cost is what the harness itself costs, and the least that the kernel takes to wake a process. How they were
+chosen, and what was measured: docs/decisions/0024-floors-that-are-floors.md.
 
-Content: the cache does not read the file, and the proxy sends zeros of its own, as many as the head announces. Only
-the head crosses, through a page of shared memory, with one semaphore to wait for it.
+Commands: lane and path have to cross, and reach one process of many that sleep. A command is one write(2) to a FIFO,
+fifo(7), and one read(2) that waits without a timer: transports/common/ticks.py. The kernel wakes one reader for it.
 
-Commands: lane and path have to cross, or the pipeline could not work, but a queue can be left out
-(docs/decisions/0007-null-command.md). A proxy worker waits for its reply before it sends again, so one slot of shared
-memory for each sender is enough. A sender fills its slot, sets its flag and calls sem_post(3). A receiver returns from
-sem_timedwait(3), finds a flag, copies the slot and clears the flag. One copy in, one out, and futex(2) only to wake a
-process that sleeps. A sender whose last command was not taken yet looks again each 200 us; that does not happen in the
-pipeline.
+Content: the cache does not read the file; only the head crosses, transports/common/null_lane.py. The proxy sends zeros
+of its own, as many as the head announces. They are pages that nothing has written to, and so all the same page of the
+kernel's, 4 KiB that stay in the nearest cache, in as few pieces as chunk allows.
 
-Limits: a page of /dev/shm for each lane; one slot of 512 bytes in /dev/shm for each sender that is open at a time.
+Limits: a page of /dev/shm for each lane. The FIFO holds 128 commands.
 
-Killed peers: an end of a lane notices by the timeout. A sender of commands owns its slot by a lock on a byte of the
-memory, F_OFD_SETLK in fcntl(2), which ends with it; its last command stands, and it shares nothing else. Receivers
-exclude each other with a semaphore: they are one program, which ends as a whole with any of its workers. If one is
-killed while it holds the semaphore, the others get TimeoutError, as do senders with their second command, until the
-cache is started again.
+Killed peers: a FIFO keeps nothing of them. Of a stopped cache worker one command may wait with it. On a lane they are
+noticed by the timeout.
 """
 
-import fcntl
 import mmap
 import os
-import struct
 import time
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from harness.api import (
@@ -43,101 +35,70 @@ from harness.api import (
     check_least,
     hookimpl,
 )
-from transports.common.posix_memory import MemoryEnd, provisioned_memory
-from transports.common.posix_waits import wait
+from transports.common.fifos import FifoEnd, provisioned_fifos
+from transports.common.null_lane import NullLaneEnd, NullSender, provisioned_lane
+from transports.common.ticks import Ticked
 
-_LOOK_AGAIN = 200e-6
-_FLOCK = struct.Struct("@hhqqi4x")  # struct flock, fcntl(2): type, whence, start, length, pid
-_COUNT = struct.Struct("<Q")  # of content; follows the head
+_TICK = bytes(COMMAND_BYTES)  # no command: each names a path
 
 
 @dataclass(frozen=True)
 class NullCommands(CommandTransport):
-    """senders: slots, one for each open sender."""
+    """It has no options."""
 
     name = "null"
     floor = True
-    senders: int = 256
-
-    def __post_init__(self) -> None:
-        check_least(self, senders=1)
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned_memory(scope, "memory", self.senders * (1 + COMMAND_BYTES), {"full": 0, "lock": 1})
+        return provisioned_fifos(scope, "fifo")
 
     def receiver(self, scope: Scope) -> CommandReceiver:
-        return NullCommandReceiver(scope, self.senders)
+        return NullCommandReceiver(scope)
 
     def sender(self, scope: Scope) -> CommandSender:
-        return NullCommandSender(scope, self.senders)
+        return NullCommandSender(scope, "fifo", os.O_WRONLY)
 
 
-class SlotsEnd(MemoryEnd):
-    """The memory holds a flag for each slot, then the slots."""
-
-    def __init__(self, scope: Scope, senders: int) -> None:
-        super().__init__(scope, "memory", "full", "lock")
-        self._full, self._lock = self._semaphores
-        self._senders = senders
-
-    def _slot(self, index: int) -> slice:
-        start = self._senders + index * COMMAND_BYTES
-        return slice(start, start + COMMAND_BYTES)
-
-
-class NullCommandSender(SlotsEnd, CommandSender):
-    def __init__(self, scope: Scope, senders: int) -> None:
-        super().__init__(scope, senders)
-        self._index = self._own_slot()
-        self._mine = self._slot(self._index)
-
-    def _own_slot(self) -> int:
-        for index in range(self._senders):
-            with suppress(BlockingIOError):
-                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, index, 1, 0))
-                return index
-        self.close()
-        raise OSError(f"all {self._senders} slots have a sender; start the cache with --command null:senders=MORE")
-
+class NullCommandSender(FifoEnd, CommandSender):
     def send(self, record: bytes) -> None:
-        if self._memory[self._index]:
-            self._await_taken()
-        self._memory[self._mine] = record
-        self._memory[self._index] = 1
-        self._full.release()
-
-    def _await_taken(self) -> None:
-        deadline = time.monotonic() + self._timeout
-        while self._memory[self._index]:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no receiver took the last command for {self._timeout} s")
-            time.sleep(_LOOK_AGAIN)
+        while True:
+            try:
+                os.write(self._fd, record)
+                return
+            except BlockingIOError:
+                self._wait("the FIFO stayed full")
 
 
-class NullCommandReceiver(SlotsEnd, CommandReceiver):
-    _next = 0  # slot to begin with: else a busy sender could keep the later ones waiting
+class NullCommandReceiver(FifoEnd, CommandReceiver):
+    """Reads from a descriptor that blocks; the one of FifoEnd does not, and is for ticks."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope, "fifo", os.O_RDWR)
+        self._blocking = os.open(scope.path("fifo"), os.O_RDWR)
+        self._ticked = Ticked(self._tick, scope.timeout)
 
     def receive(self) -> bytes:
-        deadline = time.monotonic() + self._timeout
-        posted = True
-        while posted:
-            posted = wait(self._full, deadline - time.monotonic())
-            if not wait(self._lock, deadline - time.monotonic() if posted else 0):
-                break
-            flags = self._memory[: self._senders]
-            index = flags.find(1, self._next)
-            if index < 0:
-                index = flags.find(1)
-            if index >= 0:
-                record = self._memory[self._slot(index)]
-                self._memory[index] = 0
-            self._lock.release()
-            if index >= 0:
-                self._next = index + 1
-                if flags.count(1) > 1 and not self._full.value:
-                    self._full.release()  # for a sender that was killed before it could post
+        if not self._ticked.started:
+            self._ticked.start()
+        record = os.read(self._blocking, COMMAND_BYTES)
+        return record if record != _TICK else self._past_ticks()
+
+    def _tick(self) -> None:
+        if not self._poll.poll(0):  # else nobody waits
+            os.write(self._fd, _TICK)
+
+    def _past_ticks(self) -> bytes:
+        first = time.monotonic()
+        while not self._ticked.expired(first):
+            if (record := os.read(self._blocking, COMMAND_BYTES)) != _TICK:
                 return record
         raise TimeoutError(f"no command for {self._timeout} s")
+
+    def close(self) -> None:
+        self._ticked.stop()
+        if self._fd >= 0:
+            os.close(self._blocking)
+        super().close()
 
 
 @dataclass(frozen=True)
@@ -147,13 +108,13 @@ class Null(DataTransport):
     name = "null"
     floor = True
     moves_content = False
-    chunk: int = 1 << 18
+    chunk: int = 1 << 22
 
     def __post_init__(self) -> None:
         check_least(self, chunk=HEAD_BYTES + 1)
 
     def provision(self, scope: Scope) -> AbstractContextManager[None]:
-        return provisioned_memory(scope, "memory", mmap.PAGESIZE, {"full": 0})
+        return provisioned_lane(scope)
 
     def receiver(self, scope: Scope) -> Receiver:
         return NullReceiver(scope, self.chunk)
@@ -162,39 +123,34 @@ class Null(DataTransport):
         return NullSender(scope)
 
 
-class NullSender(MemoryEnd, FileSender):
-    def __init__(self, scope: Scope) -> None:
-        super().__init__(scope, "memory", "full")
-        (self._full,) = self._semaphores
-
-    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
-        self._memory[: HEAD_BYTES + _COUNT.size] = head + _COUNT.pack(count)
-        self._full.release()
-
-
-class NullReceiver(MemoryEnd, Receiver):
+class NullReceiver(NullLaneEnd, Receiver):
     def __init__(self, scope: Scope, chunk: int) -> None:
-        super().__init__(scope, "memory", "full")
-        (self._full,) = self._semaphores
+        super().__init__(scope)
         self._chunk = chunk
-        self._reply = memoryview(bytearray(HEAD_BYTES + chunk))  # a head, and zeros
+        self._reply = memoryview(_zeros(HEAD_BYTES + chunk))  # a head, and zeros
         self._left = 0  # bytes of the reply under way
 
     def take(self) -> memoryview:
-        start = HEAD_BYTES
-        if not self._left:
-            if not wait(self._full, self._timeout):
-                raise TimeoutError(f"no reply for {self._timeout} s")
-            start = 0
-            self._reply[:HEAD_BYTES] = self._memory[:HEAD_BYTES]
-            (count,) = _COUNT.unpack_from(self._memory, HEAD_BYTES)
-            self._left = HEAD_BYTES + count
-        count = min(self._left, self._chunk)
-        self._left -= count
-        return self._reply[start : start + count]
+        if self._left:
+            count = min(self._left, self._chunk)
+            self._left -= count
+            return self._reply[HEAD_BYTES : HEAD_BYTES + count]
+        head, length = self._head()
+        self._reply[:HEAD_BYTES] = head
+        count = min(length, self._chunk)
+        self._left = length - count
+        return self._reply[: HEAD_BYTES + count]
 
     def give_back(self) -> None:
         """The zeros are this end's own."""
+
+
+def _zeros(count: int) -> mmap.mmap:
+    """Memory that is one page of the kernel's many times over until it is written to; a huge page would not fit into
+    the nearest cache, madvise(2)."""
+    memory = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
 
 
 @hookimpl

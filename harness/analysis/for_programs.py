@@ -84,6 +84,7 @@ def _cell(context: Context, cell: Cell) -> dict[str, Any]:
         for metric, measured in cell.measurements.items()
     }
     nothing = {"value": None, "ratio": None, "difference_us": None, "verdict": ""}
+    above = cell.above_floor
     return {
         "label": cell.label,
         "levels": dict(cell.design),
@@ -92,6 +93,7 @@ def _cell(context: Context, cell: Cell) -> dict[str, Any]:
         "trials": cell.trials,
         "disturbed": cell.disturbed,
         **in_metrics.get(context.metric, nothing),
+        "above_floor": {"floor": above.floor, "difference_us": _estimate(above.micros)} if above else None,
         "metrics": in_metrics,
     }
 

@@ -172,6 +172,12 @@ def _tables(contexts: list[Context]) -> Iterator[tuple[str, Callable[[Context, C
     )
     if base:
         yield f"microseconds that a message takes more than over {base}", _more
+    floors = {cell.above_floor.floor for context in contexts for cell in context.cells if cell.above_floor}
+    if floors:
+        yield (
+            f"microseconds that a message takes more than over the floor of its shape ({', '.join(sorted(floors))})",
+            _above,
+        )
     yield "messages or bytes a second, and CPU microseconds of both processes for a message", _rate
 
 
@@ -240,6 +246,10 @@ def _latency(context: Context, cell: Cell) -> str:
 def _more(_: Context, cell: Cell) -> str:
     judged = cell.measurements.get(THROUGHPUT)
     return more(judged.difference) if judged and judged.difference else "0" if cell.baseline else "-"
+
+
+def _above(_: Context, cell: Cell) -> str:
+    return more(cell.above_floor.micros) if cell.above_floor else "-"
 
 
 def _rate(context: Context, cell: Cell) -> str:

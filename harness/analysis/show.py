@@ -26,8 +26,9 @@ WIDTH = 120  # columns, where the output is not a terminal
 _PLOT = 25  # columns of a plot
 _PLOTTED = f"{'1':^{_PLOT}}"  # the head of that column
 _BETWEEN = 2  # columns between two of a table
+_ABOVE = "us above floor"  # the head of a column
 # Columns of a table that are shown where there is room for them, the most useful first.
-_OPTIONAL = ("interval", "p99 us", "CPU us", "p50 us", "MB/s", _PLOTTED, "min to max")
+_OPTIONAL = ("interval", _ABOVE, "p99 us", "CPU us", "p50 us", "MB/s", _PLOTTED, "min to max")
 _STYLES = {"faster": "green", "slower": "red", "baseline": "bold", "floor": "dim"}
 
 
@@ -110,6 +111,10 @@ def render(study: "Study") -> None:
         "beyond the baseline, of all the system's time (open loop: of median latency). CPU us: of proxy and cache, for "
         "each request. floor: what the harness itself costs."
     )
+    floors = {cell.above_floor.floor for context in study.contexts for cell in context.cells if cell.above_floor}
+    if floors:
+        names = ", ".join(sorted(floors))
+        lines.append(f"us above floor: microseconds a request beyond the floor of its shape, copying or not ({names}).")
     if study.crossovers:
         lines.append(UNBEATEN)
     print_lines(screen, filter(None, lines))
@@ -146,7 +151,8 @@ def _table(screen: Console, study: "Study", context: "Context") -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    shown = _fitting({head: [row[head] for row in rows] for head in rows[0]}, screen.width)
+    heads = [head for head in rows[0] if head != _ABOVE or any(cell.above_floor for cell in context.cells)]
+    shown = _fitting({head: [row[head] for row in rows] for head in heads}, screen.width)
     for head in shown:
         left = head in {*names, "verdict", _PLOTTED}
         names_fold = head in names  # with options they can be longer than a line
@@ -206,6 +212,12 @@ def _difference(context: "Context", cell: "Cell") -> str:
     return more(judged.difference) if judged and judged.difference else "-"
 
 
+def _above_floor(cell: "Cell") -> str:
+    from harness.analysis.intervals import more  # noqa: PLC0415
+
+    return more(cell.above_floor.micros) if cell.above_floor else "-"
+
+
 def _values(context: "Context", cell: "Cell") -> dict[str, str]:
     """The text of each column but those of the design, by its head."""
     throughput = cell.measurements.get("requests_per_s")
@@ -228,6 +240,7 @@ def _values(context: "Context", cell: "Cell") -> dict[str, str]:
         ),
         "interval": f"{ratio.low:.{places}f} to {ratio.high:.{places}f}" if ratio and ratio.bounded else "-",
         "us more": _difference(context, cell),
+        _ABOVE: _above_floor(cell),
         "verdict": verdict + flags,
         "MB/s": measured("content_bytes_per_s", 0, 1e6),
         "CPU us": measured("cpu_us_per_request", 1),

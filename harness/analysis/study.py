@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import units
 from harness.analysis import claims, naming
+from harness.analysis.above_floor import AboveFloor, above_floors
 from harness.analysis.cells import MICROSECONDS, PROVENANCE, CellTrials, ContextTrials, Levels, StudyTrials
 from harness.analysis.crossings import Crossing, crossings
 from harness.analysis.crossovers import Crossover, crossovers
@@ -59,7 +60,7 @@ class Cell:
     strategy of its data transport. client_busy: mean share of the time that the busiest client process ran, 0 to 1.
     saturated: whether most trials did not keep up with the rate of their open loop.
     measurements: metric -> measurement, for METRICS; a metric that was 0 in all trials is missing. rows: the numbers of
-    its trials in trials.csv.
+    its trials in trials.csv. above_floor: None where no floor of its shape is in the context.
     """
 
     number: int
@@ -74,6 +75,7 @@ class Cell:
     saturated: bool
     measurements: Mapping[str, Measurement]
     rows: tuple[int, ...] = ()
+    above_floor: AboveFloor | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
     comparisons = len(to_baselines(context_trials, bases))
     control, off = controls(sorted_trials)
     measured = {metric: _measurements(context_trials, bases, metric, off(metric)) for metric in METRICS}
+    above = above_floors(context_trials)
     messages = all(trial.scope == "lane" for trial in trials)
     not_run = _not_run(trials, experiment)
     leading = [[] for _ in context_trials] if control.off or not_run else leaders(context_trials)
@@ -176,7 +179,7 @@ def analyse(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: Slic
         cells = {}
         for cell in context.good:
             own = {metric: measured[metric][cell] for metric in METRICS if cell in measured[metric]}
-            cells[cell] = _cell(cell, cell is base, own)
+            cells[cell] = _cell(cell, cell is base, own, above.get(cell))
         if cells:
             ratios_there = [
                 one.ratio
@@ -258,7 +261,9 @@ def _saturated(trial: Trial) -> bool:
     return units.saturated(asked, trial.measured_s, trial.latency_p50_us / 1e6)
 
 
-def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measurement]) -> Cell:
+def _cell(
+    cell: CellTrials, baseline: bool, measurements: Mapping[str, Measurement], above_floor: AboveFloor | None
+) -> Cell:
     return Cell(
         number=cell.number[0],
         design=cell.design,
@@ -272,6 +277,7 @@ def _cell(cell: CellTrials, baseline: bool, measurements: Mapping[str, Measureme
         saturated=2 * sum(map(_saturated, cell.trials)) > len(cell.trials),
         measurements=measurements,
         rows=tuple(trial.trial for trial in cell.trials),
+        above_floor=above_floor,
     )
 
 

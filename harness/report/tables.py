@@ -10,7 +10,7 @@ from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
 from harness.analysis.compare import Comparison
 from harness.analysis.intervals import Estimate
 from harness.analysis.stages import STAGES, WHOLE, Spreads
-from harness.analysis.study import Study
+from harness.analysis.study import Cell, Study
 from harness.report import vocabulary
 from harness.report.design_styles import DesignStyles
 from harness.report.vocabulary import PIPELINE, Words
@@ -55,6 +55,7 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
     said = vocabulary.of_study(study)
     apart = list(dict.fromkeys(name for context in study.contexts for name in context.levels))
     compared = styles.factors or list(study.compared)
+    floors = any(cell.above_floor for cell in styles.cells)
     columns = [
         *(_factor(name, (one.levels.get(name) for one in study.contexts), said) for name in apart),
         *(_factor(name, (one.design[name] for one in styles.cells), said) for name in compared),
@@ -66,6 +67,7 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
         column("high", "to", "number", 3, "upper end of the ratio's interval"),
         column("verdict", "verdict"),
         *_difference_columns(study),
+        *(_above_columns(study) if floors else ()),
         column("mb_per_s", "MB/s", "number", 1, "content, 10^6 bytes a second"),
         column("cpu_us_per_request", "CPU \u00b5s", "number", 1, f"{said.cpu}, for each {said.request}"),
         column("latency_p50_us", "p50 \u00b5s", "number", 0),
@@ -95,6 +97,7 @@ def of_cells(study: Study, styles: DesignStyles) -> dict[str, Any]:
                     verdict,
                     *_ends(judged.difference if judged else None),
                     *_ends(cpu.difference if cpu else None),
+                    *(_above(cell) if floors else ()),
                     *(
                         measured.value.value / scale if (measured := cell.measurements.get(name)) else None
                         for name, scale in (
@@ -133,6 +136,23 @@ def _difference_columns(study: Study) -> list[dict[str, Any]]:
             column(f"{name}_high_us", "to", "number", 1, f"upper end of the interval of the difference in {what}"),
         ]
     return columns
+
+
+def _above_columns(study: Study) -> list[dict[str, Any]]:
+    """The microseconds that a request takes above the floor of its shape, the ends of the interval, and that floor."""
+    request = vocabulary.of_study(study).request
+    text = f"time of a {request} beyond that of the floor of its shape, copying or not, within blocks"
+    return [
+        column("above_floor_us", "\u00b5s above floor", "number", 1, text),
+        column("above_floor_low_us", "from", "number", 1, "lower end of the interval of that difference"),
+        column("above_floor_high_us", "to", "number", 1, "upper end of the interval of that difference"),
+        column("its_floor", "floor", "text", 0, "the design that is the floor of its shape here"),
+    ]
+
+
+def _above(cell: Cell) -> list[float | str | None]:
+    above = cell.above_floor
+    return [*_ends(above.micros), above.floor] if above else [None, None, None, "-"]
 
 
 def _ends(one: Estimate | None) -> list[float | None]:

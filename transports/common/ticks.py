@@ -1,0 +1,73 @@
+"""How waits of the floors end in time, although none of them has a timeout of its own.
+
+A wait with a timeout has the kernel set a timer and clear it again, which is an eighth of what it takes to wake a
+process and be woken by it (docs/decisions/0024-floors-that-are-floors.md). So a floor waits in a call without a
+timeout, and a thread of its process wakes each end TICKS times in its timeout, whether it waits or not. Who is woken
+for nothing looks at the clock.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+TICKS = 20  # in a timeout
+
+
+class Ticked:
+    """Calls `tick` so often from start() until stop(). The tick may not block; it is not under way after stop().
+
+    From its first tick on, a wait asks expired(). It has then lasted for up to a tick more than that says.
+    """
+
+    def __init__(self, tick: Callable[[], None], timeout: float) -> None:
+        self.tick, self.period = tick, timeout / TICKS
+        self.started = False
+
+    def start(self) -> None:
+        self.started = True
+        _ticker.add(self)
+
+    def stop(self) -> None:
+        _ticker.remove(self)
+
+    def expired(self, first: float) -> bool:
+        """Whether a wait whose first tick came at `first`, time.monotonic(), has lasted for its timeout, or nearly."""
+        return time.monotonic() - first > self.period * (TICKS - 2)
+
+
+class _Ticker:
+    """The thread that ticks, while there is an end to wake."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # of what follows
+        self._ends: set[Ticked] = set()
+        self._thread: threading.Thread | None = None
+
+    def add(self, end: Ticked) -> None:
+        with self._lock:
+            self._ends.add(end)
+            if self._thread is None or not self._thread.is_alive():  # in a fork it is not
+                self._thread = threading.Thread(target=self._run, daemon=True)
+                self._thread.start()
+
+    def remove(self, end: Ticked) -> None:
+        with self._lock:
+            self._ends.discard(end)
+
+    def _run(self) -> None:
+        """Ticks one end after the other, so that those which wait at one FIFO are woken in turn."""
+        while True:
+            with self._lock:
+                ends = list(self._ends)
+                if not ends:
+                    self._thread = None
+                    return
+            pause = min(end.period for end in ends) / len(ends)
+            for end in ends:
+                time.sleep(pause)
+                with self._lock:
+                    if end in self._ends:
+                        end.tick()
+
+
+_ticker = _Ticker()
