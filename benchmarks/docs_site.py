@@ -21,8 +21,11 @@ ELSEWHERE = {  # file in the repository: page of the site
     "CONTRIBUTING.md": "contributing.md",
     "LICENSE": "license.md",
     "SECURITY.md": "security.md",
+    "plugins/harness-grpc/README.md": "harness-grpc.md",
     "plugins/harness-iceoryx2/README.md": "harness-iceoryx2.md",
+    "plugins/harness-nng/README.md": "harness-nng.md",
     "plugins/harness-redis/README.md": "harness-redis.md",
+    "plugins/harness-zenoh/README.md": "harness-zenoh.md",
     "plugins/harness-zmq/README.md": "harness-zmq.md",
     "results/README.md": "kept-results.md",
 }

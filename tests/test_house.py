@@ -144,6 +144,16 @@ def test_the_pages_that_quote_kept_results_are_as_the_program_writes_them(monkey
             assert written[title] == section, f"{page}: run benchmarks/describe_results.py"
 
 
+def test_the_page_of_mechanisms_is_as_the_program_writes_it_or_says_that_its_runs_are_not_kept(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    which = importlib.import_module("which")
+    _, text, _ = re.split("<!-- .* -->", which.PAGE.read_text())
+    if all(directory.exists() for directory in which.KEPT):
+        assert text.strip() == which.written(*which.KEPT), "run benchmarks/which.py"
+    else:
+        assert text.count("a short trial run that is not kept") == len(which.KEPT)
+
+
 def sections(page):
     """The parts of a page by their titles: where you keep results of your own, the program writes more of them."""
     parts = re.split("^## ", page.replace("<!-- end -->", ""), flags=re.MULTILINE)

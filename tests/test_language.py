@@ -290,3 +290,25 @@ def test_a_plan_of_more_values_than_aliases_may_repeat_is_read_again(tmp_path, m
     study = load(tmp_path, "factors: {clients: [1, 2, 3], copies: [1, 2, 3]}\n")
     (tmp_path / "again.yaml").write_text(study.text())
     assert planner.load_plan(str(tmp_path / "again.yaml"), "study") == study
+
+
+def test_a_transport_that_need_not_be_installed_takes_its_levels_and_claims_with_it(tmp_path):
+    about_mine = CLAIM.replace("unix", "mine").replace("fifo", "unix")
+    text = (
+        "factors: {data: [fifo, unix, 'mine:chunk=9']}\n"
+        "include: [{data: mine, files: 2KiB}, {data: fifo, files: 3KiB}]\n"
+        "if_installed: [mine, unix]\nclaims:\n" + about_mine + CLAIM
+    )
+    study = load(tmp_path, text)
+    assert [(cell.data, cell.files) for cell in study.cells] == [("fifo", "1024"), ("unix", "1024"), ("fifo", "3072")]
+    assert [claim.test for claim in study.claims] == [{"data": "fifo"}]
+    assert study.left_out == ("mine",)
+    (tmp_path / "again.yaml").write_text(study.text())
+    assert planner.load_plan(str(tmp_path / "again.yaml"), "study") == study
+    with pytest.raises(language.Mistakes, match=r"1:30: factors.data\[2\]: .*mine"):
+        load(tmp_path, text.replace("[mine, unix]", "[unix]"))
+
+
+def test_an_option_of_an_installed_transport_must_be_right_also_where_it_need_not_be_installed(tmp_path):
+    with pytest.raises(language.Mistakes, match="depht"):
+        load(tmp_path, "factors: {data: [unix, 'posix_shm:depht=2']}\nif_installed: [posix_shm]\n")

@@ -220,9 +220,9 @@ class Document(BaseModel):
         """Leave out all that names one of these transports."""
         self._left_out = tuple(sorted(missing))
         _drop(self.factors, missing)
-        self.exclude = [form for form in self.exclude if _drop(form, missing)]
-        self.include = [form for form in self.include if _drop(form, missing)]
-        self.claims = [
+        self.exclude[:] = [form for form in self.exclude if _drop(form, missing)]
+        self.include[:] = [form for form in self.include if _drop(form, missing)]
+        self.claims[:] = [
             claim
             for claim in self.claims
             if _drop(claim.test, missing) and _drop(claim.baseline, missing) and _drop(claim.where, missing)

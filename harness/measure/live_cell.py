@@ -70,6 +70,7 @@ class LiveCell:
         seen = self._read_used()
         self.servers.count_idle(_serving(before), _serving(seen))
         seen.subtract(before)
+        seen = +seen  # without what fell: a thread that has ended took its waits and its switches with it
         self._used.update(seen)
         self._latencies.update(dict(map(tuple, answer["histogram"])))
         for name in ("requests", "seconds", "content_bytes", "all_requests"):

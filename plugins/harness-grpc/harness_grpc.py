@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it prints now and then that a peer has gone
 import grpc
 
 from harness.api import HEAD_BYTES, DataTransport, Receiver, Scope, Sender, check_least, hookimpl, socket_name
