@@ -266,6 +266,9 @@ class _Run:
 
     def _live(self) -> None:
         plan = self._plan
+        if self._part.block in {row.block for row in self._rows if row.block}:  # its program ended without an answer
+            self.left = True
+            return
         blocks = LiveBlocks(plan, self._directory, self._rows, self._refused, self._part.block, bool(self._part.blocks))
         budget = None
         if plan.budget:

@@ -149,18 +149,23 @@ class Coordinator:
         if now < self._looked + _LOOK:
             return
         self._looked = now
-        there = {name: one for name, one in self._engine.look().items() if one.silent_s <= self._bounds.silent}
+        there = self._engine.look()
         for host in self.hosts.values():
             seen = there.get(host.name)
-            if host.state in {READY, MEASURING} and (seen is None or seen.address != host.address):
-                self._lose(host, "is not there any more" if seen is None else "has begun anew")
-            if host.state == LOST and seen:
+            silent = seen is not None and seen.silent_s > self._bounds.silent
+            if host.state in {READY, MEASURING}:
+                if seen is None:
+                    self._lose(host, "is not there any more")
+                elif silent or seen.address != host.address:
+                    self._lose(host, f"is silent for {seen.silent_s:.0f} s" if silent else "has a new worker")
+            if host.state == LOST and seen and not silent:
                 if host.address:
                     console.say(f"{host.name} is there again")
                 host.address = seen.address
                 self._set(host, READY)
             elif host.state == LOST:
-                self._engine.revive(host.name)
+                if seen is None:
+                    self._engine.revive(host.name)
                 if now > host.since + self._bounds.comeback:
                     host.reason = f"not there for {self._bounds.comeback:g} s"
                     console.say(f"{host.name} is missing: {host.reason}")

@@ -21,6 +21,7 @@ from distributed import Client, Future, Nanny, Scheduler, SpecCluster
 from harness.console import Failure
 from harness.fleet.engine import Answer, Seen
 
+_TCP = 12.0  # seconds: the least that Dask's keep-alive can do
 START = 60.0  # seconds in which a worker has to start, or a scheduler to answer
 # Options of a worker: one task at a time, no limit of memory, no pages about itself.
 WORKER = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "dashboard_address": None}
@@ -47,7 +48,7 @@ def configure(tls: Tls, silent: float) -> None:
         "distributed.worker.memory.terminate": False,
         "distributed.admin.system-monitor.interval": "10s",
         "distributed.comm.timeouts.connect": "10s",
-        "distributed.comm.timeouts.tcp": f"{max(2.0, silent)}s",
+        "distributed.comm.timeouts.tcp": f"{max(_TCP, silent)}s",
         "distributed.scheduler.worker-ttl": None,  # the coordinator drops what is silent
         "distributed.scheduler.allowed-failures": 1000,  # it decides what is done again
     }
@@ -79,7 +80,7 @@ class DaskEngine:
         self._client, self.pythons, self._close, self._revive = client, dict(pythons), close, revive
         self.unreachable = unreachable
         self._sent: dict[str, Future] = {}
-        self._answered: queue.SimpleQueue[tuple[str, Future]] = queue.SimpleQueue()
+        self._answered: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._heard: dict[str, tuple[float, float]] = {}  # address -> the scheduler's time, and ours when that was new
         self._addresses: dict[str, str] = {}
 
@@ -122,7 +123,7 @@ class DaskEngine:
         except queue.Empty:
             return []
         for host, future in waiting:
-            if future is None or self._sent.get(host) is not future:
+            if self._sent.get(host) != future:
                 continue
             del self._sent[host]
             try:

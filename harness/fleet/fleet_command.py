@@ -46,7 +46,7 @@ def arguments() -> argparse.ArgumentParser:
     mode = run.add_mutually_exclusive_group()
     mode.add_argument("--each", action="store_true", help="every host measures the whole study (the default)")
     mode.add_argument("--share", action="store_true", help="the blocks of one study are dealt to hosts that are alike")
-    text = "install this on each host, in an environment of its own, and measure with that; once more for each plugin"
+    text = "install this on each host, in an environment of its own, and measure with it; again for each plugin"
     add("--install", action="append", default=[], metavar="WHEEL", help=text)
     add("--python", default="", metavar="PATH", help="with --scheduler: what measures; else the Python of each worker")
     add("--listen", default="", metavar="ADDRESS", help="with --ssh: of this machine; else that of the route to hosts")
@@ -123,17 +123,13 @@ def _engine(args: argparse.Namespace) -> "DaskEngine":
         return dask_engine.locally(args.local)
     from harness.fleet.ssh_workers import SshWorkers  # noqa: PLC0415
 
-    return SshWorkers(hosts_file.read(args.ssh), args.listen).engine()
+    return SshWorkers(hosts_file.read(args.ssh), args.listen).engine(wait=not args.resume)
 
 
 def _prepared(engine: "DaskEngine", wheels: Sequence[str], mode: str) -> tuple[Prepared, dict[str, str]]:
     """Ask each host what it is, and say who takes part. Raises Failure where nothing is left."""
-    prepared = prepare(engine, engine.pythons, wheels)
-    refused = dict(prepared.refused)
-    for host in engine.pythons:
-        if host in engine.unreachable:
-            refused[host] = engine.unreachable[host]
-    refused |= alike.refused(prepared.facts, mode, facts())
+    prepared = prepare(engine, engine.pythons, engine.unreachable, wheels)
+    refused = prepared.refused | alike.refused(prepared.facts, mode, facts())
     print(alike.table(list(engine.pythons), prepared.facts, refused))
     if not prepared.facts.keys() - refused.keys():
         raise console.Failure("no host may take part")

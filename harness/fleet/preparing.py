@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from harness import console
@@ -13,6 +13,7 @@ from harness.fleet.engine import Answer, Engine
 
 _FACTS = 60.0  # seconds in which a host has to say what it is
 _INSTALL = 900.0  # seconds in which an installation has to end
+_JOIN = 30.0  # seconds in which a worker that has started has to be known to the scheduler
 _LOOK = 1.0  # seconds between looks at who is there
 
 # Both are run by sh -c. $1: what is installed, by its hash. $2: the name of a wheel, or the Python that makes the
@@ -34,8 +35,14 @@ class Prepared(NamedTuple):
     refused: dict[str, str]
 
 
-def prepare(engine: Engine, pythons: Mapping[str, str], wheels: Sequence[str]) -> Prepared:
-    """Install the wheels on each host, if there are any, and ask it what it is. Raises OSError."""
+def prepare(
+    engine: Engine, pythons: Mapping[str, str], unreachable: Mapping[str, str], wheels: Sequence[str]
+) -> Prepared:
+    """Install the wheels on each host, if there are any, and ask it what it is. Raises OSError.
+
+    pythons: host -> the Python that would measure there. unreachable: host -> why it cannot be asked.
+    """
+    _await(engine, pythons.keys() - unreachable.keys())
     refused: dict[str, str] = {}
     chosen = _install(engine, pythons, wheels, refused) if wheels else dict(pythons)
     commands = {host: ([python, "-m", "harness.fleet.host"], b'{"act": "facts"}') for host, python in chosen.items()}
@@ -46,7 +53,15 @@ def prepare(engine: Engine, pythons: Mapping[str, str], wheels: Sequence[str]) -
         else:
             facts[host] = json.loads(answer.output)
     refused |= {host: "does not answer" for host in chosen if host not in facts and host not in refused}
+    refused |= {host: why for host, why in unreachable.items() if host not in facts}
     return Prepared(chosen, facts, refused)
+
+
+def _await(engine: Engine, hosts: Set[str]) -> None:
+    """Wait until these hosts are there, for a while."""
+    deadline = time.monotonic() + _JOIN
+    while time.monotonic() < deadline and not hosts <= engine.look().keys():
+        time.sleep(0.1)
 
 
 def _install(

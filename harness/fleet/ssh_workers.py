@@ -1,7 +1,7 @@
 """Workers that this process starts on hosts by SSH. Their scheduler is in this process.
 
 They are the workers of dask.distributed.SSHCluster, each started by itself: a host that cannot be reached costs nothing
-but itself, and is tried again.
+but itself, and is tried again. A worker ends when its scheduler does.
 """
 
 import asyncio
@@ -31,12 +31,13 @@ class SshWorkers:
         self._scheme, _, rest = self._cluster.scheduler_address.partition("://")
         self._port = rest.rpartition(":")[2]
         self._workers: dict[str, ssh.Worker] = {}
-        self._next: dict[str, float] = {}  # host -> when it may be tried again
+        self._next = dict.fromkeys(self._hosts, 0.0)  # host -> when it may be tried again
         self.unreachable: dict[str, str] = {}
 
-    def engine(self) -> DaskEngine:
-        """Start all of them."""
-        self._cluster.sync(self._start_all)
+    def engine(self, wait: bool) -> DaskEngine:
+        """Start all of them. wait: until each has started, or failed to."""
+        if wait:
+            self._cluster.sync(self._start_all)
         pythons = {name: host.python for name, host in self._hosts.items()}
         client = Client(self._cluster, timeout=START)
         return DaskEngine(client, pythons, self._close, self._revive, self.unreachable)
@@ -53,7 +54,8 @@ class SshWorkers:
             host.address,
             {"connect_timeout": START / 4, **({"username": host.user} if host.user else {}), **host.options},
             {**WORKER, "name": name},
-            remote_python=host.python,
+            "distributed.Worker",  # no nanny beside it: a worker that ends is started from here
+            host.python,
         )
         try:
             await asyncio.wait_for(worker.start(), START)
