@@ -102,7 +102,7 @@ def test_each_host_has_every_block_once_whatever_fails_meanwhile(hosts, fleet, t
 def test_a_shared_study_has_every_block_once_whatever_fails_meanwhile(hosts, fleet, tmp_path):
     """A worker is killed, a host is cut off for good, the coordinator is killed and goes on."""
     blocks = 6
-    first, second, third = hosts.all
+    first, second, _ = hosts.all
     (tmp_path / "study.yaml").write_text(STUDY + f"repeats: {blocks}\n")
     options = "--silent", 3, "--comeback", 5, "--quiet", 0
     run = fleet("study.yaml", "--share", "--ssh", hosts.file(), "-o", "out", *options)

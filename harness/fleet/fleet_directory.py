@@ -105,13 +105,7 @@ class FleetDirectory:
         Tables come first and the rows of trials.csv last and together, as in a run: what is in trials.csv is complete.
         Where blocks are shared, a block that another host has measured meanwhile is not kept again.
         """
-        directory, kept = self.of_host(host), self.kept.setdefault(host, Kept())
-        os.makedirs(directory, exist_ok=True)
-        for name, text in ((ENVIRONMENT, answer["environment"]), (EXPERIMENT, answer["experiment"])):
-            self._write_changed(f"{directory}/{name}", text)
-        for name, text in answer["logs"].items():
-            os.makedirs(f"{directory}/{LOGS}", exist_ok=True)
-            self._write_changed(f"{directory}/{LOGS}/{_plain(name)}", text)
+        directory, kept = self.of_host(host), self.kept.get(host, Kept())
         tables = dict(answer["tables"])
         header, *rows = csv.reader(io.StringIO(tables.pop(results.TRIALS, "")), strict=True) or [[]]
         if not rows:
@@ -125,6 +119,11 @@ class FleetDirectory:
         ]
         if not new:
             return 0
+        os.makedirs(f"{directory}/{LOGS}" if answer["logs"] else directory, exist_ok=True)
+        for name, text in ((ENVIRONMENT, answer["environment"]), (EXPERIMENT, answer["experiment"])):
+            self._write_changed(f"{directory}/{name}", text)
+        for name, text in answer["logs"].items():
+            self._write_changed(f"{directory}/{LOGS}/{_plain(name)}", text)
         trials = {row[_TRIAL] for row in new}
         for name, text in tables.items():
             head, *lines = text.splitlines(keepends=True)

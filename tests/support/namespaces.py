@@ -1,4 +1,4 @@
-"""Hosts in network namespaces: each with a loopback and an address of its own, and an sshd that a key of the test opens.
+"""Hosts in network namespaces: each with a loopback and an address of its own, and an sshd that opens to a test's key.
 
 They share the file system and the processors of this machine. network_namespaces(7), veth(4), sshd(8).
 """
