@@ -224,7 +224,7 @@ def test_a_file_that_a_host_sends_stays_in_the_directory_of_the_host(begun, tmp_
     answer = engine.hosts["a"].part({"rows": 0, "block": 0})
     answer["tables"]["../../evil.csv"] = "trial\n1\n"
     with pytest.raises(ValueError, match="evil"):
-        fleet.directory.keep("a", answer)
+        fleet.directory.keep({"a": answer})
 
 
 def test_the_progress_has_a_line_a_host_and_one_for_all(begun):

@@ -8,7 +8,7 @@ every host measures the whole study. `share`: the blocks of one study are dealt 
 import heapq
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -90,8 +90,7 @@ class Coordinator:
             for host in self.hosts.values():
                 if host.state == READY:
                     self._deal(host)
-            for answer in self._engine.answers(_WAIT):
-                self._take(answer)
+            self._take(self._engine.answers(_WAIT))
             self._show(self)
         self.directory.finish()
         gone = {host.name: host.reason for host in self.hosts.values() if host.state in {MISSING, FAILED}}
@@ -207,22 +206,24 @@ class Coordinator:
         self._engine.send(host.name, [host.python, "-m", "harness.fleet.host"], json.dumps(asked).encode())
         self._set(host, MEASURING)
 
-    def _take(self, answer: Answer) -> None:
-        host = self.hosts[answer.host]
-        if host.state != MEASURING:
-            return
-        took = self._clock() - host.since
-        said: dict[str, Any] = {} if answer.code else json.loads(answer.output)
+    def _take(self, answers: Sequence[Answer]) -> None:
+        """Keep what hosts have answered; then it counts."""
+        measuring = [answer for answer in answers if self.hosts[answer.host].state == MEASURING]
+        said = {answer.host: json.loads(answer.output) for answer in measuring if not answer.code}
+        self.directory.keep(said)
+        for answer in measuring:
+            self._count(self.hosts[answer.host], answer, said.get(answer.host))
+        if self._pooled and said:
+            self._pooled.look()
+
+    def _count(self, host: Host, answer: Answer, said: Mapping[str, Any] | None) -> None:
         if said:
-            self.directory.keep(host.name, said)
             host.spent, host.widest = said["spent"], said["widest"]
-        if not said or (host.block and host.block not in self.directory.owners):
+        if said is None or (host.block and host.block not in self.directory.owners):
             self._fail(host, answer)
             return
         host.errors, host.block = 0, 0
-        host.took = (*host.took, took)[-_LATEST:]
-        if self._pooled:
-            self._pooled.look()
+        host.took = (*host.took, self._clock() - host.since)[-_LATEST:]
         self._set(host, DONE if said["done"] and not self._pooled else READY)
 
     def _fail(self, host: Host, answer: Answer) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from harness.experiment.planner import load_plan
 from harness.experiment.run_directory import RunDirectory
 
 SCHEMA = 1
+_WRITERS = 16  # hosts whose rows are written at once
 FLEET = "fleet.json"
 HOSTS = "hosts"
 _TRIAL, _BLOCK, _ATTEMPT, _HOST = (results.COLUMNS.index(name) for name in ("trial", "block", "attempt", "host"))
@@ -99,45 +101,57 @@ class FleetDirectory:
         self.fleet |= facts
         _write(f"{self.path}/{FLEET}", json.dumps(self.fleet, indent=1) + "\n")
 
-    def keep(self, host: str, answer: Mapping[str, Any]) -> int:
-        """Keep what a host has answered, durably on return, and each row once. Returns how many rows were new.
+    def keep(self, answers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what hosts have answered, durably on return, and each row once.
 
-        Tables come first and the rows of trials.csv last and together, as in a run: what is in trials.csv is complete.
-        Where blocks are shared, a block that another host has measured meanwhile is not kept again.
+        answers: host -> what harness.fleet.host.part() says. Where blocks are shared, a block that another host has
+        measured meanwhile is not kept again. Hosts are written at once: most of the time goes into fsync(2), and the
+        file system puts those that come together into one of its own transactions.
         """
-        directory, kept = self.of_host(host), self.kept.get(host, Kept())
-        tables = dict(answer["tables"])
-        header, *rows = csv.reader(io.StringIO(tables.pop(results.TRIALS, "")), strict=True) or [[]]
-        if not rows:
-            return 0
-        if header != results.COLUMNS:
-            raise ValueError(f"{host}: {results.TRIALS} there has other columns than this version of the harness")
-        new = [
-            row
-            for row in rows
-            if (row[_TRIAL], row[_ATTEMPT]) not in kept.rows and self.owners.get(int(row[_BLOCK]), host) == host
-        ]
-        if not new:
-            return 0
-        os.makedirs(f"{directory}/{LOGS}" if answer["logs"] else directory, exist_ok=True)
-        for name, text in ((ENVIRONMENT, answer["environment"]), (EXPERIMENT, answer["experiment"])):
-            self._write_changed(f"{directory}/{name}", text)
-        for name, text in answer["logs"].items():
-            self._write_changed(f"{directory}/{LOGS}/{_plain(name)}", text)
-        trials = {row[_TRIAL] for row in new}
-        for name, text in tables.items():
-            head, *lines = text.splitlines(keepends=True)
-            _append(f"{directory}/{_plain(name)}", head, [line for line in lines if line.partition(",")[0] in trials])
-        for row in new:
-            row[_HOST] = host
-        self._append_rows(f"{directory}/{results.TRIALS}", new)
-        self._know(host, [(row[_TRIAL], row[_ATTEMPT], int(row[_BLOCK])) for row in new])
-        return len(new)
+        new = {host: rows for host, answer in answers.items() if (rows := self._new(host, answer["tables"]))}
+        if len(new) == 1:
+            self._write_host(*next(iter(new.items())), answers)
+        elif new:
+            with ThreadPoolExecutor(_WRITERS) as writers:
+                list(writers.map(lambda host: self._write_host(host, new[host], answers), new))
 
     def finish(self) -> None:
         """Write what describes the tables of each host."""
         for host in self.kept:
             RunDirectory(self.of_host(host)).write_datapackage()
+
+    def _new(self, host: str, tables: Mapping[str, str]) -> list[list[str]]:
+        """The rows of trials.csv that are kept nowhere yet; from now on they are known to be this host's."""
+        header, *rows = csv.reader(io.StringIO(tables.get(results.TRIALS, "")), strict=True) or [[]]
+        if rows and header != results.COLUMNS:
+            raise ValueError(f"{host}: {results.TRIALS} there has other columns than this version of the harness")
+        known = self.kept.get(host, Kept()).rows
+        new = [
+            row
+            for row in rows
+            if (row[_TRIAL], row[_ATTEMPT]) not in known and self.owners.get(int(row[_BLOCK]), host) == host
+        ]
+        if new:
+            self._know(host, [(row[_TRIAL], row[_ATTEMPT], int(row[_BLOCK])) for row in new])
+        return new
+
+    def _write_host(self, host: str, rows: Sequence[list[str]], answers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Tables come first, and the rows of trials.csv last and together: what is in trials.csv is complete."""
+        directory, answer = self.of_host(host), answers[host]
+        os.makedirs(f"{directory}/{LOGS}" if answer["logs"] else directory, exist_ok=True)
+        for name, text in ((ENVIRONMENT, answer["environment"]), (EXPERIMENT, answer["experiment"])):
+            self._write_changed(f"{directory}/{name}", text)
+        for name, text in answer["logs"].items():
+            self._write_changed(f"{directory}/{LOGS}/{_plain(name)}", text)
+        trials = {row[_TRIAL] for row in rows}
+        for name, text in answer["tables"].items():
+            if name != results.TRIALS:
+                head, *lines = text.splitlines(keepends=True)
+                mine = [line for line in lines if line.partition(",")[0] in trials]
+                _append(f"{directory}/{_plain(name)}", head, mine)
+        for row in rows:
+            row[_HOST] = host
+        self._append_rows(f"{directory}/{results.TRIALS}", rows)
 
     def _know(self, host: str, rows: Iterable[tuple[str, str, int]]) -> None:
         """Count rows: trial, attempt and block of each."""
