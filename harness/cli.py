@@ -24,6 +24,7 @@ _COMMANDS = {
     "claims": ("harness.analysis.claims_command", "say which claims of an experiment its trials support"),
     "ab": ("harness.experiment.ab", "say what another version of the harness changes, both measured side by side"),
     "compare": ("harness.analysis.compare", "compare two runs, such as before and after a change"),
+    "fleet": ("harness.fleet.fleet_command", "run a study on many hosts"),
     "doctor": ("harness.doctor", "say what this machine allows, and what will disturb a study"),
     "plugins": ("harness.plugins", "list the installed transports and probes, and whether they work here"),
     "new-transport": ("harness.new_transport", "write a package with a transport of your own to start from"),

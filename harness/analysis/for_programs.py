@@ -93,7 +93,7 @@ def _cell(context: Context, cell: Cell) -> dict[str, Any]:
         "trials": cell.trials,
         "disturbed": cell.disturbed,
         **in_metrics.get(context.metric, nothing),
-        "above_floor": {"floor": above.floor, "difference_us": _estimate(above.micros)} if above else None,
+        "above_floor": {"floor": above.floor, "difference_us": of_estimate(above.micros)} if above else None,
         "metrics": in_metrics,
     }
 

@@ -6,6 +6,7 @@ they do not compete. Trials that failed, were refused, or were run for a probe a
 trials are kept and flagged. docs/statistics.md says what the intervals mean.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -244,14 +245,27 @@ def narrow_enough(
     is compared. baseline: as in the experiment; {}: the first cell of each context. metric: "": what each context is
     ranked by, as for its verdicts. slices: those of live blocks.
     """
+    far, blocks = widest(trials, baseline, metric, slices)
+    return blocks >= max(least, LEAST) and far <= percent / 100
+
+
+def widest(
+    trials: Iterable[Trial], baseline: Levels, metric: str = "", slices: Slices | None = None
+) -> tuple[float, int]:
+    """How far the widest interval of a run's ratios to the baseline reaches, as a share of its ratio, and how many
+    blocks the ratio with the fewest rests on. Infinite, and 0, where nothing is compared or a ratio has no interval.
+
+    Arguments as those of narrow_enough().
+    """
     sorted_trials = StudyTrials(trials, slices)
     baseline = claims.levels("baseline", baseline)
     contexts = sorted_trials.contexts(sorted_trials.compared(baseline))
     pairs = to_baselines(contexts, [context.baseline(baseline) for context in contexts], metric)
     found = ratios(pairs, len(pairs))
-    return bool(found) and all(
-        one is not None and one.n >= max(least, LEAST) and reach(one) <= percent / 100 for one in found
-    )
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
+        return math.inf, 0
+    return max(map(reach, known)), min(one.n for one in known)
 
 
 def _saturated(trial: Trial) -> bool:

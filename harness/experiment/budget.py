@@ -5,7 +5,7 @@ on each block has as many rounds as serve the context whose intervals would be t
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from harness.analysis import precision
 from harness.analysis.precision import Outlook, Use
@@ -22,13 +22,17 @@ _SECOND = 1 / 8  # share of the time that the second block takes
 
 
 class Budget:
-    """The time of a run, from construction on. spent: seconds of it that an earlier part of the run has used."""
+    """The time of a run, from construction on.
 
-    def __init__(self, plan: Plan, spent: float = 0.0) -> None:
+    spent: seconds of it that an earlier part of the run has used. costs: what that part has found a restart and a round
+    to cost all cells together, in seconds, and the cells of its largest block.
+    """
+
+    def __init__(self, plan: Plan, spent: float = 0.0, costs: Sequence[float] = ()) -> None:
         self._plan = plan
         self._begun = time.monotonic() - spent
-        self._restart_s = self._round_s = 0.0  # what they cost all cells together
-        self._cells = 0  # of the largest block
+        self._restart_s, self._round_s, cells = costs or (0.0, 0.0, 0)
+        self._cells = int(cells)
         self._use: Use | None = None
 
     @property
@@ -50,6 +54,11 @@ class Budget:
         else:
             self._restart_s += restart_s
             self._round_s += round_s
+
+    @property
+    def costs(self) -> list[float]:
+        """For the part of the run that follows."""
+        return [self._restart_s, self._round_s, self._cells]
 
     def learn(self, rows: Iterable[Trial], slices: Slices | None) -> None:
         """Divide what is left by how the ratios of all blocks so far scatter."""

@@ -12,6 +12,7 @@ from harness.measure import apart, live
 from harness.results import LIVE, Trial
 
 _PACE = "pace_requests_per_s"  # what environment.json has of it: cells keep their slices where a run is resumed
+_FAILED = "failed_blocks"  # what environment.json has of them, where a run is measured in parts
 _TRIES = 2  # blocks that a cell may fail before it is left out
 _FAILURES = 4  # blocks without a good trial, one after another and due to no cell, that end the run
 
@@ -21,9 +22,20 @@ class LiveBlocks:
 
     A block holds the cells that have been in the fewest blocks, and the baselines that they are compared with. Where
     the machine does not hold all of them at once, those that were crowded out are in the next block, with theirs.
+
+    block: the number of the next one; 0: the one that follows. in_parts: go on from what the part before has noted of
+    failures; else a run that is resumed gives each cell a fresh chance.
     """
 
-    def __init__(self, plan: Plan, directory: RunDirectory, rows: list[Trial], refused: Mapping[Spec, str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        directory: RunDirectory,
+        rows: list[Trial],
+        refused: Mapping[Spec, str],
+        block: int = 0,
+        in_parts: bool = False,
+    ) -> None:
         self._plan, self._directory, self._rows, self._refused = plan, directory, rows, dict(refused)
         last = {row.trial: row for row in rows if not row.probe}
         self._done = Counter(row.cell for row in last.values() if row.status in {"ok", "refused"})
@@ -31,10 +43,16 @@ class LiveBlocks:
         self._again = {row.cell: (row.trial, row.attempt) for row in last.values() if row.status == "failed"}
         self._next_trial = max((row.trial for row in rows), default=0) + 1
         self._block = max((row.block for row in rows), default=0)
+        if block:
+            self._block, self._next_trial = block - 1, (block - 1) * len(plan.cells) + 1
         self._noted: dict[str, float] = directory.environment().get(_PACE, {})
         self._pace = {self._spec(int(cell)): pace for cell, pace in self._noted.items()}
-        self._failures = 0
-        self._guilty: Counter[int] = Counter()  # cell -> blocks that it failed
+        noted = directory.environment().get(_FAILED, {}) if in_parts else {}
+        self._in_parts = in_parts
+        self._failures: int = noted.get("blocks", 0)
+        self._guilty = Counter(
+            {int(cell): count for cell, count in noted.get("cells", {}).items()}
+        )  # cell -> blocks that it failed
         self._crowded: list[int] = []
         self._in_turn = False  # whether cells start one after another
         self._beside = _baselines(plan)
@@ -158,6 +176,9 @@ class LiveBlocks:
         for cell in guilty:
             if self._guilty[cell] == _TRIES:
                 console.say(f"cell {cell} failed in {_TRIES} blocks: going on without it")
+        if self._in_parts and (lost or guilty):
+            failures = {"blocks": self._failures, "cells": {str(cell): count for cell, count in self._guilty.items()}}
+            self._directory.note(_FAILED, failures)
         # Where nothing but baselines fitted, fewer are tried beside theirs.
         fitted = rows.keys() - {*crowded} - set().union(*self._beside.values())
         self._crowded = crowded if fitted else crowded[: max(1, len(crowded) // 2)]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import FrameType
+from typing import NamedTuple
 
 from harness import console, machine, registry, rendezvous, report, results, shipped
 from harness.analysis import run_files, show
@@ -25,7 +26,9 @@ from harness.measure.versions import versions
 
 _ATTEMPTS = 2  # a trial that fails is tried once more
 _QUIET = 0.25  # share of the CPUs that others may use when a trial begins
-_SPENT = "budget_spent_s"  # what environment.json has of a budget: a run that is resumed has the rest
+# What environment.json has of a budget: a run that is resumed has the rest, and knows what blocks cost.
+SPENT, _COSTS = "budget_spent_s", "budget_costs"
+DONE = "done"  # in environment.json of a run that is measured in parts: whether nothing is left
 _NOTICEABLE = 1.0  # seconds of waiting that are reported
 _PATIENCE = 3.0  # seconds that a trial waits for the machine to be as quiet as that, unless --quiet sets another time
 
@@ -117,6 +120,38 @@ def run(
     args: with what add_measuring_options() has added, and `experiment`, the file; empty where there is none. command,
     argv: what the user wrote, for environment.json. present: prints what came of it, from its directory.
     """
+    directory, interrupted = measure(plan, args, argv, command)
+    rows = directory.rows()
+    if rows:
+        present(directory.path)
+    if interrupted:
+        return 130
+    last = {row.trial: row for row in rows}
+    return int(any(row.status != "ok" or (row.swept and not row.kills) for row in last.values()))
+
+
+class Part(NamedTuple):
+    """What of a run is measured at a time. blocks: how many, at most; 0: all that are left.
+
+    block: the number of the block, where the blocks of a study are dealt to several machines: the numbers of its trials
+    follow from it, so that none comes twice. 0: the block that follows.
+    """
+
+    blocks: int = 0
+    block: int = 0
+
+
+WHOLE = Part()
+
+
+def measure(
+    plan: Plan | None, args: argparse.Namespace, argv: list[str], command: str, part: Part = WHOLE
+) -> tuple[RunDirectory, bool]:
+    """Measure a plan, or go on with a run, as run() has it, and print no results. Returns the directory, and whether a
+    signal has ended it early.
+
+    A part ends where its blocks are done: `DONE` in environment.json says whether that was all.
+    """
     with alone(args.patience, beside=args.beside):
         failed: list[str] = []
         rendezvous.sweep(failed=failed)  # what killed runs left
@@ -137,15 +172,12 @@ def run(
             console.say(f"left out, as they are not installed: {', '.join(plan.left_out)}")
         for reason, count in Counter(refused.values()).items():
             console.say(f"{count} of {len(plan.cells)} cells cannot run here: {reason}")
-        interrupted = _Run(plan, directory, refused, args.quiet).all()
+        measuring = _Run(plan, directory, refused, args.quiet, part)
+        interrupted = measuring.all()
+        if part.blocks:
+            directory.note(DONE, not measuring.left and not interrupted)
     directory.write_datapackage()
-    rows = directory.rows()
-    if rows:
-        present(directory.path)
-    if interrupted:
-        return 130
-    last = {row.trial: row for row in rows}
-    return int(any(row.status != "ok" or (row.swept and not row.kills) for row in last.values()))
+    return directory, interrupted
 
 
 def _reopen(args: argparse.Namespace) -> tuple[RunDirectory, Plan]:
@@ -177,8 +209,12 @@ def chosen(args: argparse.Namespace) -> Plan:
 class _Run:
     """The trials of a plan that have no row yet, one after another."""
 
-    def __init__(self, plan: Plan, directory: RunDirectory, refused: dict[Spec, str], patience: float) -> None:
+    def __init__(
+        self, plan: Plan, directory: RunDirectory, refused: dict[Spec, str], patience: float, part: Part
+    ) -> None:
         self._plan, self._directory, self._refused, self._patience = plan, directory, refused, patience
+        self._part = part
+        self.left = False  # whether the part has ended before the plan
         self._rows = directory.rows()
         self._attempts = {row.trial: row.attempt if row.status == "failed" else _ATTEMPTS for row in self._rows}
         self._varying = plan.varying()
@@ -194,6 +230,8 @@ class _Run:
         try:
             if plan.design == results.LIVE:
                 self._live()
+                if self.left:
+                    return self._stop
                 last = max((row.trial for row in self._rows if not row.probe), default=0)
                 if probing := self._probing(last + 1):
                     with progress(len(probing)) as shown:
@@ -203,33 +241,56 @@ class _Run:
                 probing = self._probing(plan.repeats * len(plan.cells) + 1)
                 with progress(plan.repeats * len(plan.cells) + len(probing)) as shown:
                     self._say = shown.say
-                    for block in plan.blocks():
-                        self._apart(block, shown)
-                        if self._stop or self._precise(block[0].block):
-                            break
-                    self._apart(probing, shown)
+                    self._blocks_apart(shown)
+                    if not self.left:
+                        self._apart(probing, shown)
         except KeyboardInterrupt:
             self._stop = True
         return self._stop
+
+    def _blocks_apart(self, shown: Progress) -> None:
+        measured = 0
+        for block in self._plan.blocks():
+            if self._part.block not in {0, block[0].block}:
+                self.left = True
+                continue
+            lacking = any(self._attempts.get(slot.number, 0) < _ATTEMPTS for slot in block)
+            if lacking and self._part.blocks and measured == self._part.blocks:
+                self.left = True
+                return
+            measured += lacking
+            self._apart(block, shown)
+            if self._stop or self._precise(block[0].block):
+                return
 
     def _probing(self, first: int) -> list[Slot]:
         return [slot for slot in self._plan.probing(first) if slot.probe in self._probes]
 
     def _live(self) -> None:
         plan = self._plan
-        blocks = LiveBlocks(plan, self._directory, self._rows, self._refused)
+        if self._part.block in {row.block for row in self._rows if row.block}:  # its program ended without an answer
+            self.left = True
+            return
+        blocks = LiveBlocks(plan, self._directory, self._rows, self._refused, self._part.block, bool(self._part.blocks))
         budget = None
         if plan.budget:
             from harness.experiment.budget import Budget  # noqa: PLC0415  as in _precise
 
-            budget = Budget(plan, self._directory.environment().get(_SPENT, 0.0))
-        rounds = 0
+            noted = self._directory.environment()
+            budget = Budget(plan, noted.get(SPENT, 0.0), noted.get(_COSTS, ()))
+            if _COSTS in noted:
+                budget.learn(self._rows, run_files.slices_of(self._directory.path))
+        rounds = measured = 0
         unit = "s" if plan.budget else ""
         with progress(round(plan.budget) or plan.repeats, each=1, unit=unit) as shown:
             self._say = shown.say
             while not self._stop and not self._precise(blocks.done):
                 if budget and not (rounds := budget.rounds()):
                     break
+                if self._part.blocks and measured == self._part.blocks:
+                    self.left = blocks.done < plan.repeats
+                    break
+                measured += 1
                 if blocks.done < plan.repeats:
                     text = f"block {blocks.done + 1} of {len(plan.cells)} cells"
                     at = min(int(budget.passed) + 1, int(plan.budget)) if budget else blocks.done + 1
@@ -238,10 +299,11 @@ class _Run:
                 if outcome is None:
                     break
                 if budget:
-                    self._directory.note(_SPENT, round(budget.passed, 3))
+                    self._directory.note(SPENT, round(budget.passed, 3))
                 if budget and outcome.rounds:
                     cells = len({one.trial for one in outcome.slices})
                     budget.block(outcome.rounds, outcome.round_s, outcome.seconds, cells)
+                    self._directory.note(_COSTS, budget.costs)
                     budget.learn(self._rows, run_files.slices_of(self._directory.path))
 
     def _apart(self, slots: Sequence[Slot], shown: Progress) -> None:

@@ -1,0 +1,87 @@
+"""Which hosts of a fleet may measure together: pure functions on what they say of themselves, harness/fleet/host.py.
+
+The harness and its plugins must be the same on all, by the content of their files. Where blocks of one study are dealt
+to several hosts, their processor, kernel and Python must be the same, too.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Facts = Mapping[str, Any]
+
+_HARNESS = "transport-harness"
+_MACHINE = {"processor": ("cpu", "model"), "kernel": ("kernel", "release"), "Python": ("software", "python")}
+
+
+def traits(facts: Facts, mode: str) -> dict[str, str]:
+    """What must be the same on two hosts: name -> what it is. mode: `each` or `share`."""
+    found = {}
+    for distribution, digest in facts["code"].items():
+        name, _, version = distribution.partition(" ")
+        found[name] = f"{version}, code {digest}"
+    if mode == "share":
+        for name, (part, key) in _MACHINE.items():
+            found[name] = str(facts["machine"][part][key])
+    return found
+
+
+def refused(hosts: Mapping[str, Facts], mode: str, own: Facts) -> dict[str, str]:
+    """The hosts that may not take part -> why: what differs, and on which hosts it is otherwise.
+
+    hosts: name -> its facts. own: facts of the coordinator, whose harness all must have. Of the others the largest
+    group that is alike takes part. Raises ValueError where no group is the largest.
+    """
+    code = traits(own, "each")[_HARNESS]
+    found = {}
+    for host, facts in hosts.items():
+        there = traits(facts, "each").get(_HARNESS, "not installed")
+        if there != code:
+            found[host] = f"{_HARNESS} is {there}; here it is {code}"
+    groups = Counter(_key(facts, mode) for host, facts in hosts.items() if host not in found)
+    if not groups:
+        return found
+    (largest, size), *others = groups.most_common()
+    members = [host for host, facts in hosts.items() if host not in found and _key(facts, mode) == largest]
+    for host, facts in hosts.items():
+        if host not in found and host not in members:
+            found[host] = _differences(traits(facts, mode), dict(largest), members)
+    if others and others[0][1] == size:
+        unlike = "; ".join(f"{host}: {why}" for host, why in found.items())
+        raise ValueError(f"hosts are unlike, and no kind is the most frequent: {unlike}: name hosts that are alike")
+    return found
+
+
+def table(hosts: Sequence[str], known: Mapping[str, Facts], why: Mapping[str, str]) -> str:
+    """Who takes part, and who does not and why, as text."""
+    rows = [("host", "takes part", "CPUs", "kernel", "Python", "processor")]
+    notes = []
+    for host in hosts:
+        takes = "no" if host in why else "yes"
+        if host in known:
+            machine = known[host]["machine"]
+            cpus, kernel = str(machine["cpu"]["usable"]), machine["kernel"]["release"]
+            rows.append((host, takes, cpus, kernel, machine["software"]["python"], machine["cpu"]["model"]))
+            if host not in why and (findings := known[host]["findings"]):
+                names = ", ".join(dict.fromkeys(one.partition(":")[0] for one in findings))
+                notes.append(f"{host}: `harness doctor` there has to say something on: {names}")
+        else:
+            rows.append((host, takes, "", "", "", ""))
+        if host in why:
+            notes.append(f"{host} is refused: {why[host]}")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *notes])
+
+
+def _key(facts: Facts, mode: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(traits(facts, mode).items()))
+
+
+def _differences(here: Mapping[str, str], there: Mapping[str, str], members: Sequence[str]) -> str:
+    others = ", ".join(members[:3]) + (f" and {len(members) - 3} others" if len(members) > 3 else "")
+    return "; ".join(
+        f"{name} is {here.get(name, 'not installed')}, on {others} {there.get(name, 'not installed')}"
+        for name in sorted({*here, *there})
+        if here.get(name) != there.get(name)
+    )
