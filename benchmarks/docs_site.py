@@ -23,6 +23,7 @@ ELSEWHERE = {  # file in the repository: page of the site
     "SECURITY.md": "security.md",
     "plugins/harness-grpc/README.md": "harness-grpc.md",
     "plugins/harness-iceoryx2/README.md": "harness-iceoryx2.md",
+    "plugins/harness-io-uring/README.md": "harness-io-uring.md",
     "plugins/harness-nng/README.md": "harness-nng.md",
     "plugins/harness-redis/README.md": "harness-redis.md",
     "plugins/harness-zenoh/README.md": "harness-zenoh.md",
