@@ -40,8 +40,9 @@ class SendingEventfds(InTime):
         self._timeout, self._late = scope.timeout, late("free", scope)
         self._left = depth  # slots that this end may fill before it looks again
         connection = undo.enter_context(connected_socket(socket.SOCK_STREAM, scope.path("socket"), scope.timeout))
-        free, self._full = os.eventfd(0, _FLAGS), os.eventfd(0, _FLAGS)
+        free = os.eventfd(0, _FLAGS)
         undo.callback(os.close, free)
+        self._full = os.eventfd(0, _FLAGS)
         undo.callback(os.close, self._full)
         self._free = Count(free, connection)
         socket.send_fds(connection, (b"x",), (free, self._full))
