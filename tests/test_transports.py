@@ -300,7 +300,7 @@ def test_all_senders_that_wait_for_room_in_a_ring_get_it(sync, home):
     def send(first):
         sender = command.sender(scope)
         for number in range(first, first + 50):
-            sender.send(wire.encode_command(number, b"lane", b"/path"))
+            sender.send(wire.encode_command(number, 1, b"/path", b"lane"))
         sender.close()
 
     with command.provision(scope):
