@@ -226,6 +226,16 @@ def test_what_the_pattern_of_plain_requests_matches_is_parsed_to_the_same_path(d
 
 
 @pytest.mark.parametrize("dialect", [getfile, gios])
+@given(st.integers(0, 2**65), st.binary(max_size=8))
+def test_what_the_pattern_of_headers_with_content_matches_is_parsed_to_the_same_length(dialect, length, content):
+    reply = dialect.OK_HEADER % length + content
+    if match := dialect.OK_REPLY.match(reply):
+        assert dialect.parse_reply(reply) == (getfile.OK, int(match[1]), match.end())
+    else:
+        assert not 0 < length < 10**19
+
+
+@pytest.mark.parametrize("dialect", [getfile, gios])
 def test_a_plain_request_is_no_longer_than_a_request_may_be(dialect):
     longest = dialect.encode_request("/" + "x" * (dialect.HEADER_LIMIT - 17))
     assert dialect.PLAIN.fullmatch(longest)[1] == dialect.parse_request(longest)

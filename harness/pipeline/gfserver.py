@@ -161,9 +161,9 @@ class Server:
     def _answer(self, handle: Handler, client: int, data: bytes | bytearray) -> bool:
         """Answer the request that has come, and close the connection. Returns False, and does nothing, if more of the
         request has to come. Empty data: the client has closed."""
-        complete = True
+        complete, match = True, self._plain
         try:
-            if plain := self._plain(data):
+            if plain := match(data):
                 handle(client, plain[1])
             elif (path := self._parse(bytes(data))) is not None:
                 handle(client, path)

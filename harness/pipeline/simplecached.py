@@ -89,12 +89,13 @@ class CacheWorkers:
         request_id, number, path = wire.decode_command(record)
         idle = self._lanes.idle
         lane = idle.pop(number, None) or self._lanes.open(wire.lane_name(record))
+        find, answer = self._find, lane.answer  # not called as attributes: see transports/common/ring.py
         status, fd, length = wire.STATUS_ERROR, -1, 0
         try:
             if not self._stopping:
                 if self._delay:
                     time.sleep(self._delay)
-                found = self._find(path)
+                found = find(path)
                 if found is None:
                     status = wire.STATUS_NOT_FOUND
                 else:
@@ -103,7 +104,7 @@ class CacheWorkers:
         except Exception as error:  # noqa: BLE001  a defect costs its request, not the lane
             console.say(f"{os.fsdecode(path)}: {error}")
         try:
-            lane.answer(request_id, status, fd, length)
+            answer(request_id, status, fd, length)
         except BaseException:
             lane.close()
             raise

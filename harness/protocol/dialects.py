@@ -11,8 +11,9 @@ class Dialect(Protocol):
 
     HEADER_LIMIT: the most bytes that a request may have. END: what a request ends with. PLAIN: matches most requests
     that have come as a whole, with nothing after them; its group is what parse_request would return. OK_HEADER: what
-    precedes content, % its length in bytes. CLIENT_CLOSES_FIRST: whether the client closes the connection first after
-    a whole reply; otherwise the server does.
+    precedes content, % its length in bytes. OK_REPLY: matches most such headers at the front of a reply; its group is
+    the length. CLIENT_CLOSES_FIRST: whether the client closes the connection first after a whole reply; otherwise the
+    server does.
     """
 
     @property
@@ -23,6 +24,8 @@ class Dialect(Protocol):
     def PLAIN(self) -> re.Pattern[bytes]: ...  # noqa: N802
     @property
     def OK_HEADER(self) -> bytes: ...  # noqa: N802
+    @property
+    def OK_REPLY(self) -> re.Pattern[bytes]: ...  # noqa: N802
     @property
     def CLIENT_CLOSES_FIRST(self) -> bool: ...  # noqa: N802
 

@@ -32,6 +32,9 @@ REFUSALS: Final = (FILE_NOT_FOUND, ERROR, INVALID)
 # A whole request whose path is ASCII, and nothing after it: what parse_request() says of nearly all, in one step.
 PLAIN: Final = re.compile(rb"GETFILE GET (/[!-~]{0,4079})\r\n\r\n")
 
+# The header of a reply with content, of which parse_reply() would say the same; its group is the length.
+OK_REPLY: Final = re.compile(rb"GETFILE OK ([1-9][0-9]{0,18})\r\n\r\n")
+
 _REQUEST: Final = b"GETFILE GET /"
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x20\x7f]")
 _REPLY: Final = re.compile(rb"GETFILE (?:OK (0|[1-9][0-9]{0,19})|(FILE_NOT_FOUND|ERROR|INVALID))\r\n\r\n")

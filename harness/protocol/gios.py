@@ -23,6 +23,7 @@ CLIENT_CLOSES_FIRST: Final = True
 OK_HEADER: Final = b"GETFILE OK %d "  # % length in bytes
 
 PLAIN: Final = re.compile(rb"GETFILE GET (/[!-~]{0,110})\r\n\r\n")  # as in the dialect `getfile`
+OK_REPLY: Final = re.compile(rb"GETFILE OK ([1-9][0-9]{0,18}) ")
 
 _WORDS: Final = b"getfile get /"
 _PATH: Final = re.compile(rb"/[^\x00-\x20\x7f]*")
