@@ -77,6 +77,7 @@ def test_the_page_answers_first(whole):
     assert "refuted A FIFO is as fast as shared memory" in text
     assert "A/A control: on" in text
     assert "3 MiB files: 68 %" in text, "the floor's share"
+    assert "Above the floor Microseconds that a request takes more than at the floor of its shape (null)" in text
     assert "harness run quick.yaml --scale 0.1" in text
     assert "the proxy went away" in text
 

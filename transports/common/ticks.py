@@ -6,6 +6,7 @@ timeout, and a thread of its process wakes each end TICKS times in its timeout, 
 for nothing looks at the clock.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -39,6 +40,10 @@ class _Ticker:
     """The thread that ticks, while there is an end to wake."""
 
     def __init__(self) -> None:
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)  # the thread is not there, and may have held the lock
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()  # of what follows
         self._ends: set[Ticked] = set()
         self._thread: threading.Thread | None = None
@@ -46,7 +51,7 @@ class _Ticker:
     def add(self, end: Ticked) -> None:
         with self._lock:
             self._ends.add(end)
-            if self._thread is None or not self._thread.is_alive():  # in a fork it is not
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()
 
