@@ -43,6 +43,7 @@ def command(request):
     return registry.command_transport(request.param)
 
 
+@pytest.mark.processes
 def test_a_floor_ends_its_waits_in_a_fork_too(home):
     """A thread ends them, and no thread survives a fork(2)."""
     floor = registry.command_transport("null")
