@@ -48,7 +48,8 @@ COMMAND = f"""\
 ## One command, counted by strace over {REQUESTS} requests for a file of a byte
 
 As above, with data over `null`. The calls of `null` are included, and so are those for the file that the cache looks up
-and for the client's connection. A command is a record of 512 bytes.
+and for the client's connection. A command is a record of 512 bytes. `null` also reads the few records with which its
+own thread ends waits in time.
 
 | command transport | cache: calls | cache: bytes copied | proxy: calls | proxy: bytes copied |
 |---|--:|--:|--:|--:|"""

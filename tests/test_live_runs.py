@@ -1,6 +1,7 @@
 """`harness run` of live blocks: what is tried again, what is left out, groups, and the rows that come of it."""
 
 import csv
+import json
 import os
 import random
 import re
@@ -543,3 +544,33 @@ def test_cells_are_measured_apart_where_the_file_says_so(base, study, tmp_path):
     assert code == 0, errors
     assert [(row.design, row.rounds, row.status) for row in rows_of(tmp_path / "out")] == [("apart", 0, "ok")] * 2
     assert not (tmp_path / "out/slices.csv").exists()
+
+
+FLOORS = """\
+factors: {FACTOR: [REAL, "null"]}
+settings: {scope: lane, SETTING: "null", files: 64, lanes: 1, proxy_threads: 1, cache_threads: 1, proxy_processes: 1,
+  cache_processes: 1, placement: same-core, warmup: 10ms, timeout: 5s}
+slices: {rounds: 12, window: 4ms, lead_in: 1ms}
+repeats: 5
+baseline: {FACTOR: "null"}
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.serial
+@pytest.mark.parametrize(("factor", "real"), [("command", "posix_mq, shm_ring"), ("data", "posix_shm, fifo")])
+def test_no_transport_is_faster_than_the_floor(study, tmp_path, factor, real):
+    """By a tenth, with intervals that hold at once: a machine that is busy makes them wider. A floor that is none, as
+    one that waits with a timer, or takes a lock, is seen; benchmarks/floors.py looks at all transports and sizes."""
+    text = FLOORS.replace("FACTOR", factor).replace("REAL", real)
+    file = study(text.replace("SETTING", {"command": "data", "data": "command"}[factor]))
+    code, _, errors = run(file, "-o", tmp_path / "out", "--quiet", 0)
+    assert code == 0, errors
+    shown = subprocess.run(
+        [sys.executable, "-m", "harness", "show", "--json", tmp_path / "out"], check=True, capture_output=True
+    )
+    (context,) = json.loads(shown.stdout)["contexts"]
+    ratios = {cell["label"]: cell["ratio"] for cell in context["cells"] if not cell["floor"]}
+    assert len(ratios) == 2
+    assert all(one["low"] is not None and one["low"] < 1.1 for one in ratios.values()), ratios
+    assert all(cell["above_floor"]["floor"] == "null" for cell in context["cells"] if not cell["floor"])

@@ -111,7 +111,7 @@ def test_check_says_which_promise_a_transport_died_of_and_goes_on_with_the_other
     assert "  BROKEN   a client that is gone leaves the lane at rest or is reported as a failure\n" in result.stdout
     assert "the process that checked it was killed by SIGKILL" in result.stdout
     assert "  BROKEN   a killed sender is noticed in time\n" in result.stdout
-    assert "data null:chunk=262144: 21 promises kept, 0 broken" in result.stdout
+    assert "data null:chunk=4194304: 21 promises kept, 0 broken" in result.stdout
     assert not [name for name in os.listdir("/dev/shm") if "kit" in name and "dying" in name]
 
 

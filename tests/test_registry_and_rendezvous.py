@@ -56,8 +56,8 @@ def test_the_types_of_its_ends_say_the_shape_of_a_transport(name, shape):
 
 def test_the_built_in_transports_say_what_they_are():
     kinds = [*COMMAND.values(), *DATA.values()]
-    assert [kind.__name__ for kind in kinds if kind.floor] == ["NullCommands", "Null"]
-    assert [name for name, kind in DATA.items() if not kind.moves_content] == ["null"]
+    assert [kind.__name__ for kind in kinds if kind.floor] == ["NullCommands", "Null", "NullSendfile"]
+    assert [name for name, kind in DATA.items() if not kind.moves_content] == ["null", "null_sendfile"]
     assert [name for name, kind in DATA.items() if kind.keeps_content] == ["memfd", "mmap"]
 
 

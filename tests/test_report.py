@@ -77,6 +77,7 @@ def test_the_page_answers_first(whole):
     assert "refuted A FIFO is as fast as shared memory" in text
     assert "A/A control: on" in text
     assert "3 MiB files: 68 %" in text, "the floor's share"
+    assert "Above the floor Microseconds that a request takes more than at the floor of its shape (null)" in text
     assert "harness run quick.yaml --scale 0.1" in text
     assert "the proxy went away" in text
 
@@ -405,8 +406,8 @@ def test_no_two_designs_share_a_colour_and_a_shape(tmp_path):
     [
         (60, {"ratio", "us more", "verdict"}, {"interval", "min to max"}),
         (80, {"interval", "verdict"}, {"p50 us", "min to max"}),
-        (105, {"interval", "CPU us", "p50 us", "p99 us", "MB/s"}, {"min to max"}),
-        (170, {"interval", "min to max", "\u25cf"}, set()),
+        (122, {"interval", "us above floor", "CPU us", "p50 us", "p99 us", "MB/s"}, {"min to max"}),
+        (190, {"interval", "min to max", "\u25cf"}, set()),
     ],
 )
 def test_tables_fit_the_terminal_by_leaving_out_whole_columns(whole, monkeypatch, capsys, width, there, missing):

@@ -319,7 +319,7 @@ def test_the_json_of_a_study_has_the_keys_that_are_documented_and_no_others(tmp_
             seen.add(path)
         else:
             assert value is None, path
-            assert path.rpartition(".")[2] in {"ratio", "difference_us"}, path
+            assert path.rpartition(".")[2] in {"ratio", "difference_us", "above_floor"}, path
     unseen = {"missing[].label", "missing[].reason"}  # and those of crossings, which tests/test_ipc.py has
     assert {path for path in known if not path.startswith("crossings[]")} == seen | unseen
     for context in shown["contexts"]:

@@ -359,6 +359,52 @@ def test_a_study_of_commands_over_the_null_data_transport_has_no_floor_but_the_n
     assert [(cell.label, cell.floor) for cell in context.cells] == [("a", False), ("b", False), ("null", True)]
 
 
+def above(rows):
+    """label -> (label of its floor, microseconds above it, rounded) of each cell of the one context, or None."""
+    (context,) = study.analyse(rows, {}).contexts
+    found = {cell.label: cell.above_floor for cell in context.cells}
+    return {label: one and (one.floor, round(one.micros.value)) for label, one in found.items()}
+
+
+def test_a_cell_is_compared_with_the_floor_of_its_own_shape():
+    copying = [("null", 10_000), ("shm", 8_000), ("fifo", 5_000)]
+    others = [("nothing", 20_000), ("sendfile", 12_500)]
+    cells = [({"data": name, "proxy_end": "copy"}, speed) for name, speed in copying]
+    cells += [({"data": name, "proxy_end": "zero-copy"}, speed) for name, speed in others]
+    cells += [({"data": "handoff", "proxy_end": "hand-off"}, 10_000)]
+    for factors, _ in cells:
+        factors["floor"] = "data" if factors["data"] in {"null", "nothing"} else ""
+    assert above(trials(cells, spread=0)) == {
+        "shm": ("null", 25),
+        "fifo": ("null", 100),
+        "sendfile": ("nothing", 30),
+        "handoff": ("nothing", 50),
+        "null": None,
+        "nothing": None,
+    }
+    without = [one for one in cells if one[0]["data"] != "nothing"]
+    assert above(trials(without, spread=0))["sendfile"] is None, "there is no floor of its shape"
+
+
+def test_where_both_channels_are_compared_the_floor_of_both_is_the_floor():
+    speeds = {("mq", "shm"): 5_000, ("null", "shm"): 6_250, ("mq", "null"): 8_000, ("null", "null"): 10_000}
+    cells = [
+        ({"command": command, "data": data, "proxy_end": "copy"}, speed) for (command, data), speed in speeds.items()
+    ]
+    found = above(trials(cells, spread=0))
+    assert {one for one in found.values() if one} == {("null + null", 100)}, found
+    found = above(trials(cells[:-1], spread=0))
+    assert {one for one in found.values() if one} == {("null + shm", 40)}, "of floors of one channel the first one"
+
+
+def test_the_interval_above_the_floor_holds_the_truth():
+    cells = [({"data": "null", "proxy_end": "copy"}, 10_000), ({"data": "shm", "proxy_end": "copy"}, 8_000)]
+    (context,) = study.analyse(trials(cells), {}).contexts
+    one = next(cell.above_floor.micros for cell in context.cells if cell.above_floor)
+    assert one.low < 25 < one.high < 50
+    assert one.low > 0
+
+
 def test_rows_of_unlike_hosts_kernels_or_code_are_not_pooled():
     halves = [trials([({"data": "a"}, 1000), ({"data": "b"}, 1200)], commit=commit) for commit in ("old", "old+dirty")]
     one = study.analyse([*halves[0], *halves[1]], {})

@@ -43,6 +43,41 @@ def command(request):
     return registry.command_transport(request.param)
 
 
+@pytest.mark.processes
+def test_a_floor_ends_its_waits_in_a_fork_too(home):
+    """A thread ends them, and no thread survives a fork(2)."""
+    floor = registry.command_transport("null")
+    scope = home.scope("channel", 0.2)
+    with floor.provision(scope):
+        receiver = floor.receiver(scope)
+        with pytest.raises(TimeoutError):
+            receiver.receive()
+
+        def wait_in_vain():
+            own = floor.receiver(scope)
+            with pytest.raises(TimeoutError):
+                own.receive()
+            own.close()
+
+        assert ended_well(in_a_fork(wait_in_vain))
+        receiver.close()
+
+
+def test_a_floor_takes_no_tick_for_a_reply(home):
+    """What wakes its waits now and then is there when the reply comes, and when it does not."""
+    floor = registry.data_transport("null")
+    scope = home.scope("lane", 0.5)
+    with floor.provision(scope):
+        relay, sender = transfer.relay_over(floor.receiver(scope)), floor.sender(scope)
+        for request in range(1, 8):
+            late = threading.Timer(0.1, transfer.answerer_over(sender), (request, wire.STATUS_ERROR, -1, 0))
+            late.start()
+            assert relay.await_head(request) == (wire.STATUS_ERROR, 0)
+            late.join()
+        sender.close()
+        relay.close()
+
+
 def test_a_reply_to_another_request_is_refused(data, home):
     scope = home.scope("lane", TIMEOUT)
     with data.provision(scope):

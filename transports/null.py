@@ -18,8 +18,9 @@ noticed by the timeout.
 
 import mmap
 import os
+import select
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 from harness.api import (
@@ -76,6 +77,8 @@ class NullCommandReceiver(FifoEnd, CommandReceiver):
         super().__init__(scope, "fifo", os.O_RDWR)
         self._blocking = os.open(scope.path("fifo"), os.O_RDWR)
         self._ticked = Ticked(self._tick, scope.timeout)
+        self._anything = select.poll()  # of the thread that ticks: no two may use one
+        self._anything.register(self._fd, select.POLLIN)
 
     def receive(self) -> bytes:
         if not self._ticked.started:
@@ -84,13 +87,21 @@ class NullCommandReceiver(FifoEnd, CommandReceiver):
         return record if record != _TICK else self._past_ticks()
 
     def _tick(self) -> None:
-        if not self._poll.poll(0):  # else nobody waits
-            os.write(self._fd, _TICK)
+        if not self._anything.poll(0):  # else nobody waits
+            with suppress(BlockingIOError):  # senders have filled it since
+                os.write(self._fd, _TICK)
 
     def _past_ticks(self) -> bytes:
-        first = time.monotonic()
-        while not self._ticked.expired(first):
-            if (record := os.read(self._blocking, COMMAND_BYTES)) != _TICK:
+        deadline = time.monotonic() + self._timeout
+        while (left := deadline - time.monotonic()) > 0:
+            fd = self._blocking if self._ticked.will_tick(left) else self._fd
+            if fd == self._fd and not self._poll.poll(left * 1000):
+                break
+            try:
+                record = os.read(fd, COMMAND_BYTES)
+            except BlockingIOError:
+                continue
+            if record != _TICK:
                 return record
         raise TimeoutError(f"no command for {self._timeout} s")
 

@@ -9,7 +9,7 @@ from harness.analysis import chart_data, run_files, study
 from harness.analysis.run_files import Run
 from harness.analysis.study import Study
 from harness.factors import FACTORS
-from harness.report import answer, charts, measured, page
+from harness.report import above_floor, answer, charts, measured, page
 from harness.report import tables as contents
 from harness.report.design_styles import DesignStyles
 from harness.report.markup import el
@@ -64,6 +64,7 @@ def _page(directory: str, run: Run, found: Study) -> str:
         parts += [el("h2", "Charts", id="charts"), page.chips(styles), figures]
     if trials:
         parts.append(el("h2", "Tables", id="tables"))
+    parts.append(above_floor.section(found, styles))
     if found.contexts:
         tables["cells"] = contents.of_cells(found, styles)
         caption = "One row for each cell. A click on the number of its trials shows their rows below."

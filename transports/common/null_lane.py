@@ -15,6 +15,7 @@ import posix_ipc
 
 from harness.api import HEAD_BYTES, FileSender, Scope
 from transports.common.posix_memory import MemoryEnd, provisioned_memory
+from transports.common.posix_waits import wait
 from transports.common.ticks import Ticked
 
 _COUNT = struct.Struct("<Q")  # of content; follows the head
@@ -72,9 +73,11 @@ class NullLaneEnd(MemoryEnd):
 
     def _pass_ticks(self) -> None:
         """Take a reply's unit of the semaphore in place of that of a tick. Raises TimeoutError."""
-        first = time.monotonic()
+        deadline = time.monotonic() + self._timeout
         while self._tick_posted:
             self._tick_posted = False
-            if self._ticked.expired(first):
+            left = deadline - time.monotonic()
+            if self._ticked.will_tick(left):
+                self._acquire_one()
+            elif not wait(self._full, left):
                 raise TimeoutError(f"no reply for {self._timeout} s")
-            self._acquire_one()

@@ -3,9 +3,11 @@
 A wait with a timeout has the kernel set a timer and clear it again, which is an eighth of what it takes to wake a
 process and be woken by it (docs/decisions/0024-floors-that-are-floors.md). So a floor waits in a call without a
 timeout, and a thread of its process wakes each end TICKS times in its timeout, whether it waits or not. Who is woken
-for nothing looks at the clock.
+for nothing waits on like that, with a timeout only for the last part. So a wait lasts no shorter than its timeout, and
+longer by a tick at most.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,10 +16,7 @@ TICKS = 20  # in a timeout
 
 
 class Ticked:
-    """Calls `tick` so often from start() until stop(). The tick may not block; it is not under way after stop().
-
-    From its first tick on, a wait asks expired(). It has then lasted for up to a tick more than that says.
-    """
+    """Calls `tick` so often from start() until stop(). The tick may not block; it is not under way after stop()."""
 
     def __init__(self, tick: Callable[[], None], timeout: float) -> None:
         self.tick, self.period = tick, timeout / TICKS
@@ -30,15 +29,19 @@ class Ticked:
     def stop(self) -> None:
         _ticker.remove(self)
 
-    def expired(self, first: float) -> bool:
-        """Whether a wait whose first tick came at `first`, time.monotonic(), has lasted for its timeout, or nearly."""
-        return time.monotonic() - first > self.period * (TICKS - 2)
+    def will_tick(self, left: float) -> bool:
+        """Whether a wait that has so many seconds left is sure to be woken in them."""
+        return left > 2 * self.period
 
 
 class _Ticker:
     """The thread that ticks, while there is an end to wake."""
 
     def __init__(self) -> None:
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)  # the thread is not there, and may have held the lock
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()  # of what follows
         self._ends: set[Ticked] = set()
         self._thread: threading.Thread | None = None
@@ -46,7 +49,7 @@ class _Ticker:
     def add(self, end: Ticked) -> None:
         with self._lock:
             self._ends.add(end)
-            if self._thread is None or not self._thread.is_alive():  # in a fork it is not
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()
 
