@@ -1,6 +1,6 @@
 """Notes when requests reach their stages, in programs that are started with $TRANSPORT_HARNESS_STAGES.
 
-    read         the request has come
+    read         the request has come, and its path is found
     sent         its command is made
     received     the cache has the command
     found        the cache begins to answer
