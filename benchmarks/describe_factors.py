@@ -10,7 +10,16 @@ HEAD = "| column | type | unit | meaning |\n|---|---|---|---|\n"
 TABLES = [
     ("experiments.md", "| factor |", factors.table()),
     ("results.md", HEAD + "| `schema`", results.dictionary()),
-    ("results.md", HEAD + "| `trial`", results.dictionary(results.Slice)),
+    (
+        "results.md",
+        HEAD + "| `trial` | int |  | number of the trial, as in trials.csv: ",
+        results.dictionary(results.Slice),
+    ),
+    (
+        "results.md",
+        HEAD + "| `trial` | int |  | number of the trial, as in trials.csv |",
+        results.dictionary(results.Request),
+    ),
 ]
 
 

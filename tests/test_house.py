@@ -96,6 +96,7 @@ def test_every_factor_and_column_is_documented_as_the_code_has_it():
     page = (ROOT / "docs/results.md").read_text()
     assert results.dictionary() in page
     assert results.dictionary(results.Slice) in page
+    assert results.dictionary(results.Request) in page
     assert factors.table() in (ROOT / "docs/experiments.md").read_text()
 
 

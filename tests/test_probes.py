@@ -444,7 +444,7 @@ def test_plugins_lists_the_probes(plugins):
     probes = {one["name"]: one for one in json.loads(listed)["probes"]}
     assert set(probes) == {"io", *registry.installed().probes}
     assert probes["io"]["distribution"] == "harness_io 1.0"
-    assert {name for name, one in probes.items() if one["costly"]} == {"perf", "syscalls"}
+    assert {name for name, one in probes.items() if one["costly"]} == {"perf", "stages", "syscalls"}
     assert probes["cpu"]["unusable"] == ""
 
 

@@ -16,7 +16,7 @@ import pytest
 from support import studies
 
 from harness import report
-from harness.analysis import chart_data, drift, run_files, study
+from harness.analysis import chart_data, drift, run_files, show, study
 from harness.analysis.slices import of_rows
 from harness.report import charts, export, markup, plot, report_command, run_page
 from harness.report.design_styles import DesignStyles
@@ -83,10 +83,10 @@ def test_the_page_answers_first(whole):
 
 
 def test_a_page_has_every_chart_that_it_has_data_for(whole, tmp_path):
-    names = ["ratios", "differences", "sizes", "latency", "cpu", "symbols", "order"]
+    names = ["ratios", "differences", "sizes", "latency", "cpu", "stages", "symbols", "order"]
     assert written(whole).figures() == [f"figure-{name}" for name in names]
     assert "figure-pairs" in written(studies.pairs(tmp_path / "pairs")).figures()
-    assert "figure-symbols" not in written(tmp_path / "pairs").figures()
+    assert not {"figure-symbols", "figure-stages"} & set(written(tmp_path / "pairs").figures())
     assert "Depth \u00d7 chunk" in written(studies.surface(tmp_path / "surface")).text
     assert "By rate of requests" in written(studies.open_loop(tmp_path / "rates")).text
     page = written(studies.concurrency(tmp_path / "clients"))
@@ -118,6 +118,27 @@ def test_figures_are_those_of_the_analysis_and_lead_to_their_rows(whole):
             assert all(trials[number][3] == "ok" for number in cell.rows)
             count += 1
     assert count == 18
+
+
+def test_stages_are_those_of_the_file_and_their_means_add_up_to_the_whole(whole, capsys):
+    page = written(whole)
+    table = page.data["tables"]["stages"]
+    names = [column["name"] for column in table["columns"]]
+    rows = [dict(zip(names, row, strict=False)) for row in table["rows"]]
+    assert len(rows) == 18 * 9
+    for begin in range(0, len(rows), 9):
+        *parts, last = rows[begin : begin + 9]
+        assert last["stage"] == "all of it"
+        assert len({(row["context"], row["design"]) for row in (*parts, last)}) == 1
+        assert sum(row["mean_us"] for row in parts) == pytest.approx(last["mean_us"], rel=1e-3)
+        assert sum(row["share"] for row in parts) == pytest.approx(100, rel=1e-3)
+        assert all(row["low_us"] <= row["median_us"] <= row["high_us"] for row in parts)
+    show.main([str(whole)])
+    printed = capsys.readouterr().out
+    assert printed.count("Where a request spends its time, us: median (quartiles) of each stage") == 6
+    assert printed.count("all of it") == 6, "two tables side by side are too wide, at each of three sizes"
+    first = next(row for row in rows if row["stage"] == "file found")
+    assert re.search(rf"file found .*\b{first['median_us']:.1f} \({first['low_us']:.1f} to ", printed)
 
 
 def by_placement(loads, data=("posix_shm", "fifo", "sendfile"), speed=1000):
@@ -413,8 +434,6 @@ def test_no_two_designs_share_a_colour_and_a_shape(tmp_path):
 def test_tables_fit_the_terminal_by_leaving_out_whole_columns(whole, monkeypatch, capsys, width, there, missing):
     from rich.console import Console
 
-    from harness.analysis import show
-
     monkeypatch.setattr(show, "console", lambda: Console(width=width))
     show.show_run(str(whole))
     printed = capsys.readouterr().out
@@ -428,8 +447,6 @@ def test_tables_fit_the_terminal_by_leaving_out_whole_columns(whole, monkeypatch
 
 
 def test_a_wide_terminal_shows_plots(whole):
-    from harness.analysis import show
-
     found = study.analyse(*run_files.load_run(str(whole)))
     lines = dict(zip([cell.label for cell in found.contexts[2].cells], show._plots(found.contexts[2]), strict=True))
     assert {len(line) for line in lines.values()} == {25}

@@ -171,7 +171,7 @@ def test_a_click_highlights_a_design_in_all_charts_and_tables(opened, whole):
     key = page.locator(".chip", has_text="sendfile").get_attribute("data-keys")
     assert page.locator(".on").count() == 0
     page.locator(f"#figure-ratios .wide .dot[data-k='{key}']").first.click()
-    for name in ("ratios", "sizes", "latency", "cpu", "symbols", "order"):
+    for name in ("ratios", "sizes", "latency", "cpu", "stages", "symbols", "order"):
         highlighted = page.locator(f"#figure-{name} .wide .m.on")
         assert highlighted.count() > 0, name
         assert {one.get_attribute("data-k") for one in highlighted.all()} == {key}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from support.programs import start_run
 
 from harness import registry, results
 from harness.analysis import stages as analysis
@@ -236,3 +238,34 @@ def test_moments_are_columns_of_the_table_in_their_order():
     columns = [name.removesuffix("_ns") for name in results.Request.__dataclass_fields__]
     assert columns == ["trial", *Moments._fields]
     assert columns[6:-1] == CHAIN
+
+
+STUDY = """\
+design: apart
+factors:
+  data: [posix_shm]
+settings:
+  {files: 1KiB, clients: 2, client_processes: 1, proxy_processes: 1, cache_processes: 1, lanes: 2, warmup: 20ms,
+   requests: 300}
+repeats: 1
+probes: [stages]
+"""
+
+
+@pytest.mark.processes
+def test_a_study_that_asks_for_stages_keeps_them_prints_them_and_draws_them(base, tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    out = tmp_path / "out"
+    process = start_run(str(tmp_path / "study.yaml"), "-o", str(out), "--beside", "--quiet", "0")
+    printed, errors = process.communicate(timeout=110)
+    assert process.returncode == 0, errors
+    timed, probed = results.read(f"{out}/{results.TRIALS}")
+    assert (timed.probe, probed.probe) == ("", "stages")
+    kept = list(results.read_requests(f"{out}/{results.STAGES}"))
+    assert {one.trial for one in kept} == {probed.trial}
+    check_chain(kept, CHAIN)
+    assert re.search(r"^ *first piece published +\d+\.\d \(\d+\.\d to \d+\.\d\) *$", printed, re.MULTILINE)
+    assert 'id="figure-stages"' in (out / "report.html").read_text()
+    package = json.loads((out / results.DATAPACKAGE).read_text())
+    fields = next(one["schema"]["fields"] for one in package["resources"] if one["path"] == results.STAGES)
+    assert [one["name"] for one in fields] == list(results.Request.__dataclass_fields__)

@@ -16,29 +16,24 @@ WHOLE = "whole"  # in place of a stage: all of a request's time
 
 
 class Stage(NamedTuple):
-    """A stage. place: where a request is in it: `proxy`, `cache`, or on its way over a `channel` from one to the other,
-    or where it waits for the other to wake up. does: what happens in it."""
+    """A stage. ends: what ends it. place: where a request is in it: in the `proxy`, in the `cache`, or in a `channel`
+    between them, until the process that waits there has woken up. docs/probes.md says what happens in each."""
 
     ends: str
     place: str
-    does: str
 
 
 # In their order, by the moment that ends each; `accepted` only begins one.
 STAGES = {
-    "accepted": Stage("connection accepted", "proxy", ""),
-    "read": Stage("request read", "proxy", "reads the request and finds the path in it"),
-    "sent": Stage("command sent", "proxy", "leases a lane and makes the command"),
-    "received": Stage("command received", "channel", "the command is on its way, or waits for a worker of the cache"),
-    "found": Stage("file found", "cache", "reads the command, takes the lane's end, finds the file"),
-    "published": Stage("first piece published", "cache", "reads the first piece of the file; zero-copy: nothing"),
-    "taken": Stage("head taken", "channel", "the first piece is on its way, and wakes the proxy's worker"),
-    "delivered": Stage(
-        "last byte delivered", "proxy", "passes the content on, and waits for pieces that are still to come"
-    ),
-    "closed": Stage(
-        "connection closed", "proxy", "gives the lane back and closes the connection, which sends what is corked"
-    ),
+    "accepted": Stage("connection accepted", "proxy"),
+    "read": Stage("request read", "proxy"),
+    "sent": Stage("command sent", "proxy"),
+    "received": Stage("command received", "channel"),
+    "found": Stage("file found", "cache"),
+    "published": Stage("first piece published", "cache"),
+    "taken": Stage("head taken", "channel"),
+    "delivered": Stage("last byte delivered", "proxy"),
+    "closed": Stage("connection closed", "proxy"),
 }
 
 

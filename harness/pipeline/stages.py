@@ -1,6 +1,6 @@
 """Notes when requests reach their stages, in programs that are started with $TRANSPORT_HARNESS_STAGES.
 
-    read         the request has come
+    read         the request has come, and its path is found
     sent         its command is made
     received     the cache has the command
     found        the cache begins to answer
@@ -60,7 +60,7 @@ _FIELDS = ("request", "crc", *MOMENTS)
 _ROW = struct.Struct(f"={len(_FIELDS)}q")
 _ROOM = 1024  # requests of a thread
 _NUMBER = struct.Struct("<Q")  # of a request, where its command begins
-_OWN = 64  # bytes of a command that no other under way has: its number and its lane
+_OWN = 16  # bytes of a command that no other under way has: its number and that of its lane
 
 _Row = list[int]
 

@@ -114,7 +114,7 @@ def trials(cells, blocks, seed=1):
     ]
 
 
-def write(place, rows, experiment=None, latency=False, symbols=False, environment=False):
+def write(place, rows, experiment=None, latency=False, symbols=False, environment=False, stages=False):
     """Write the files of a run into a directory, and return it. rows: its trials."""
     place = Path(place)
     place.mkdir(parents=True, exist_ok=True)
@@ -139,6 +139,11 @@ def write(place, rows, experiment=None, latency=False, symbols=False, environmen
             for name, share in zip(names, random.dirichlet(np.ones(len(names))), strict=True)
         ]
         results.append(str(place / "symbols.csv"), *seen)
+        rows = [*rows, *probed]
+    if stages:
+        first = {row.cell: row for row in reversed(rows) if not row.probe}
+        probed = [dataclasses.replace(row, trial=20_000 + row.cell, block=0, probe="stages") for row in first.values()]
+        results.append(str(place / results.STAGES), *(one for row in probed for one in requests(row, random)))
         rows = [*rows, *probed]
     if rows:
         results.append(str(place / results.TRIALS), *rows)
@@ -169,6 +174,16 @@ def write(place, rows, experiment=None, latency=False, symbols=False, environmen
             )
         )
     return place
+
+
+def requests(row, random, count=40):
+    """Requests of a trial that took about its median latency, and how long their stages took."""
+    shares = np.array((0.05, 0.04, 0.2, 0.07, 0.06, 0.2, 0.28, 0.1))
+    for number in range(1, count + 1):
+        begun = number * 1_000_000
+        moments = begun + np.cumsum(shares * row.latency_p50_us * 1e3 * random.lognormal(0, 0.3, len(shares)))
+        times = [begun, *map(int, moments)]
+        yield results.Request(row.trial, number, 100 + row.cell, 7, 200 + row.cell, 8, *times, times[5] + 1000)
 
 
 CLAIMS = [
@@ -222,7 +237,7 @@ def whole(place, blocks=6):
         "claims": CLAIMS,
         "seed": 1,
     }
-    return write(place, rows, experiment, latency=True, symbols=True, environment=True)
+    return write(place, rows, experiment, latency=True, symbols=True, environment=True, stages=True)
 
 
 def pairs(place, blocks=5):
