@@ -184,9 +184,10 @@ def _to_socket(place: Place, found: Found) -> str:
 
 
 def _cheapest(place: Place, found: Found) -> str:
-    if not place.libraries:
+    content = [cell for cell in place.libraries if not _built_in(registry.parse(_trial(cell).data)[0])]
+    if not content:
         return f"{place.where}, none is installed"
-    best, worst = place.libraries[0], place.libraries[-1]
+    best, worst = content[0], content[-1]
     return (
         f"{place.where}, from {_times(found.get(best))} (`{_label(best)}`) to {_times(found.get(worst))} "
         f"(`{_label(worst)}`) as long as `{_label(place.memory[0])}`"
@@ -233,11 +234,14 @@ def _source(directory: Path) -> str:
     trials, _, _ = run_files.load_run(str(directory))
     facts = json.loads((directory / "environment.json").read_text())
     cpu = facts["cpu"]
-    kept = f"`results/{directory.name}`" if directory in KEPT else "a short trial run that is not kept"
+    kept = (
+        f"`results/{directory.name}`" if directory in KEPT else "a short trial run on a busy machine that is not kept"
+    )
     blocks = len({trial.block for trial in trials})
     machine = f"{cpu['usable']} CPUs of {cpu['model']}{' (virtual)' if cpu['virtual'] else ''}"
     return (
-        f"`{trials[0].experiment}`: {kept}, {blocks} blocks, commit {trials[0].commit.removesuffix('+dirty')}; "
+        f"`{trials[0].experiment}`: {kept}, {blocks} block{'s' * (blocks > 1)}, "
+        f"commit {trials[0].commit.removesuffix('+dirty')}; "
         f"{machine}, Linux {facts['kernel']['release']}"
     )
 

@@ -1,5 +1,6 @@
 """The lane pool is fair and bounded."""
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -7,7 +8,11 @@ from collections import deque
 import pytest
 from support.programs import eventually
 
+from harness import registry, rendezvous
+from harness.pipeline.exchange import Lane
 from harness.pipeline.from_cache import LanePool
+from harness.pipeline.simplecached import LaneEnds
+from harness.testkit import leaks
 
 
 def test_a_freed_lane_goes_to_the_thread_that_waits_longest_and_not_to_a_newcomer():
@@ -60,3 +65,28 @@ def test_the_lane_used_last_is_leased_next_because_its_memory_is_warm():
     warm = pool.lease(1)
     pool.give_back(warm)
     assert pool.lease(1) is warm
+
+
+def test_a_second_end_of_a_lane_is_kept_for_the_next_time_and_closed_with_the_lane():
+    # A worker may take a lane's next command before the end that sent the last reply was put back.
+    with leaks.base_of_its_own(), contextlib.closing(rendezvous.Home("ends", "proxy-1")) as home:
+        lane, other = (Lane(home, registry.data_transport("fifo"), 1.0, slot) for slot in ("0.0", "0.1"))
+        lane.provision()
+        other.provision()
+        ends = LaneEnds("ends")
+        before = leaks.descriptors()
+        first, second = ends.open(lane.name), ends.open(lane.name)
+        ends.idle[7] = first
+        ends.keep(7, second)
+        assert ends.spare(7) is second
+        assert ends.spare(7) is None
+        ends.keep(7, second)
+        assert leaks.descriptors() == before + 2
+        lane.remove_names()
+        ends._looked = 0.0  # else they are looked for once a second
+        ends.open(other.name).close()
+        assert leaks.descriptors() == before
+        assert ends.idle == {}
+        assert ends.spare(7) is None
+        lane.retire()
+        other.retire()

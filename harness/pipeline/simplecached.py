@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from harness import console, registry, rendezvous, supervisor
@@ -88,7 +88,7 @@ class CacheWorkers:
     def _answer(self, record: bytes) -> None:
         request_id, number, path = wire.decode_command(record)
         idle = self._lanes.idle
-        lane = idle.pop(number, None) or self._lanes.open(wire.lane_name(record))
+        lane = idle.pop(number, None) or self._lanes.spare(number) or self._lanes.open(wire.lane_name(record))
         find, answer = self._find, lane.answer  # not called as attributes: see transports/common/ring.py
         status, fd, length = wire.STATUS_ERROR, -1, 0
         try:
@@ -113,7 +113,7 @@ class CacheWorkers:
                 os.close(fd)
         # The proxy may have sent its next command meanwhile: then another thread has opened a second end.
         if idle.setdefault(number, lane) is not lane:
-            lane.close()
+            self._lanes.keep(number, lane)
 
 
 class LaneEnd:
@@ -134,11 +134,26 @@ class LaneEnds:
     def __init__(self, rendezvous_name: str) -> None:
         self._rendezvous = rendezvous_name
         self.idle: dict[int, LaneEnd] = {}
+        self._spare: dict[int, list[LaneEnd]] = {}  # second ends, kept: to open one can take milliseconds
         self._looked = 0.0  # when retired lanes were last looked for; time.monotonic()
 
     def close(self) -> None:
         """Close the ends that no thread is using."""
-        self._close(list(self.idle))
+        self._close({*self.idle, *self._spare})
+
+    def spare(self, number: int) -> LaneEnd | None:
+        """A second end of a lane, if one was kept: for a command that comes before the first end was put back."""
+        try:
+            return self._spare[number].pop()
+        except (KeyError, IndexError):
+            return None
+
+    def keep(self, number: int, lane: LaneEnd) -> None:
+        """Keep an end of a lane that has one idle."""
+        lanes = self._spare.setdefault(number, [])
+        lanes.append(lane)
+        if self._spare.get(number) is not lanes:  # the lane has been closed meanwhile
+            _close_all(lanes)
 
     def open(self, name: bytes) -> LaneEnd:
         """Open this process's end of the lane of that name. Raises OSError or ValueError."""
@@ -154,12 +169,21 @@ class LaneEnds:
         if (now := time.monotonic()) < self._looked + 1:
             return
         self._looked = now
-        self._close([number for number, lane in self.idle.copy().items() if not os.path.exists(lane.directory)])
+        spare = [(number, lane) for number, lanes in self._spare.copy().items() for lane in lanes[:1]]
+        ends = [*self.idle.copy().items(), *spare]
+        self._close({number for number, lane in ends if not os.path.exists(lane.directory)})
 
-    def _close(self, numbers: list[int]) -> None:
+    def _close(self, numbers: set[int]) -> None:
         for number in numbers:
+            _close_all(self._spare.pop(number, []))
             if (lane := self.idle.pop(number, None)) is not None:
                 lane.close()
+
+
+def _close_all(lanes: list[LaneEnd]) -> None:
+    with suppress(IndexError):  # each end is closed by one thread alone
+        while True:
+            lanes.pop().close()
 
 
 def arguments() -> argparse.ArgumentParser:
