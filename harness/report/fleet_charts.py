@@ -4,6 +4,7 @@ import math
 
 from harness.analysis.fleet.hosts import CellThere
 from harness.analysis.fleet.over_hosts import TURNS
+from harness.analysis.fleet.show import said
 from harness.analysis.fleet.study import FleetCell, FleetContext, FleetStudy
 from harness.analysis.intervals import Estimate
 from harness.report import plot
@@ -37,7 +38,7 @@ def _chart(
     latency = cells[0][0].metric.startswith("latency_")
     panels = [
         Panel(
-            f"{context.label or 'all trials'}: {cell.outcome}",
+            f"{context.label or 'all trials'}: {said(cell)}",
             forest(
                 f"{'median latency' if latency else 'requests/s'}, ratio to the baseline",
                 _rows(context, cell, keys, colours),

@@ -61,8 +61,8 @@ def interactions(study: "FleetStudy") -> list[str]:
         where = context.label or "all trials"
         if cell.outcome in (TURNS, UNSURE):
             sides = "; ".join(f"{verdict} on {named(hosts)}" for verdict, hosts in cell.verdicts.items())
-            said = f"{sides}.{goes_with(cell)}"
-            turning.setdefault((f"{cell.outcome.capitalize()}: {cell.label}", said), []).append(where)
+            more = goes_with(cell) if cell.outcome == TURNS else ""
+            turning.setdefault((f"{cell.outcome.capitalize()}: {cell.label}", f"{sides}.{more}"), []).append(where)
         elif cell.outcome == DIFFER and cell.ends:
             sides = ", ".join(f"{value:.2f} on {host}" for host, value in cell.ends)
             turning.setdefault(

@@ -209,12 +209,10 @@ def _cell(
 def _notes(fleet: Fleet, hosts: list[Host], counting: list[Host], together: Host | None, comparisons: int) -> list[str]:
     said = []
     problems = {**fleet.missing, **{host.name: host.problem for host in hosts if host.problem}}
+    off = {host.name: host.off for host in hosts if host.off}
     for what, of in (
         (f"{len(problems)} of {len(hosts)} hosts did not do their part", problems),
-        (
-            "A/A control: OFF on hosts that are left out of summaries",
-            {host.name: host.off for host in hosts if host.off},
-        ),
+        (f"A/A control: OFF on {len(off)} of {len(hosts)} hosts, which are left out of summaries", off),
     ):
         if of:
             some = "; ".join(f"{name}: {reason}" for name, reason in list(of.items())[:_MOST_NAMED])
@@ -225,11 +223,11 @@ def _notes(fleet: Fleet, hosts: list[Host], counting: list[Host], together: Host
         "the share of their scatter that is no error of measurement."
     )
     if comparisons and together:
-        off = f" A/A control of all blocks: OFF: {together.off}." if together.off else ""
+        control = f" A/A control of all blocks: OFF: {together.off}." if together.off else ""
         said.append(
             f"The hosts shared the blocks of one study. mean: of all its blocks, each of {comparisons} intervals at "
-            f"{percent}, so that all hold at once with 95 % probability. Where Q says that hosts differ, mean is that "
-            f"of machines like these. {over}{off}"
+            f"{percent}, so that all hold at once with 95 % probability. Where hosts differ, it is that "
+            f"of machines like these. {over}{control}"
         )
     elif comparisons:
         said += [
