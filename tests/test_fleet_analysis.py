@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import fleet_results as fleets
+from support import fleets
 from test_report import EVIL, Page
 from test_slices_analysis import documented, paths
 

@@ -6,7 +6,7 @@ import shutil
 import time
 
 import pytest
-from support import fleet_results, studies
+from support import fleets, studies
 from test_report import EVIL, Page
 
 from harness import report
@@ -82,7 +82,7 @@ def pages(tmp_path_factory, whole):
     made["failed"] = report.write(str(studies.write(root / "failed", rows, {"question": "All failed?"})))
     studies.whole(root / "other")
     made["two"] = comparison_page.write(str(root / "other"), str(root / "pairs"), "requests_per_s", None)
-    made["fleet"] = fleet_page.write(str(fleet_results.fleet(root / "fleet", fleet_results.TURNING)))
+    made["fleet"] = fleet_page.write(str(fleets.fleet(root / "fleet", fleets.TURNING)))
     made["index"] = index_page.write(str(root))
     return made
 

@@ -1,6 +1,6 @@
 """Made-up fleets, in the files that `harness fleet run` writes: copies of a kept run whose rows are changed.
 
-PYTHONPATH=tests python -m support.fleet_results DIRECTORY
+PYTHONPATH=tests python -m support.fleets DIRECTORY
 """
 
 import csv
