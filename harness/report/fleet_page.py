@@ -146,7 +146,7 @@ def _hosts(found: FleetStudy) -> dict[str, Any]:
         tables.column("host"),
         *(tables.column(name, text=f"{name}, from environment.json") for name in names),
         tables.column("ok", "good trials", "number", 0, "good trials, without those for probes"),
-        tables.column("control", "A/A control", text="off: the host is left out of summaries"),
+        tables.column("control", "A/A control", text="OFF: the host is left out of summaries"),
         tables.column("problem", text="why the host says nothing"),
     ]
     rows = [
@@ -154,7 +154,7 @@ def _hosts(found: FleetStudy) -> dict[str, Any]:
             host.name,
             *(host.facts.get(name, "-") for name in names),
             host.ok,
-            f"OFF: {host.off}" if host.off else "not off" if host.contexts else "-",
+            f"OFF: {host.off}" if host.off else host.control if host.contexts else "-",
             host.problem or "-",
             number,
         ]

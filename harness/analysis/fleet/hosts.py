@@ -47,7 +47,7 @@ class ContextThere:
 @dataclass(frozen=True)
 class Host:
     """A host and what its results say. problem: why it has nothing to say; else empty. off: why its verdicts are
-    withheld. comparisons: how many ratios it has."""
+    withheld. controlled: whether it has an A/A control. comparisons: how many ratios it has."""
 
     name: str
     facts: Mapping[str, str]
@@ -55,10 +55,16 @@ class Host:
     ok: int = 0
     began: str = ""
     off: str = ""
+    controlled: bool = False
     problem: str = ""
     comparisons: int = 0
     contexts: dict[Key, ContextThere] = field(default_factory=dict)
     answers: Sequence[Answer] = ()
+
+    @property
+    def control(self) -> str:
+        """The state of its A/A control in a word: `OFF`, `on` or `none`."""
+        return "OFF" if self.off else "on" if self.controlled else "none"
 
 
 class Question(NamedTuple):
@@ -91,7 +97,7 @@ def analysed(name: str, known: Mapping[str, str], trials: list[Trial], slices: S
         return Host(name, known, len(trials), problem="no good trial" if trials else "no results")
     sorted_trials = StudyTrials(trials, slices)
     contexts = sorted_trials.contexts(sorted_trials.compared(asked.baseline))
-    _, off = controls(sorted_trials)
+    control, off = controls(sorted_trials)
     bases = [context.baseline(asked.baseline) for context in contexts]
     pairs = to_baselines(contexts, bases)
     found = dict(zip([pair.cell for pair in pairs], ratios(pairs, len(pairs)), strict=True))
@@ -112,6 +118,7 @@ def analysed(name: str, known: Mapping[str, str], trials: list[Trial], slices: S
         len(good),
         min(trial.started_utc for trial in good),
         next(filter(None, map(off, sorted(metrics))), ""),
+        controlled=bool(control.checks),
         comparisons=len(pairs),
         contexts=there,
         answers=judge_all(asked.claims, trials, off, slices) if asked.claims else (),

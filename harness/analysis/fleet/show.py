@@ -112,7 +112,7 @@ def _hosts(study: "FleetStudy") -> Table:
     grid.add_column("good trials", justify="right")
     grid.add_column("A/A control", overflow="fold")
     for host in study.hosts:
-        control = host.problem.partition(":")[0] or ("OFF" if host.off else "not off")
+        control = host.problem.partition(":")[0] or host.control
         grid.add_row(host.name, *(host.facts.get(name, "-") for name in shown), f"{host.ok} of {host.trials}", control)
     return grid
 
