@@ -14,12 +14,12 @@ from support import fleets
 from test_report import EVIL, Page
 from test_slices_analysis import documented, paths
 
-from harness import results
 from harness.analysis import claims_command, compare, run_files, show, study
 from harness.analysis.fleet import facts, files
 from harness.analysis.fleet import hosts as of_hosts
 from harness.analysis.fleet import study as of_fleet
 from harness.analysis.fleet.over_hosts import (
+    DIFFER,
     EVERYWHERE,
     PARTLY,
     TOGETHER,
@@ -83,7 +83,7 @@ def test_a_host_that_cannot_be_read_or_has_no_results_is_named_and_the_others_ar
     assert [bool(host.contexts) for host in found.hosts] == [False, False, True]
     assert show.main([str(place)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "2 of 3 hosts say nothing: ash: cannot be read:" in said
+    assert "2 of 3 hosts did not do their part: ash: cannot be read:" in said
     assert "a torn line; birch: no results." in said
 
 
@@ -164,17 +164,41 @@ def test_intervals_of_all_hosts_hold_at_once_so_chance_seldom_turns_a_verdict_ro
     assert turned <= 4
 
 
-def test_hosts_that_shared_a_study_count_with_one_block_each(tmp_path, capsys):
-    blocks = sorted({row.block for row in results.read(str(fleets.KEPT / results.TRIALS))})
-    hosts = {f"host{block}": {"blocks": [block], "seed": block} for block in blocks[1:]}
-    place = fleets.fleet(tmp_path / "fleet", {"host0": {"blocks": blocks[:2]}, **hosts}, mode="share")
-    found = of_fleet.analyse(files.load(str(place)))
-    cell = cell_of(found, "posix_mq", "102400")
-    assert cell.outcome == TOGETHER
-    assert cell.verdict == "slower"
-    assert cell.summary.ratio.n == len(hosts) + 1
-    assert show.main([str(place)]) == 0
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Three like hosts that have the blocks of one study between them. The first has four, the others one each."""
+    hosts = {"ash": {"blocks": [1, 2, 3, 4]}, "birch": {"blocks": [5]}, "cedar": {"blocks": [6]}}
+    return fleets.fleet(tmp_path_factory.mktemp("fleets") / "shared", hosts, mode="share")
+
+
+def test_what_hosts_shared_is_the_study_that_one_host_would_have_run(shared, capsys):
+    kept = run_files.load_run(str(fleets.KEPT))
+    rows = [row for row in kept.trials if row.block <= 6]
+    alone = study.analyse(rows, kept.experiment, kept.slices)
+    found = of_fleet.analyse(files.load(str(shared)))
+    for context, one in zip(found.contexts, alone.contexts, strict=True):
+        own = {cell.label: cell.measurements["requests_per_s"] for cell in one.cells}
+        for cell in context.cells:
+            assert cell.together == (own[cell.label].ratio if not cell.baseline else None)
+            assert (cell.outcome, cell.verdict) == ((TOGETHER, own[cell.label].verdict) if cell.together else ("", ""))
+            assert cell.mean == cell.together
+    assert [answer.outcome for answer in found.answers] == [answer.outcome for answer in alone.answers]
+    assert show.main([str(shared)]) == 0
     assert "which shared the blocks of one study" in capsys.readouterr().out
+
+
+def test_hosts_that_shared_a_study_and_differ_are_not_taken_as_one(tmp_path, capsys):
+    hosts = {"ash": {"blocks": [1, 2, 3]}, "birch": {"blocks": [4, 5, 6], "faster": {"sysv_shm": 1.5}}}
+    hosts["cedar"] = {"blocks": [7, 8, 9]}
+    place = fleets.fleet(tmp_path / "fleet", hosts, mode="share")
+    cell = cell_of(of_fleet.analyse(files.load(str(place))), "sysv_shm")
+    assert cell.outcome == DIFFER
+    assert cell.mean == cell.summary.ratio
+    assert cell.verdict == "cannot tell"
+    assert show.main([str(place)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Hosts differ: posix_mq + sysv_shm, 1 KiB files: 0.9" in said
+    assert "on birch. They are not those of one study." in said
 
 
 # Facts
@@ -263,22 +287,21 @@ def test_intervals_over_hosts_hold_as_often_as_they_say(monkeypatch, hosts, tau,
 # Commands
 
 
-def test_the_json_of_a_fleet_has_the_keys_that_are_documented_and_no_others(turning, capsys):
-    assert show.main(["--json", str(turning)]) == 0
-    shown = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert claims_command.main(["--json", str(turning)]) == 1
-    answered = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert answered["claims"] == shown["claims"]
-    known = documented("fleet")
-    empty = {"ratio", "at_once", "summary"}  # of the baseline
-    seen = set()
-    for path, value in paths(shown):
-        if path in known:
-            assert isinstance(value, known[path]), path
-            seen.add(path)
-        else:
-            assert value is None, path
-            assert path.rpartition(".")[2] in empty, path
+def test_the_json_of_a_fleet_has_the_keys_that_are_documented_and_no_others(turning, shared, capsys):
+    known, seen = documented("fleet"), set()
+    for place, code in ((turning, 1), (shared, 3)):
+        assert show.main(["--json", str(place)]) == 0
+        shown = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+        assert claims_command.main(["--json", str(place)]) == code
+        answered = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+        assert answered["claims"] == shown["claims"]
+        for path, value in paths(shown):
+            if path in known:
+                assert isinstance(value, known[path]), path
+                seen.add(path)
+            else:
+                assert value is None, path
+                assert path.rpartition(".")[2] in {"ratio", "at_once", "summary", "together"}, path
     assert seen == set(known)
 
 

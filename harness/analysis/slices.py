@@ -6,7 +6,7 @@ centre is one value in harness.analysis.intervals, and its rounds are never coun
 """
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, fields
 from functools import lru_cache
 from typing import Any
@@ -74,6 +74,10 @@ class Slices:
     def __contains__(self, trial: int) -> bool:
         return trial in self._rows
 
+    def column(self, name: str, more_trials: int = 0) -> _Array:
+        """A column of all slices, the numbers of trials with so much added."""
+        return self._columns[name] + more_trials if name == "trial" else self._columns[name]
+
     def paired(self, trial: int, base: int, metric: str) -> tuple[_Array, _Array]:
         """The values of a metric in the slices of two trials, for the rounds in which both have a value above 0."""
         _, own, of_base = self.in_rounds(trial, base, metric)
@@ -101,6 +105,11 @@ def of_rows(rows: Iterable[Slice]) -> Slices:
     """The slices of these rows."""
     table = np.array([astuple(row)[: len(COLUMNS)] for row in rows], dtype=float).reshape(-1, len(COLUMNS))
     return Slices(dict(zip(COLUMNS, table.T, strict=True)))
+
+
+def joined(parts: Sequence[tuple[Slices, int]]) -> Slices:
+    """The slices of several runs as those of one. Each part comes with what is added to its numbers of trials."""
+    return Slices({name: np.concatenate([one.column(name, by) for one, by in parts]) for name in COLUMNS})
 
 
 def read(path: str) -> Slices:

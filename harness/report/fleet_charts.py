@@ -4,6 +4,7 @@ import math
 
 from harness.analysis.fleet.hosts import CellThere
 from harness.analysis.fleet.over_hosts import TURNS
+from harness.analysis.fleet.show import said
 from harness.analysis.fleet.study import FleetCell, FleetContext, FleetStudy
 from harness.analysis.intervals import Estimate
 from harness.report import plot
@@ -13,8 +14,8 @@ from harness.report.plot import Chart, Entry, Panel
 from harness.report.tooltips import ratio_text
 
 MOST_CHARTS = 12
-_COLOURS = 4  # of the values of a fact; c4 and c5 are the mean and the next machine
-_MEAN, _NEXT = "c4", "c5"
+_COLOURS = 2  # of the values of a fact; others are for what is said over hosts
+_MEAN, _NEXT, _ALL = "c4", "c5", "c2"
 
 
 def charts(study: FleetStudy) -> list[Chart]:
@@ -37,7 +38,7 @@ def _chart(
     latency = cells[0][0].metric.startswith("latency_")
     panels = [
         Panel(
-            f"{context.label or 'all trials'}: {cell.outcome}",
+            f"{context.label or 'all trials'}: {said(cell)}",
             forest(
                 f"{'median latency' if latency else 'requests/s'}, ratio to the baseline",
                 _rows(context, cell, keys, colours),
@@ -85,6 +86,10 @@ def _rows(context: FleetContext, cell: FleetCell, keys: dict[str, int], colours:
     rows = [
         Row(host, keys[host], colours.get(host, "c0"), 0, one.ratio, _tip(context, host, one)) for host, one in ordered
     ]
+    if cell.together:
+        rows.append(
+            Row("all blocks", -1, _ALL, 3, cell.together, f"all blocks of the study\n{ratio_text(cell.together)}")
+        )
     if cell.summary:
         mean, following = cell.summary.ratio, cell.summary.prediction
         scatter = f"tau {100 * cell.summary.tau:.2g} %, I\u00b2 {100 * cell.summary.i2:.0f} %"

@@ -7,17 +7,26 @@ from typing import Any
 from harness.analysis import claims
 from harness.analysis.fleet import files, study
 from harness.analysis.fleet.claims import FleetAnswer
-from harness.analysis.fleet.over_hosts import EVERYWHERE, PARTLY, TOGETHER, TURNS
-from harness.analysis.fleet.show import ends, headline, interactions, said
+from harness.analysis.fleet.over_hosts import DIFFER, EVERYWHERE, PARTLY, TOGETHER, TURNS
+from harness.analysis.fleet.show import headline, interactions, said, summarised
 from harness.analysis.fleet.study import FleetCell, FleetContext, FleetStudy
+from harness.analysis.verdicts import CANNOT_TELL, WITHHELD
 from harness.report import fleet_charts, page, tables
 from harness.report.markup import Markup, el
 from harness.report.plot import Chart
+from harness.report.tooltips import ratio_text
 
 NAME = "report.html"
 _MOST_CONTEXTS = 60
 _MOST_RATIOS = 20_000  # rows of the table of ratios
-_BADGES = {claims.SUPPORTED: "good", claims.REFUTED: "bad", EVERYWHERE: "good", TURNS: "bad", TOGETHER: "good"}
+_BADGES = {
+    claims.SUPPORTED: "good",
+    claims.REFUTED: "bad",
+    EVERYWHERE: "good",
+    TURNS: "bad",
+    DIFFER: "bad",
+    TOGETHER: "good",
+}
 _MANY = {EVERYWHERE: "hold everywhere", TURNS: "turn round", PARTLY: "hold on some"}
 _HEADS = ("design", "outcome", "mean", "interval", "next", "tau", "I\u00b2", "hosts")
 
@@ -98,12 +107,9 @@ def _table(found: FleetStudy) -> Markup:
 
 
 def _row(cell: FleetCell) -> Markup:
-    one = cell.summary
-    values = ["-"] * 5
-    if one:
-        values = [f"{one.ratio.value:.2f}", ends(one.ratio), ends(one.prediction)]
-        values += [f"{100 * one.tau:.2g} %", f"{100 * one.i2:.0f} %"]
-    kind = _BADGES.get(cell.outcome, "unsure") if cell.outcome != TOGETHER else "good" if cell.verdict else "unsure"
+    values = summarised(cell.mean, cell.summary)
+    decided = cell.outcome != TOGETHER or cell.verdict not in (CANNOT_TELL, WITHHELD)
+    kind = _BADGES.get(cell.outcome, "unsure") if decided else "unsure"
     badge = el("span", "floor", class_="soft") if cell.floor else page.badge(said(cell), kind)
     cells = [el("td", cell.label, data_head="use"), el("td", badge, data_head="outcome")]
     cells += [
@@ -118,6 +124,7 @@ def _claim(answer: FleetAnswer) -> Markup:
     for one in answer.findings:
         counts = ", ".join(f"{outcome} on {len(hosts)}" for outcome, hosts in one.hosts.items())
         over = f"over hosts {fleet_charts.over_text(one.summary.ratio)}" if one.summary else ""
+        over = f"all blocks {ratio_text(one.together)}" if one.together else over
         spans = [
             el("span", one.label or "all trials", class_="where"),
             el("span", counts),
@@ -139,7 +146,7 @@ def _hosts(found: FleetStudy) -> dict[str, Any]:
         tables.column("host"),
         *(tables.column(name, text=f"{name}, from environment.json") for name in names),
         tables.column("ok", "good trials", "number", 0, "good trials, without those for probes"),
-        tables.column("control", "A/A control", text="off: the host is left out of summaries"),
+        tables.column("control", "A/A control", text="OFF: the host is left out of summaries"),
         tables.column("problem", text="why the host says nothing"),
     ]
     rows = [
@@ -147,7 +154,7 @@ def _hosts(found: FleetStudy) -> dict[str, Any]:
             host.name,
             *(host.facts.get(name, "-") for name in names),
             host.ok,
-            f"OFF: {host.off}" if host.off else "not off" if host.contexts else "-",
+            f"OFF: {host.off}" if host.off else host.control if host.contexts else "-",
             host.problem or "-",
             number,
         ]

@@ -1,7 +1,7 @@
 """Claims over the hosts of a fleet.
 
 Mode `each`: a claim is supported where every host supports it, refuted where some host refutes it by intervals that
-hold on all hosts at once. Mode `share`: the hosts measured one study together, and the interval of the mean decides.
+hold on all hosts at once. Mode `share`: the hosts measured one study together, and all its blocks decide.
 """
 
 from collections import Counter
@@ -12,20 +12,22 @@ from harness.analysis import claims
 from harness.analysis.cells import Levels
 from harness.analysis.claims import REFUTED, SUPPORTED, UNDECIDED, Claim
 from harness.analysis.fleet.hosts import Host
-from harness.analysis.fleet.over_hosts import over_hosts
+from harness.analysis.fleet.over_hosts import alike, over_hosts
 from harness.analysis.fleet.random_effects import Summary
+from harness.analysis.intervals import Estimate
 from harness.analysis.judgements import Finding
 
 
 @dataclass(frozen=True)
 class FleetFinding:
-    """The answer to a claim in one context. hosts: outcome -> the hosts that have it by themselves. summary: over
-    hosts; None where no host has blocks enough."""
+    """The answer to a claim in one context. hosts: outcome -> the hosts that have it by themselves. together: the ratio
+    of all blocks, where hosts shared a study. summary: over hosts; None where no host has blocks enough."""
 
     levels: Levels
     label: str
     outcome: str
     hosts: dict[str, list[str]]
+    together: Estimate | None
     summary: Summary | None
     reason: str
 
@@ -40,17 +42,23 @@ class FleetAnswer:
     reason: str
 
 
-def judge(asked: Sequence[Claim], hosts: Sequence[Host], share: bool) -> list[FleetAnswer]:
-    """Answer each claim. hosts: those that count, with their own answers."""
+def judge(asked: Sequence[Claim], hosts: Sequence[Host], together: Host | None) -> list[FleetAnswer]:
+    """Answer each claim. hosts: those that count, with their own answers. together: all as one, where they shared a
+    study."""
     places: list[dict[str, dict[str, Finding]]] = [{} for _ in asked]  # of each claim: context -> host -> finding
     for host in hosts:
         for number, answer in enumerate(host.answers):
             for finding in answer.findings:
                 places[number].setdefault(finding.label, {})[host.name] = finding
+    whole = [{one.label: one for one in answer.findings} for answer in together.answers] if together else []
     comparisons = sum(map(len, places))
     answers = []
-    for claim, found in zip(asked, places, strict=True):
-        findings = [_finding(claim, there, share, comparisons) for there in found.values()]
+    for number, (claim, found) in enumerate(zip(asked, places, strict=True)):
+        of_all = whole[number] if together and whole else {}
+        findings = [
+            _finding(claim, there, of_all.get(label), together is not None, comparisons)
+            for label, there in found.items()
+        ]
         outcomes = {one.outcome for one in findings}
         outcome = SUPPORTED if outcomes == {SUPPORTED} else REFUTED if REFUTED in outcomes else UNDECIDED
         reasons = dict.fromkeys(one.reason for one in findings if one.outcome == UNDECIDED)
@@ -59,24 +67,33 @@ def judge(asked: Sequence[Claim], hosts: Sequence[Host], share: bool) -> list[Fl
     return answers
 
 
-def _finding(claim: Claim, there: dict[str, Finding], share: bool, comparisons: int) -> FleetFinding:
+def _finding(
+    claim: Claim, there: dict[str, Finding], whole: Finding | None, share: bool, comparisons: int
+) -> FleetFinding:
     first = next(iter(there.values()))
     found = over_hosts({host: one.logs for host, one in there.items() if one.logs}, share, comparisons)
     own = Counter(one.outcome for one in there.values())
     hosts = {outcome: [host for host, one in there.items() if one.outcome == outcome] for outcome in own}
-    outcome, reason = UNDECIDED, ""
-    if share and found.summary and found.summary.ratio.bounded:
-        outcome = claims.outcome(claim.expect, found.summary.ratio.low, found.summary.ratio.high)
+    outcome, reason = UNDECIDED, _counted(own)
+    if share and not alike(found, comparisons):
+        reason = "the hosts differ, and are not those of one study"
+    elif share and whole:
+        outcome, reason = whole.outcome, whole.reason
     elif not share and own[SUPPORTED] == len(there):
         outcome = SUPPORTED
     elif not share and any(
         claims.outcome(claim.expect, one.low, one.high) == REFUTED for one in found.at_once.values()
     ):
         outcome = REFUTED
-    if outcome == UNDECIDED:
-        reason = "the interval straddles the bound" if share else _counted(own)
-        reason = reason if found.summary or not share else "too few blocks"
-    return FleetFinding(first.levels, first.label, outcome, hosts, found.summary, reason)
+    return FleetFinding(
+        first.levels,
+        first.label,
+        outcome,
+        hosts,
+        whole.ratio if whole else None,
+        found.summary,
+        reason if outcome == UNDECIDED else "",
+    )
 
 
 def _counted(own: Counter[str]) -> str:
@@ -89,10 +106,10 @@ def lines(answer: FleetAnswer) -> list[str]:
     said = [f"{answer.outcome}: {answer.claim.text}"]
     for one in answer.findings:
         parts = [one.outcome, *(f"{outcome} on {_named(hosts)}" for outcome, hosts in one.hosts.items())]
-        if one.summary:
-            ratio = one.summary.ratio
-            interval = f", interval {ratio.low:.3f} to {ratio.high:.3f}" if ratio.bounded else ""
-            parts.append(f"over hosts {ratio.value:.3f}{interval}")
+        for what, ratio in (("all blocks", one.together), ("over hosts", one.summary and one.summary.ratio)):
+            if ratio:
+                interval = f", interval {ratio.low:.3f} to {ratio.high:.3f}" if ratio.bounded else ""
+                parts.append(f"{what} {ratio.value:.3f}{interval}")
         said.append(f"  {one.label or 'all trials'}: {'; '.join(parts)}")
     return said if answer.findings else [*said, f"  {answer.reason}"]
 

@@ -1,6 +1,7 @@
 """The files in the directory of a fleet's run: fleet.json, and a whole results directory for each host.
 
-    fleet.json       {"schema": 1, "mode": "each" or "share", "hosts": [names], "refused": {name: reason}}
+    fleet.json       {"schema": 1, "mode": "each" or "share", "hosts": [names], "refused": {name: reason}}, and it may
+                     have the "name" of the study, and "missing": {name: reason}
     experiment.yaml  as of any run
     hosts/NAME/      what `harness run` wrote on that host; the column `host` of its rows is NAME
 
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 from harness import results
 from harness.analysis import run_files
 from harness.analysis.run_files import Run
+from harness.analysis.slices import joined
+from harness.results import Trial
 from harness.suggest import unknown
 
 HOSTS = "hosts"
@@ -22,12 +25,15 @@ EACH, SHARE = "each", "share"
 
 
 class Fleet(NamedTuple):
-    """What fleet.json says, and the study of all hosts. refused: name of a host -> why it took no part."""
+    """What fleet.json says, and the study of all hosts. refused: name of a host -> why it took no part. missing: name
+    of a host -> why it did not do its part."""
 
     directory: str
+    name: str
     mode: str
     hosts: list[str]
     refused: dict[str, str]
+    missing: dict[str, str]
     experiment: dict[str, Any]
 
     def path(self, host: str) -> str:
@@ -47,15 +53,18 @@ def load(directory: str) -> Fleet:
         raise ValueError(f"{path}: not of schema {SCHEMA}; read it with the version that wrote it")
     if given.get("mode") not in (EACH, SHARE):
         raise ValueError(f"{path}: {unknown('mode', str(given.get('mode')), [EACH, SHARE])}")
-    hosts, refused = given.get("hosts"), given.get("refused", {})
-    if not isinstance(hosts, list) or not isinstance(refused, dict):
-        raise ValueError(f"{path}: `hosts` is no list of names, or `refused` no mapping of names to reasons")
+    hosts, refused, missing = given.get("hosts"), given.get("refused", {}), given.get("missing", {})
+    if not isinstance(hosts, list) or not isinstance(refused, dict) or not isinstance(missing, dict):
+        raise ValueError(
+            f"{path}: `hosts` is no list of names, or `refused` or `missing` no mapping of names to reasons"
+        )
     if wrong := [name for name in hosts if not isinstance(name, str) or name in ("", ".", "..") or "/" in name]:
         raise ValueError(f"{path}: {wrong[0]!r} is no name of a host")
     if len(set(hosts)) < len(hosts):
         raise ValueError(f"{path}: a host is named twice")
-    reasons = {str(name): str(reason) for name, reason in refused.items()}
-    return Fleet(directory, given["mode"], hosts, reasons, run_files.experiment(directory))
+    name = str(given.get("name") or "")
+    reasons = [{str(host): str(reason) for host, reason in one.items()} for one in (refused, missing)]
+    return Fleet(directory, name, given["mode"], hosts, reasons[0], reasons[1], run_files.experiment(directory))
 
 
 def load_host(fleet: Fleet, host: str) -> Run:
@@ -68,3 +77,25 @@ def load_host(fleet: Fleet, host: str) -> Run:
         return Run([], fleet.experiment, None)
     trials = list(results.read(f"{directory}/{results.TRIALS}"))
     return Run(trials, fleet.experiment, run_files.slices_of(directory))
+
+
+def load_together(fleet: Fleet) -> Run:
+    """The results of all hosts that can be read, as those of one run: for hosts that shared the blocks of one study.
+    Trials and blocks get numbers of their own. Rows whose processor, kernel or versions differ are still told apart by
+    these columns, and never pooled."""
+    trials: list[Trial] = []
+    parts = []
+    block = 0
+    for host in fleet.hosts:
+        try:
+            own, _, slices = load_host(fleet, host)
+        except (OSError, ValueError):
+            continue  # the host by itself says so
+        more, most = max((trial.trial for trial in trials), default=0), block
+        for trial in own:
+            trial.trial, trial.block, trial.host = trial.trial + more, trial.block + most, ""
+            block = max(block, trial.block)
+        trials += own
+        if slices:
+            parts.append((slices, more))
+    return Run(trials, fleet.experiment, joined(parts) if parts else None)

@@ -62,7 +62,9 @@ def _cell(cell: FleetCell) -> dict[str, Any]:
         "floor": cell.floor,
         "outcome": cell.outcome,
         "goes_with": [_split(one) for one in cell.splits],
-        "summary": _summary(cell.summary, cell.verdict),
+        "verdict": cell.verdict,
+        "together": of_estimate(cell.together),
+        "summary": _summary(cell.summary),
         "hosts": [
             {
                 "host": host,
@@ -80,14 +82,13 @@ def _split(one: Split) -> dict[str, Any]:
     return {"fact": one.fact, "right": one.right, "sides": sides}
 
 
-def _summary(summary: Summary | None, verdict: str) -> dict[str, Any] | None:
+def _summary(summary: Summary | None) -> dict[str, Any] | None:
     """A random-effects summary."""
     if summary is None:
         return None
     return {
         "ratio": _over_hosts(summary.ratio),
         "prediction": _over_hosts(summary.prediction),
-        "verdict": verdict,
         "tau": summary.tau,
         "i2": summary.i2,
         "q": summary.q,
@@ -116,7 +117,8 @@ def _claim(answer: FleetAnswer) -> dict[str, Any]:
                 "label": one.label,
                 "outcome": one.outcome,
                 "reason": one.reason,
-                "summary": _summary(one.summary, ""),
+                "together": of_estimate(one.together),
+                "summary": _summary(one.summary),
                 "hosts": [{"outcome": outcome, "hosts": hosts} for outcome, hosts in one.hosts.items()],
             }
             for one in answer.findings

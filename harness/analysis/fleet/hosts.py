@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from harness.analysis import claims, naming, run_files
-from harness.analysis.cells import Levels, StudyTrials
+from harness.analysis.cells import CellTrials, ContextTrials, Levels, StudyTrials
 from harness.analysis.claims import Claim
 from harness.analysis.fleet import facts
 from harness.analysis.fleet.files import Fleet, load_host
 from harness.analysis.intervals import Estimate
 from harness.analysis.judgements import Answer, judge_all
 from harness.analysis.ratios import ratios, to_baselines
+from harness.analysis.slices import Slices
 from harness.analysis.verdicts import WITHHELD, controls, verdict
+from harness.results import Trial
 
 Key = tuple[tuple[str, Any], ...]  # levels, as a key of a dictionary
 
@@ -45,7 +47,7 @@ class ContextThere:
 @dataclass(frozen=True)
 class Host:
     """A host and what its results say. problem: why it has nothing to say; else empty. off: why its verdicts are
-    withheld. comparisons: how many ratios it has."""
+    withheld. controlled: whether it has an A/A control. comparisons: how many ratios it has."""
 
     name: str
     facts: Mapping[str, str]
@@ -53,10 +55,16 @@ class Host:
     ok: int = 0
     began: str = ""
     off: str = ""
+    controlled: bool = False
     problem: str = ""
     comparisons: int = 0
     contexts: dict[Key, ContextThere] = field(default_factory=dict)
     answers: Sequence[Answer] = ()
+
+    @property
+    def control(self) -> str:
+        """The state of its A/A control in a word: `OFF`, `on` or `none`."""
+        return "OFF" if self.off else "on" if self.controlled else "none"
 
 
 class Question(NamedTuple):
@@ -77,49 +85,54 @@ def read(fleet: Fleet, name: str, asked: Question) -> Host:
     known = facts.of_environment(run_files.environment(fleet.path(name)))
     try:
         trials, _, slices = load_host(fleet, name)
-        good = [trial for trial in trials if trial.status == "ok" and not trial.probe]
-        if not good:
-            return Host(name, known, len(trials), problem="no good trial" if trials else "no results")
-        sorted_trials = StudyTrials(trials, slices)
-        contexts = sorted_trials.contexts(sorted_trials.compared(asked.baseline))
-        _, off = controls(sorted_trials)
-        bases = [context.baseline(asked.baseline) for context in contexts]
-        pairs = to_baselines(contexts, bases)
-        found = dict(zip([pair.cell for pair in pairs], ratios(pairs, len(pairs)), strict=True))
-        there = {}
-        for context, base in zip(contexts, bases, strict=True):
-            cells = {}
-            for cell in context.good:
-                ratio = found.get(cell)
-                judged = ratio and not cell.floor
-                said = (WITHHELD if off(context.metric) else verdict(ratio, context.metric)) if ratio and judged else ""
-                logs = tuple(cell.log_ratios(base, context.metric).values()) if ratio and base else ()
-                cells[_key(cell.design)] = CellThere(
-                    naming.design(cell.design), cell.design, cell.floor, cell is base, ratio, said, logs
-                )
-            if cells:
-                one = context.any_trial
-                there[_key(context.levels)] = ContextThere(
-                    context.levels,
-                    naming.label(context.levels),
-                    context.metric,
-                    (one.file_size_bytes, one.cell),
-                    cells,
-                )
-        metrics = {context.metric for context in there.values()}
-        return Host(
-            name,
-            known,
-            len(trials),
-            len(good),
-            min(trial.started_utc for trial in good),
-            next(filter(None, map(off, sorted(metrics))), ""),
-            comparisons=len(pairs),
-            contexts=there,
-            answers=judge_all(asked.claims, trials, off, slices) if asked.claims else (),
-        )
+        return analysed(name, known, trials, slices, asked)
     except (OSError, ValueError) as error:
         return Host(name, known, problem=f"cannot be read: {error}")
+
+
+def analysed(name: str, known: Mapping[str, str], trials: list[Trial], slices: Slices | None, asked: Question) -> Host:
+    """What these trials say, as those of one host. Raises ValueError."""
+    good = [trial for trial in trials if trial.status == "ok" and not trial.probe]
+    if not good:
+        return Host(name, known, len(trials), problem="no good trial" if trials else "no results")
+    sorted_trials = StudyTrials(trials, slices)
+    contexts = sorted_trials.contexts(sorted_trials.compared(asked.baseline))
+    control, off = controls(sorted_trials)
+    bases = [context.baseline(asked.baseline) for context in contexts]
+    pairs = to_baselines(contexts, bases)
+    found = dict(zip([pair.cell for pair in pairs], ratios(pairs, len(pairs)), strict=True))
+    there = {}
+    for context, base in zip(contexts, bases, strict=True):
+        withheld = bool(off(context.metric))
+        cells = {_key(cell.design): _there(context, cell, base, found.get(cell), withheld) for cell in context.good}
+        if cells:
+            one = context.any_trial
+            place = one.file_size_bytes, one.cell
+            label = naming.label(context.levels)
+            there[_key(context.levels)] = ContextThere(context.levels, label, context.metric, place, cells)
+    metrics = {context.metric for context in there.values()}
+    return Host(
+        name,
+        known,
+        len(trials),
+        len(good),
+        min(trial.started_utc for trial in good),
+        next(filter(None, map(off, sorted(metrics))), ""),
+        controlled=bool(control.checks),
+        comparisons=len(pairs),
+        contexts=there,
+        answers=judge_all(asked.claims, trials, off, slices) if asked.claims else (),
+    )
+
+
+def _there(
+    context: ContextTrials, cell: CellTrials, base: CellTrials | None, ratio: Estimate | None, withheld: bool
+) -> CellThere:
+    said = ""
+    if ratio and not cell.floor:
+        said = WITHHELD if withheld else verdict(ratio, context.metric)
+    logs = tuple(cell.log_ratios(base, context.metric).values()) if ratio and base else ()
+    return CellThere(naming.design(cell.design), cell.design, cell.floor, cell is base, ratio, said, logs)
 
 
 def _key(levels: Levels) -> Key:

@@ -1,8 +1,11 @@
 """One figure over hosts: its summary, intervals of the hosts that hold at once, and what became of the verdict.
 
 The blocks of a host say how surely it measured its ratio. Few blocks say little of that, so the variances of hosts are
-moderated as those of the cells of a context are (harness.analysis.intervals). In mode `share` the hosts are alike, and
-their blocks have one variance, pooled: so a host with one block has its say as well.
+moderated as those of the cells of a context are (harness.analysis.intervals).
+
+In mode `share` the hosts were chosen to be alike, and their blocks are those of one study: its ratio is that of all
+blocks. Here the question is whether the hosts were alike. Blocks have one variance, pooled: so a host with one block
+has its say as well.
 """
 
 from collections import Counter
@@ -12,14 +15,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import fdtrc, stdtrit
 
 from harness.analysis.fleet.random_effects import Summary, summary
-from harness.analysis.intervals import LEAST, Estimate, corrected, moderated
+from harness.analysis.intervals import CONFIDENCE, LEAST, Estimate, corrected, moderated
 from harness.analysis.verdicts import CANNOT_TELL, WITHHELD
 
 EVERYWHERE, TURNS, PARTLY, UNSURE = "holds everywhere", "turns round", "holds on some", "unsure whether it turns round"
-TOGETHER = "measured together"
+TOGETHER, DIFFER = "measured together", "hosts differ"
 SMALLEST = 1e-12  # a variance: blocks that agree to a millionth are not surer than that
 
 _Array = NDArray[Any]
@@ -28,10 +31,11 @@ _Array = NDArray[Any]
 @dataclass(frozen=True)
 class OverHosts:
     """summary: None where no host has blocks enough. at_once: host -> its interval, at the level at which those of all
-    hosts, of all ratios, hold at once."""
+    hosts, of all ratios, hold at once. freedom: of the variance that hosts share."""
 
     summary: Summary | None
     at_once: Mapping[str, Estimate]
+    freedom: float = 0.0
 
 
 def over_hosts(logs: Mapping[str, Sequence[float]], share: bool, comparisons: int) -> OverHosts:
@@ -56,7 +60,17 @@ def over_hosts(logs: Mapping[str, Sequence[float]], share: bool, comparisons: in
         host: Estimate(float(np.exp(mean)), low, high, int(size), level)
         for host, mean, low, high, size in zip(hosts, means, *ends, sizes, strict=True)
     }
-    return OverHosts(summary(means, errors, corrected(comparisons)), at_once)
+    return OverHosts(summary(means, errors, corrected(comparisons)), at_once, float(freedom[0]))
+
+
+def alike(found: OverHosts, comparisons: int) -> bool:
+    """Whether hosts that shared a study may have the same ratio: the F test of an analysis of variance does not deny
+    it, at the level corrected for all ratios of the study. True where it cannot be asked."""
+    if not found.summary or len(found.at_once) < 2:
+        return True
+    hosts = len(found.at_once)
+    p = fdtrc(hosts - 1, found.freedom, found.summary.q / (hosts - 1))
+    return bool(p >= (1 - CONFIDENCE) / max(1, comparisons))
 
 
 def outcome(verdicts: Mapping[str, str], at_once: Mapping[str, Estimate]) -> str:

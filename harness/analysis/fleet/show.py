@@ -53,7 +53,7 @@ def headline(study: "FleetStudy") -> str:
 def interactions(study: "FleetStudy") -> list[str]:
     """Which verdicts turn round, with what they go, and which hold everywhere. A sentence is of all contexts of which
     the same is to be said."""
-    from harness.analysis.fleet.over_hosts import EVERYWHERE, TOGETHER, TURNS, UNSURE  # noqa: PLC0415
+    from harness.analysis.fleet.over_hosts import DIFFER, EVERYWHERE, TOGETHER, TURNS, UNSURE  # noqa: PLC0415
 
     turning: dict[tuple[str, str], list[str]] = {}  # what is said of a design -> where
     others: dict[tuple[str, str], list[str]] = {}  # outcome and context -> designs
@@ -61,8 +61,13 @@ def interactions(study: "FleetStudy") -> list[str]:
         where = context.label or "all trials"
         if cell.outcome in (TURNS, UNSURE):
             sides = "; ".join(f"{verdict} on {named(hosts)}" for verdict, hosts in cell.verdicts.items())
-            said = f"{sides}.{goes_with(cell)}"
-            turning.setdefault((f"{cell.outcome.capitalize()}: {cell.label}", said), []).append(where)
+            more = goes_with(cell) if cell.outcome == TURNS else ""
+            turning.setdefault((f"{cell.outcome.capitalize()}: {cell.label}", f"{sides}.{more}"), []).append(where)
+        elif cell.outcome == DIFFER and cell.ends:
+            sides = ", ".join(f"{value:.2f} on {host}" for host, value in cell.ends)
+            turning.setdefault(
+                (f"Hosts differ: {cell.label}", f"{sides}. They are not those of one study."), []
+            ).append(where)
         elif cell.outcome != TOGETHER:
             verdicts = {verdict: len(hosts) for verdict, hosts in cell.verdicts.items()}
             counted = ", ".join(f"{verdict} on {count}" for verdict, count in verdicts.items())
@@ -107,7 +112,7 @@ def _hosts(study: "FleetStudy") -> Table:
     grid.add_column("good trials", justify="right")
     grid.add_column("A/A control", overflow="fold")
     for host in study.hosts:
-        control = host.problem.partition(":")[0] or ("OFF" if host.off else "not off")
+        control = host.problem.partition(":")[0] or host.control
         grid.add_row(host.name, *(host.facts.get(name, "-") for name in shown), f"{host.ok} of {host.trials}", control)
     return grid
 
@@ -125,7 +130,7 @@ def _table(context: "FleetContext") -> Table:
             cell.label,
             str(len(cell.there)),
             " to ".join(f"{value:.2f}" for _, value in ends) if ends else "-",
-            *_summary(cell.summary),
+            *summarised(cell.mean, cell.summary),
             "baseline" if cell.baseline else "floor" if cell.floor else said(cell),
         )
     return grid
@@ -139,17 +144,12 @@ def said(cell: "FleetCell") -> str:
     return f"{cell.outcome}: {verdicts[0]}" if cell.outcome == "holds everywhere" else cell.outcome
 
 
-def _summary(summary: "Summary | None") -> list[str]:
+def summarised(mean: "Estimate | None", summary: "Summary | None") -> list[str]:
+    """The texts of mean, interval, next, tau and I2; `-` for those that there are not."""
+    shown = [f"{mean.value:.2f}", ends(mean)] if mean else ["-"] * 2
     if not summary:
-        return ["-"] * 5
-    mean, after = summary.ratio, summary.prediction
-    return [
-        f"{mean.value:.2f}",
-        ends(mean),
-        ends(after),
-        f"{100 * summary.tau:.2g} %",
-        f"{100 * summary.i2:.0f} %",
-    ]
+        return [*shown, *["-"] * 3]
+    return [*shown, ends(summary.prediction), f"{100 * summary.tau:.2g} %", f"{100 * summary.i2:.0f} %"]
 
 
 def ends(one: "Estimate") -> str:
@@ -170,7 +170,12 @@ def render_comparison(found: "FleetComparison") -> None:
     for cell in found.cells:
         verdicts = Counter(pair.verdict for pair in cell.there.values())
         counted = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-        grid.add_row(cell.label, str(len(cell.there)), *_summary(cell.summary), f"{cell.outcome} ({counted})")
+        grid.add_row(
+            cell.label,
+            str(len(cell.there)),
+            *summarised(cell.summary.ratio if cell.summary else None, cell.summary),
+            f"{cell.outcome} ({counted})",
+        )
     screen.print(grid)
     print_lines(screen, found.notes)
     if found.unlike:

@@ -2,21 +2,32 @@
 
 A host's ratios are those of its own blocks, as `harness show` has them for its directory. Over hosts there is a
 random-effects summary of them (harness.analysis.fleet.random_effects), and what became of the verdict. Hosts whose A/A
-control is off say nothing of others: they are listed, and left out of summaries.
+control is off say nothing of others: they are listed, and left out of summaries. Where like hosts shared the blocks of
+one study, these blocks are analysed as those of one run as well.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.analysis.cells import Levels
 from harness.analysis.fleet import hosts as of_hosts
 from harness.analysis.fleet.claims import FleetAnswer, judge
 from harness.analysis.fleet.facts import Split, same_everywhere, splits
-from harness.analysis.fleet.files import SHARE, Fleet
-from harness.analysis.fleet.hosts import CellThere, ContextThere, Host
-from harness.analysis.fleet.over_hosts import EVERYWHERE, PARTLY, TOGETHER, TURNS, UNSURE, outcome, over_hosts
+from harness.analysis.fleet.files import SHARE, Fleet, load_together
+from harness.analysis.fleet.hosts import CellThere, ContextThere, Host, Key
+from harness.analysis.fleet.over_hosts import (
+    DIFFER,
+    EVERYWHERE,
+    PARTLY,
+    TOGETHER,
+    TURNS,
+    UNSURE,
+    alike,
+    outcome,
+    over_hosts,
+)
 from harness.analysis.fleet.random_effects import LEAST_TO_PREDICT, Summary
 from harness.analysis.intervals import Estimate, corrected
 from harness.analysis.verdicts import CANNOT_TELL, WITHHELD, verdict
@@ -24,16 +35,17 @@ from harness.analysis.verdicts import CANNOT_TELL, WITHHELD, verdict
 
 @dataclass(frozen=True)
 class FleetCell:
-    """A cell over hosts. there: host -> what it says, for the hosts that have good trials of it. summary: of the hosts
-    that count; None for the baseline. at_once: as harness.analysis.fleet.over_hosts has it. verdict: on the mean over
-    hosts. outcome: what became of the verdict over hosts; empty for baseline and floors. splits: the facts that split
-    hosts as a verdict that turns round does."""
+    """A cell over hosts. there: host -> what it says, for the hosts that have good trials of it. together: the ratio of
+    all blocks, where hosts shared a study. summary: of the hosts that count; None for the baseline. at_once: as
+    harness.analysis.fleet.over_hosts has it. verdict: on `mean`. outcome: what became of the verdict over hosts; empty
+    for baseline and floors. splits: the facts that split hosts as a verdict that turns round does."""
 
     label: str
     levels: Levels
     floor: bool
     baseline: bool
     there: Mapping[str, CellThere]
+    together: Estimate | None = None
     summary: Summary | None = None
     at_once: Mapping[str, Estimate] | None = None
     verdict: str = ""
@@ -47,6 +59,12 @@ class FleetCell:
         return {
             name: [host for host, one in self.there.items() if one.verdict == name] for name, _ in said.most_common()
         }
+
+    @property
+    def mean(self) -> Estimate | None:
+        """What stands for the cell: the ratio of all blocks where hosts shared a study and do not differ, else the mean
+        of machines like these."""
+        return self.together if self.outcome == TOGETHER else self.summary.ratio if self.summary else None
 
     @property
     def ends(self) -> tuple[tuple[str, float], tuple[str, float]] | None:
@@ -91,7 +109,8 @@ class FleetStudy:
         return sorted(found, key=lambda pair: ORDER.index(pair[1].outcome))
 
 
-ORDER = [TURNS, UNSURE, PARTLY, EVERYWHERE, TOGETHER, CANNOT_TELL, WITHHELD]
+_MOST_NAMED = 8  # hosts in a note
+ORDER = [TURNS, DIFFER, UNSURE, PARTLY, EVERYWHERE, TOGETHER, CANNOT_TELL, WITHHELD]
 
 
 def analyse(fleet: Fleet) -> FleetStudy:
@@ -99,37 +118,22 @@ def analyse(fleet: Fleet) -> FleetStudy:
     asked = of_hosts.question(fleet)
     hosts = [of_hosts.read(fleet, name, asked) for name in fleet.hosts]
     counting = [host for host in hosts if host.contexts and not host.off]
-    share = fleet.mode == SHARE
-    comparisons = max((host.comparisons for host in hosts), default=0)
-    known = {host.name: host.facts for host in hosts}
-    keys: dict[Any, ContextThere] = {}
+    together = None
+    if fleet.mode == SHARE:
+        trials, _, slices = load_together(fleet)
+        together = of_hosts.analysed("", {}, trials, slices, asked)
+    comparisons = max((host.comparisons for host in (*hosts, *([together] if together else []))), default=0)
+    setting = _Setting({host.name: host.facts for host in counting}, together, comparisons)
+    firsts: dict[Any, ContextThere] = {}
     for host in hosts:
         for key, context in host.contexts.items():
-            keys.setdefault(key, context)
-    contexts = []
-    for key, first in sorted(keys.items(), key=lambda pair: pair[1].files):
-        there = {host.name: host.contexts[key].cells for host in hosts if key in host.contexts}
-        count = {host.name for host in counting}
-        cells: dict[Any, CellThere] = {}
-        for own in there.values():
-            for design, cell in own.items():
-                cells.setdefault(design, cell)
-        found = [
-            _cell(
-                cell,
-                {host: own[design] for host, own in there.items() if design in own},
-                count,
-                share,
-                comparisons,
-                first.metric,
-                known,
-            )
-            for design, cell in cells.items()
-        ]
-        found.sort(key=lambda cell: (cell.floor, not cell.baseline))
-        contexts.append(FleetContext(first.levels, first.label, first.metric, found))
+            firsts.setdefault(key, context)
+    contexts = [
+        _context(key, first, {host.name: host.contexts[key] for host in hosts if key in host.contexts}, setting)
+        for key, first in sorted(firsts.items(), key=lambda pair: pair[1].files)
+    ]
     return FleetStudy(
-        name=str(fleet.experiment.get("name") or ""),
+        name=fleet.name,
         question=str(fleet.experiment.get("question") or ""),
         mode=fleet.mode,
         hosts=hosts,
@@ -137,65 +141,102 @@ def analyse(fleet: Fleet) -> FleetStudy:
         common=same_everywhere(host.facts for host in hosts if host.contexts),
         contexts=contexts,
         comparisons=comparisons,
-        answers=judge(asked.claims, counting, share),
-        notes=_notes(hosts, counting, comparisons, share),
+        answers=judge(asked.claims, counting, together),
+        notes=_notes(fleet, hosts, counting, together, comparisons),
     )
+
+
+class _Setting(NamedTuple):
+    """facts: those of the hosts that count. together: all hosts as one, where they shared a study."""
+
+    facts: Mapping[str, Mapping[str, str]]
+    together: Host | None
+    comparisons: int
+
+
+def _context(key: Key, first: ContextThere, there: Mapping[str, ContextThere], setting: _Setting) -> FleetContext:
+    cells: dict[Key, CellThere] = {}
+    for own in there.values():
+        for design, cell in own.cells.items():
+            cells.setdefault(design, cell)
+    whole = setting.together.contexts.get(key) if setting.together else None
+    found = []
+    for design, cell in cells.items():
+        on = {host: own.cells[design] for host, own in there.items() if design in own.cells}
+        found.append(_cell(cell, on, whole.cells.get(design) if whole else None, first.metric, setting))
+    found.sort(key=lambda cell: (cell.floor, not cell.baseline))
+    return FleetContext(first.levels, first.label, first.metric, found)
 
 
 def _cell(
-    first: CellThere,
-    there: Mapping[str, CellThere],
-    counting: set[str],
-    share: bool,
-    comparisons: int,
-    metric: str,
-    facts: Mapping[str, Mapping[str, str]],
+    first: CellThere, there: Mapping[str, CellThere], whole: CellThere | None, metric: str, setting: _Setting
 ) -> FleetCell:
-    base = any(one.baseline for one in there.values())
-    if base:
+    if any(one.baseline for one in there.values()):
         return FleetCell(first.label, first.levels, first.floor, True, there)
-    compared = {host: one for host, one in there.items() if host in counting and one.ratio}
-    found = over_hosts({host: one.logs for host, one in compared.items()}, share, comparisons)
-    judged = bool(found.summary) and not first.floor
-    said = verdict(found.summary.ratio, metric) if found.summary and judged else ""
+    share = setting.together is not None
+    compared = {host: one for host, one in there.items() if host in setting.facts and one.ratio}
+    found = over_hosts({host: one.logs for host, one in compared.items()}, share, setting.comparisons)
+    said = verdict(found.summary.ratio, metric) if found.summary and not first.floor else ""
     became, split = "", []
-    if not first.floor:
-        verdicts = {host: one.verdict for host, one in compared.items()}
-        became = (TOGETHER if share else outcome(verdicts, found.at_once)) if verdicts else WITHHELD
+    verdicts = {host: one.verdict for host, one in compared.items()}
+    if first.floor:
+        became = ""
+    elif whole and whole.ratio and alike(found, setting.comparisons):
+        became, said = TOGETHER, whole.verdict
+    elif share:
+        became = DIFFER if found.summary else CANNOT_TELL
+    elif verdicts:
+        became = outcome(verdicts, found.at_once)
         if became == TURNS:
-            decided = {host: one for host, one in verdicts.items() if one != CANNOT_TELL}
-            split = splits(decided, facts)
+            split = splits({host: one for host, one in verdicts.items() if one != CANNOT_TELL}, setting.facts)
+    else:
+        became = WITHHELD
     return FleetCell(
-        first.label, first.levels, first.floor, False, there, found.summary, found.at_once, said, became, tuple(split)
+        first.label,
+        first.levels,
+        first.floor,
+        False,
+        there,
+        whole.ratio if whole else None,
+        found.summary,
+        found.at_once,
+        said,
+        became,
+        tuple(split),
     )
 
 
-def _notes(hosts: list[Host], counting: list[Host], comparisons: int, share: bool) -> list[str]:
+def _notes(fleet: Fleet, hosts: list[Host], counting: list[Host], together: Host | None, comparisons: int) -> list[str]:
     said = []
-    if missing := [host for host in hosts if host.problem]:
-        some = "; ".join(f"{host.name}: {host.problem}" for host in missing[:8])
-        more = f"; and {len(missing) - 8} more" if len(missing) > 8 else ""
-        said.append(f"{len(missing)} of {len(hosts)} hosts say nothing: {some}{more}.")
-    if off := [host for host in hosts if host.off]:
-        some = "; ".join(f"{host.name}: {host.off}" for host in off[:4])
-        more = f"; and {len(off) - 4} more" if len(off) > 4 else ""
+    problems = {**fleet.missing, **{host.name: host.problem for host in hosts if host.problem}}
+    off = {host.name: host.off for host in hosts if host.off}
+    for what, of in (
+        (f"{len(problems)} of {len(hosts)} hosts did not do their part", problems),
+        (f"A/A control: OFF on {len(off)} of {len(hosts)} hosts, which are left out of summaries", off),
+    ):
+        if of:
+            some = "; ".join(f"{name}: {reason}" for name, reason in list(of.items())[:_MOST_NAMED])
+            said.append(f"{what}: {some}{f'; and {len(of) - _MOST_NAMED} more' if len(of) > _MOST_NAMED else ''}.")
+    percent = f"{100 * corrected(comparisons):.4g} %"
+    over = (
+        "next: where the ratio on the next such machine lies, 95 % each. tau: how far the ratios of hosts scatter. I2: "
+        "the share of their scatter that is no error of measurement."
+    )
+    if comparisons and together:
+        control = f" A/A control of all blocks: OFF: {together.off}." if together.off else ""
         said.append(
-            f"A/A control: OFF on {len(off)} of {len(hosts)} hosts, which are left out of summaries: {some}{more}."
+            f"The hosts shared the blocks of one study. mean: of all its blocks, each of {comparisons} intervals at "
+            f"{percent}, so that all hold at once with 95 % probability. Where hosts differ, it is that "
+            f"of machines like these. {over}{control}"
         )
-    if comparisons:
-        percent = f"{100 * corrected(comparisons):.4g} %"
-        said.append(
+    elif comparisons:
+        said += [
             f"A host's ratios are its own, and never pooled with those of others; its {comparisons} intervals hold at "
             f"once. mean: of machines like these, each of {comparisons} intervals at {percent}, so that all hold at "
-            "once with 95 % probability. next: where the ratio on the next such machine lies, 95 % each. tau: how far "
-            "the ratios of hosts scatter. I2: the share of their scatter that is no error of measurement."
-        )
-        said.append(
-            "The hosts shared the blocks of one study. They count as alike: one scatter of blocks for all of them."
-            if share
-            else "holds everywhere: each host says so by itself. turns round: hosts on both sides of 1, by intervals "
-            "that hold on all hosts at once."
-        )
+            f"once with 95 % probability. {over}",
+            "holds everywhere: each host says so by itself. turns round: hosts on both sides of 1, by intervals that "
+            "hold on all hosts at once.",
+        ]
     if 0 < len(counting) < LEAST_TO_PREDICT:
         said.append(f"With {len(counting)} hosts nothing can be said of the next one: that takes {LEAST_TO_PREDICT}.")
     return said
