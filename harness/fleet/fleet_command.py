@@ -1,6 +1,7 @@
 """`harness fleet`: runs one study on many hosts."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -92,6 +93,7 @@ def _run(args: argparse.Namespace) -> int:
             pythons = {host: prepared.pythons[host] for host in prepared.facts if host not in refused}
             where = args.output or f"results/{plan.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
             kept = {name: getattr(args, name) for name in _ENGINE}
+            kept["ssh"] = args.ssh and os.path.abspath(args.ssh)
             directory = FleetDirectory.create(where, plan, mode, list(pythons), refused, kept)
             directory.note(pythons=pythons)
         with shown() as show:
