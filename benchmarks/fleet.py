@@ -108,7 +108,7 @@ def _say(what: str, logs: list[float]) -> None:
 
 def scale(count: int) -> None:
     """Print what a coordinator needs for `count` hosts."""
-    with tempfile.TemporaryDirectory(dir=".") as place:
+    with tempfile.TemporaryDirectory() as place:
         Path(f"{place}/study.yaml").write_text(_STUDY)
         plan = planner.load_plan(f"{place}/study.yaml").repeated(_BLOCKS)
         for mode in ("each", "share"):

@@ -122,7 +122,9 @@ def kept(path):
     for host in sorted(os.listdir(path / "hosts")):
         rows = found[host] = list(results.read(str(path / "hosts" / host / "trials.csv")))
         with open(path / "hosts" / host / "slices.csv") as file:
-            assert Counter(int(row["trial"]) for row in csv.DictReader(file)) == {row.trial: row.rounds for row in rows}
+            slices = list(csv.DictReader(file))
+        assert Counter(int(row["trial"]) for row in slices) == {row.trial: row.rounds for row in rows}
+        assert {row["host"] for row in slices} == {host}
     return found
 
 

@@ -47,6 +47,8 @@ def configure(tls: Tls, silent: float) -> None:
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": False,
         "distributed.admin.system-monitor.interval": "10s",
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
         "distributed.comm.timeouts.connect": "10s",
         "distributed.comm.timeouts.tcp": f"{max(_TCP, silent)}s",
         "distributed.scheduler.worker-ttl": None,  # the coordinator drops what is silent
@@ -191,5 +193,5 @@ def locally(count: int) -> DaskEngine:
 
 def started(host: str, workers: dict[str, Any]) -> SpecCluster:
     """A scheduler in this process that listens at an address, and workers."""
-    options = {"host": host, "port": 0, "dashboard": False, "dashboard_address": None}
+    options = {"host": host, "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.ERROR)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from harness import console
+from harness.analysis import show
 from harness.experiment.plan import Plan
 from harness.experiment.run import add_options, check_options, chosen
 from harness.fleet import alike, hosts_file
@@ -17,6 +18,7 @@ from harness.fleet.fleet_directory import FleetDirectory
 from harness.fleet.fleet_progress import shown, summary
 from harness.fleet.host import facts
 from harness.fleet.preparing import Prepared, prepare
+from harness.report import fleet_page
 
 if TYPE_CHECKING:
     from harness.fleet.dask_engine import DaskEngine
@@ -90,17 +92,21 @@ def _run(args: argparse.Namespace) -> int:
             pythons: dict[str, str] = directory.fleet["pythons"]
         else:
             prepared, refused = _prepared(engine, args.install, mode)
-            pythons = {host: prepared.pythons[host] for host in prepared.facts if host not in refused}
+            taking = [host for host in engine.pythons if host in prepared.facts and host not in refused]
+            pythons = {host: prepared.pythons[host] for host in taking}
             where = args.output or f"results/{plan.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
             kept = {name: getattr(args, name) for name in _ENGINE}
             kept["ssh"] = args.ssh and os.path.abspath(args.ssh)
             directory = FleetDirectory.create(where, plan, mode, list(pythons), refused, kept)
             directory.note(pythons=pythons)
-        with shown() as show:
+        with shown() as drawn:
             bounds = Bounds(args.silent, args.comeback, args.patience, args.quiet, args.beside)
-            fleet = Coordinator(engine, directory, plan, pythons, bounds, show or (lambda _: None))
+            fleet = Coordinator(engine, directory, plan, pythons, bounds, drawn or (lambda _: None))
             whole = fleet.run()
-    print(f"{summary(fleet)}\n{directory.path}")
+    if directory.kept:
+        show.main([directory.path])
+        print(f"\n{fleet_page.write(directory.path)}")
+    print(f"{summary(fleet)}: {directory.path}")
     return 0 if whole else 1
 
 

@@ -147,7 +147,7 @@ class FleetDirectory:
         for name, text in answer["tables"].items():
             if name != results.TRIALS:
                 head, *lines = text.splitlines()
-                named = host if head.endswith(f",{results.COLUMNS[_HOST]}") else ""  # the last column, empty there
+                named = host if head.endswith(",host") else ""  # the last column, empty there
                 mine = [f"{line}{named}\n" for line in lines if line.partition(",")[0] in trials]
                 _append(f"{directory}/{_plain(name)}", f"{head}\n", mine)
         for row in rows:

@@ -29,7 +29,7 @@ class Host:
             trial = (block - 1) * self.cells + cell
             row = results.Trial(**{**vars(_BLANK), "trial": trial, "block": block, "cell": cell, "host": "own"})
             self.rows.append(row)
-            lines = [f"{trial},{n},{cell},{n},1.0,{10 + cell},1,1.0,12,0,0,0,0\n" for n in range(1, self.rounds + 1)]
+            lines = [f"{trial},{n},{cell},{n},1.0,{10 + cell},1,1.0,12,0,0,0,0,\n" for n in range(1, self.rounds + 1)]
             self.slices[trial] = "".join(lines)
 
     def part(self, asked):
