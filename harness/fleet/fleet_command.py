@@ -51,6 +51,7 @@ def arguments() -> argparse.ArgumentParser:
     mode.add_argument("--share", action="store_true", help="the blocks of one study are dealt to hosts that are alike")
     text = "install this on each host, in an environment of its own, and measure with it; again for each plugin"
     add("--install", action="append", default=[], metavar="WHEEL", help=text)
+    add("--workers", type=console.positive, metavar="N", help="with --scheduler: how many to wait for (those there)")
     add("--python", default="", metavar="PATH", help="with --scheduler: what measures; else the Python of each worker")
     add("--listen", default="", metavar="ADDRESS", help="with --ssh: of this machine; else that of the route to hosts")
     text = "how long a host may be silent; then it is dropped, and its block is done again (%(default)g)"
@@ -126,7 +127,7 @@ def _engine(args: argparse.Namespace) -> "DaskEngine":
 
     dask_engine.configure(dask_engine.Tls(args.tls_ca_file, args.tls_cert, args.tls_key), args.silent)
     if args.scheduler:
-        return dask_engine.on_scheduler(args.scheduler, args.python)
+        return dask_engine.on_scheduler(args.scheduler, args.workers or 0, args.python)
     if args.local:
         return dask_engine.locally(args.local)
     from harness.fleet.ssh_workers import SshWorkers  # noqa: PLC0415
