@@ -108,12 +108,12 @@ def _say(what: str, logs: list[float]) -> None:
 
 def scale(count: int) -> None:
     """Print what a coordinator needs for `count` hosts."""
-    with tempfile.TemporaryDirectory(dir=".") as place:
+    with tempfile.TemporaryDirectory() as place:
         Path(f"{place}/study.yaml").write_text(_STUDY)
         plan = planner.load_plan(f"{place}/study.yaml").repeated(_BLOCKS)
         for mode in ("each", "share"):
             blocks = _BLOCKS if mode == "each" else _BLOCKS * count
-            hosts = {f"h{number:04}": Host(_CELLS, _ROUNDS, blocks) for number in range(count)}
+            hosts = {f"h{number:04}": _Forgetful(_CELLS, _ROUNDS, blocks) for number in range(count)}
             engine = _Timed(hosts)
             directory = FleetDirectory.create(f"{place}/{mode}", plan.repeated(blocks), mode, list(hosts), {}, {})
             bounds = Bounds(60.0, 60.0, 0.0, 0.0)
@@ -123,18 +123,35 @@ def scale(count: int) -> None:
             wall = time.monotonic() - begun - engine.seconds
             cpu = time.process_time() - used - engine.cpu
             rows = count * _BLOCKS * _CELLS
+            rss, begun = _peak(), time.monotonic()
+            FleetDirectory.reopen(f"{place}/{mode}")
+            again = time.monotonic() - begun
             size = sum(file.stat().st_size for file in Path(f"{place}/{mode}").rglob("*.csv"))
             print(
                 f"{mode}: {count} hosts, {rows:,} trials and {rows * _ROUNDS:,} slices, {size / 2**20:.0f} MiB: "
                 f"{wall:.1f} s, {cpu:.1f} s of CPU; {count * _BLOCKS / wall:,.0f} blocks/s, "
-                f"{rows * _ROUNDS / wall:,.0f} slices/s; at most {_peak():.0f} MiB resident"
+                f"{rows * _ROUNDS / wall:,.0f} slices/s; at most {rss:.0f} MiB resident; to resume: {again:.1f} s"
             )
+
+
+class _Forgetful(Host):
+    """A host that keeps no rows, so that memory is the coordinator's."""
+
+    def part(self, asked):
+        answer = super().part({**asked, "rows": 0})
+        self.rows.clear()
+        self.slices.clear()
+        return answer
 
 
 class _Timed(Engine):
     """Counts the time that the hosts take themselves."""
 
     seconds = cpu = 0.0
+
+    def send(self, host, command, given):
+        super().send(host, command, given)
+        self.asked.clear()
 
     def answers(self, bound: float):
         begun, used = time.monotonic(), time.process_time()

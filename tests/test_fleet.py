@@ -122,7 +122,9 @@ def kept(path):
     for host in sorted(os.listdir(path / "hosts")):
         rows = found[host] = list(results.read(str(path / "hosts" / host / "trials.csv")))
         with open(path / "hosts" / host / "slices.csv") as file:
-            assert Counter(int(row["trial"]) for row in csv.DictReader(file)) == {row.trial: row.rounds for row in rows}
+            slices = list(csv.DictReader(file))
+        assert Counter(int(row["trial"]) for row in slices) == {row.trial: row.rounds for row in rows}
+        assert {row["host"] for row in slices} == {host}
     return found
 
 
@@ -403,7 +405,7 @@ def test_workers_of_a_cluster_with_two_versions_of_a_plugin_are_refused_with_wha
             assert eventually(file.exists, 30)
             programs.append(subprocess.Popen(worker, env=environment, stderr=subprocess.DEVNULL))
         assert eventually(lambda: file.read_text().endswith("}"), 10)
-        run = fleet("study.yaml", "--scheduler", json.loads(file.read_text())["address"], "-o", "out")
+        run = fleet("study.yaml", "--scheduler", json.loads(file.read_text())["address"], "--workers", 2, "-o", "out")
         assert run.wait(90) == 2, run.said()
         assert "no kind is the most frequent" in run.said()
         assert "swift is 1.0, code " in run.said()

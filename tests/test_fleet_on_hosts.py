@@ -70,6 +70,7 @@ def check_whole(directory, host):
     assert {(row.status, row.host, row.swept) for row in found} <= {("ok", host.name, 0)}
     assert max(Counter(row.trial for row in found).values(), default=1) == 1
     slices = (directory / "hosts" / host.name / "slices.csv").read_text().splitlines()[1:] if found else []
+    assert {line.rpartition(",")[2] for line in slices} <= {host.name}
     counted = Counter(tuple(line.split(",")[:2]) for line in slices)
     assert set(counted.values()) <= {1}
     assert Counter(trial for trial, _ in counted) == {str(row.trial): ROUNDS for row in found}

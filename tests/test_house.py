@@ -34,6 +34,7 @@ FLOORS = [
     ["harness.load", "harness.origin", "harness.testkit"],
     ["harness.course", "harness.measure"],
     ["harness.doctor", "harness.experiment"],
+    ["harness.fleet"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms that must not know all that is below them.

@@ -25,7 +25,6 @@ _TCP = 12.0  # seconds: the least that Dask's keep-alive can do
 START = 60.0  # seconds in which a worker has to start, or a scheduler to answer
 # Options of a worker: one task at a time, no limit of memory, no pages about itself.
 WORKER = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "dashboard_address": None}
-_JOIN = 1.0  # seconds for which no further worker of a cluster joins, once one has
 
 
 class Tls(NamedTuple):
@@ -47,6 +46,9 @@ def configure(tls: Tls, silent: float) -> None:
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": False,
         "distributed.admin.system-monitor.interval": "10s",
+        "distributed.admin.tick.interval": "1s",
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
         "distributed.comm.timeouts.connect": "10s",
         "distributed.comm.timeouts.tcp": f"{max(_TCP, silent)}s",
         "distributed.scheduler.worker-ttl": None,  # the coordinator drops what is silent
@@ -154,16 +156,21 @@ def name_of(worker: object) -> str:
     return plain or "host"
 
 
-def on_scheduler(address: str, python: str) -> DaskEngine:
-    """The workers of a cluster that is there. python: what measures there; empty: that of each worker."""
+def on_scheduler(address: str, count: int, python: str) -> DaskEngine:
+    """The workers of a cluster that is there. count: of workers that are waited for; 0: those that are there.
+
+    python: what measures there; empty: that of each worker. Raises Failure.
+    """
     try:
         client = Client(address, timeout=START)
     except (OSError, TimeoutError) as error:
         raise Failure(f"no scheduler answers at {address}: {error}") from None
-    client.wait_for_workers(1, timeout=START)
-    count, deadline = 0, time.monotonic() + START
-    while time.monotonic() < deadline and count < (count := len(client.scheduler_info(n_workers=-1)["workers"])):
-        time.sleep(_JOIN)
+    try:
+        client.wait_for_workers(count or 1, timeout=START)
+    except TimeoutError:
+        there = len(client.scheduler_info(n_workers=-1)["workers"])
+        client.close()
+        raise Failure(f"{there} of {count or 1} workers are at {address}, after {START:g} s") from None
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if many := [worker["name"] for worker in workers.values() if worker["nthreads"] != 1]:
         client.close()
@@ -191,5 +198,5 @@ def locally(count: int) -> DaskEngine:
 
 def started(host: str, workers: dict[str, Any]) -> SpecCluster:
     """A scheduler in this process that listens at an address, and workers."""
-    options = {"host": host, "port": 0, "dashboard": False, "dashboard_address": None}
+    options = {"host": host, "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.ERROR)

@@ -1,6 +1,7 @@
 """`harness fleet`: runs one study on many hosts."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from harness import console
+from harness.analysis import show
 from harness.experiment.plan import Plan
 from harness.experiment.run import add_options, check_options, chosen
 from harness.fleet import alike, hosts_file
@@ -16,6 +18,7 @@ from harness.fleet.fleet_directory import FleetDirectory
 from harness.fleet.fleet_progress import shown, summary
 from harness.fleet.host import facts
 from harness.fleet.preparing import Prepared, prepare
+from harness.report import fleet_page
 
 if TYPE_CHECKING:
     from harness.fleet.dask_engine import DaskEngine
@@ -48,6 +51,7 @@ def arguments() -> argparse.ArgumentParser:
     mode.add_argument("--share", action="store_true", help="the blocks of one study are dealt to hosts that are alike")
     text = "install this on each host, in an environment of its own, and measure with it; again for each plugin"
     add("--install", action="append", default=[], metavar="WHEEL", help=text)
+    add("--workers", type=console.positive, metavar="N", help="with --scheduler: how many to wait for (those there)")
     add("--python", default="", metavar="PATH", help="with --scheduler: what measures; else the Python of each worker")
     add("--listen", default="", metavar="ADDRESS", help="with --ssh: of this machine; else that of the route to hosts")
     text = "how long a host may be silent; then it is dropped, and its block is done again (%(default)g)"
@@ -89,16 +93,21 @@ def _run(args: argparse.Namespace) -> int:
             pythons: dict[str, str] = directory.fleet["pythons"]
         else:
             prepared, refused = _prepared(engine, args.install, mode)
-            pythons = {host: prepared.pythons[host] for host in prepared.facts if host not in refused}
+            taking = [host for host in engine.pythons if host in prepared.facts and host not in refused]
+            pythons = {host: prepared.pythons[host] for host in taking}
             where = args.output or f"results/{plan.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
             kept = {name: getattr(args, name) for name in _ENGINE}
+            kept["ssh"] = args.ssh and os.path.abspath(args.ssh)
             directory = FleetDirectory.create(where, plan, mode, list(pythons), refused, kept)
             directory.note(pythons=pythons)
-        with shown() as show:
+        with shown() as drawn:
             bounds = Bounds(args.silent, args.comeback, args.patience, args.quiet, args.beside)
-            fleet = Coordinator(engine, directory, plan, pythons, bounds, show or (lambda _: None))
+            fleet = Coordinator(engine, directory, plan, pythons, bounds, drawn or (lambda _: None))
             whole = fleet.run()
-    print(f"{summary(fleet)}\n{directory.path}")
+    if directory.kept:
+        show.main([directory.path])
+        print(f"\n{fleet_page.write(directory.path)}")
+    print(f"{summary(fleet)}: {directory.path}")
     return 0 if whole else 1
 
 
@@ -118,7 +127,7 @@ def _engine(args: argparse.Namespace) -> "DaskEngine":
 
     dask_engine.configure(dask_engine.Tls(args.tls_ca_file, args.tls_cert, args.tls_key), args.silent)
     if args.scheduler:
-        return dask_engine.on_scheduler(args.scheduler, args.python)
+        return dask_engine.on_scheduler(args.scheduler, args.workers or 0, args.python)
     if args.local:
         return dask_engine.locally(args.local)
     from harness.fleet.ssh_workers import SshWorkers  # noqa: PLC0415

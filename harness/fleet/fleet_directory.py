@@ -146,9 +146,10 @@ class FleetDirectory:
         trials = {row[_TRIAL] for row in rows}
         for name, text in answer["tables"].items():
             if name != results.TRIALS:
-                head, *lines = text.splitlines(keepends=True)
-                mine = [line for line in lines if line.partition(",")[0] in trials]
-                _append(f"{directory}/{_plain(name)}", head, mine)
+                head, *lines = text.splitlines()
+                named = host if head.endswith(",host") else ""  # the last column, empty there
+                mine = [f"{line}{named}\n" for line in lines if line.partition(",")[0] in trials]
+                _append(f"{directory}/{_plain(name)}", f"{head}\n", mine)
         for row in rows:
             row[_HOST] = host
         self._append_rows(f"{directory}/{results.TRIALS}", rows)

@@ -33,7 +33,7 @@ def summary(fleet: Coordinator) -> str:
     parts = [f"{len(fleet.hosts)} hosts", f"{blocks} block{'s' if blocks != 1 else ''}"]
     if (widest := fleet.widest()) is not None:
         parts.append(f"{'shared' if fleet.directory.mode == 'share' else 'coarsest'} +-{widest:.2%}")
-    if left := fleet.seconds_left():
+    if (left := fleet.seconds_left()) is not None and left > 0:
         parts.append(f"at most {left:.0f} s left")
     return ", ".join(parts)
 

@@ -5,6 +5,7 @@
 options: of the connection, as asyncssh.connect() takes them, such as `client_keys` and `known_hosts`.
 """
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -43,7 +44,8 @@ def read(path: str) -> list[SshHost]:
             wrong = error.errors()[0]
             where = ".".join(map(str, wrong["loc"]))
             raise ValueError(f"{path}: host {number}: {where}: {wrong['msg']}") from None
-        hosts.append(host if host.name else host.model_copy(update={"name": host.address}))
+        named = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", host.address)}
+        hosts.append(host if host.name else host.model_copy(update=named))
     names = [host.name for host in hosts]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{path}: two hosts of the name {twice[0]}")
