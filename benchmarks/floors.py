@@ -3,8 +3,8 @@
     python benchmarks/floors.py --budget 30s
 
 Commands over a lane, then lanes and the pipeline over all data transports that work here. Prints how many microseconds
-each takes above its floor. Exit code 1: one is faster than its floor, by an interval that holds for all at once, or
-there is no interval: a block a cell is too few, so give it more time, or choose one study.
+each takes above its floor. Exit code 1: one is faster than its floor, by an interval that holds for all. Or there
+is no interval, for want of blocks: give it more time, or choose one study.
 """
 
 import argparse
