@@ -82,7 +82,7 @@ def test_a_run_killed_twenty_times_at_random_and_resumed_has_every_trial_once(ba
         with open(directory / "latency.csv") as file:
             counts = {}
             for line in list(file)[1:]:
-                trial, _, count = line.split(",")
+                trial, _, count, _ = line.split(",")
                 counts[int(trial)] = counts.get(int(trial), 0) + int(count)
         assert counts == {row.trial: row.requests_ended for row in rows}
     # The programs of the last trial that was killed notice, and end; then no living process owns what is left.

@@ -19,7 +19,7 @@ from harness.fleet.engine import Answer, Engine
 from harness.fleet.fleet_directory import FleetDirectory, Kept
 from harness.fleet.pooled import Pooled
 
-_LOOK = 0.5  # seconds between looks at who is there
+_LOOK, _LOOK_HOST = 0.5, 0.002  # seconds between looks at who is there, at least, and for each host
 _WAIT = 0.2  # seconds that answers are waited for
 _ERRORS = 2  # failures of a host, one after another, after which it is given up
 _LATEST = 5  # blocks whose mean time tells how long the rest takes
@@ -145,7 +145,7 @@ class Coordinator:
 
     def _look(self) -> None:
         now = self._clock()
-        if now < self._looked + _LOOK:
+        if now < self._looked + max(_LOOK, _LOOK_HOST * len(self.hosts)):
             return
         self._looked = now
         there = self._engine.look()

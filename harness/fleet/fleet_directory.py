@@ -26,7 +26,7 @@ SCHEMA = 1
 _WRITERS = 16  # hosts whose rows are written at once
 FLEET = "fleet.json"
 HOSTS = "hosts"
-_TRIAL, _BLOCK, _ATTEMPT, _HOST = (results.COLUMNS.index(name) for name in ("trial", "block", "attempt", "host"))
+_TRIAL, _BLOCK, _ATTEMPT, _STATUS, _HOST = map(results.COLUMNS.index, "trial block attempt status host".split())
 
 
 @dataclass
@@ -165,11 +165,20 @@ class FleetDirectory:
                     self.owners[block] = host
 
     def _recall(self, host: str) -> None:
-        if not os.path.exists(f"{self.of_host(host)}/{ENVIRONMENT}"):
+        """Know the rows of a host again, and drop what its tables have of trials without a good row.
+
+        It is that of a coordinator that was killed while it wrote; the host sends it again.
+        """
+        directory = self.of_host(host)
+        if not os.path.exists(f"{directory}/{results.TRIALS}"):
             return
-        run = RunDirectory(self.of_host(host))
-        run.mend()
-        self._know(host, [(str(row.trial), str(row.attempt), row.block) for row in run.rows()])
+        with open(f"{directory}/{results.TRIALS}", encoding="utf-8", newline="") as file:
+            _, *rows = csv.reader(file, strict=True)
+        self._know(host, [(row[_TRIAL], row[_ATTEMPT], int(row[_BLOCK])) for row in rows])
+        good = {row[_TRIAL] for row in rows if row[_STATUS] == "ok"}
+        for name in os.listdir(directory):
+            if name.endswith(".csv") and name != results.TRIALS:
+                _keep_lines(f"{directory}/{name}", good)
 
     def _write_changed(self, path: str, text: str) -> None:
         if self._written.get(path) != text:
@@ -194,6 +203,15 @@ def _plain(name: str) -> str:
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
         raise ValueError(f"a host sends a file of the name {name!r}")
     return name
+
+
+def _keep_lines(path: str, trials: set[str]) -> None:
+    """Keep only the whole lines of these trials: a line begins with its trial's number."""
+    with open(path, encoding="utf-8", newline="") as file:
+        header, *lines = file.read().splitlines(keepends=True) or [""]
+    kept = [line for line in lines if line.partition(",")[0] in trials and line.endswith("\n")]
+    if kept != lines:
+        _write(path, "".join([header, *kept]))
 
 
 def _append(path: str, header: str, lines: Sequence[str]) -> None:
