@@ -105,7 +105,7 @@ def test_a_shared_study_has_every_block_once_whatever_fails_meanwhile(hosts, fle
     blocks = 6
     first, second, _ = hosts.all
     (tmp_path / "study.yaml").write_text(STUDY + f"repeats: {blocks}\n")
-    options = "--silent", 3, "--comeback", 5, "--quiet", 0
+    options = "--silent", 3, "--comeback", 60, "--quiet", 0
     run = fleet("study.yaml", "--share", "--ssh", hosts.file(), "-o", "out", *options)
     out = tmp_path / "out"
     assert eventually(lambda: any(rows(out, host) for host in hosts.all), 60), run.said()

@@ -124,8 +124,8 @@ class Hosts:
         for server in self._servers:
             server.terminate()
             server.wait(10)
+        deadline = time.monotonic() + 20
         for host in self.all:
-            deadline = time.monotonic() + 20
             while self._left(host) and time.monotonic() < deadline:  # what was under way ends first
                 time.sleep(0.1)
             for pid in self._left(host):
