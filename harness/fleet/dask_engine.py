@@ -23,8 +23,7 @@ from harness.fleet.engine import Answer, Seen
 
 _TCP = 12.0  # seconds: the least that Dask's keep-alive can do
 START = 60.0  # seconds in which a worker has to start, or a scheduler to answer
-# Options of a worker: one task at a time, no limit of memory, no pages about itself, and it ends where its scheduler did
-# before it was heard of.
+# Options of a worker: one task at a time, no limit of memory, no page about itself; it ends where no scheduler answers.
 WORKER = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "dashboard_address": None, "death_timeout": START}
 
 

@@ -122,14 +122,17 @@ class Hosts:
 
     def remove(self):
         for server in self._servers:
-            server.terminate()
-            server.wait(10)
+            server.kill()
+            server.wait()
         deadline = time.monotonic() + 20
         for host in self.all:
             while self._left(host) and time.monotonic() < deadline:  # what was under way ends first
                 time.sleep(0.1)
             for pid in self._left(host):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            while self._left(host):
+                time.sleep(0.01)
             subprocess.run(["ip", "link", "del", host.link], check=False, stderr=subprocess.DEVNULL)
             subprocess.run(["ip", "netns", "del", host.namespace], check=False, stderr=subprocess.DEVNULL)
             shutil.rmtree(host.rendezvous)
