@@ -141,5 +141,6 @@ def _prepared(engine: "DaskEngine", wheels: Sequence[str], mode: str) -> tuple[P
     refused = prepared.refused | alike.refused(prepared.facts, mode, facts())
     print(alike.table(list(engine.pythons), prepared.facts, refused))
     if not prepared.facts.keys() - refused.keys():
-        raise console.Failure("no host may take part")
+        reasons = "; ".join(dict.fromkeys(refused.values()))
+        raise console.Failure(f"no host may take part: {reasons}")
     return prepared, refused
