@@ -340,18 +340,19 @@ def check_real(out, blocks):
 
 @needs_dask
 @pytest.mark.processes
+@pytest.mark.timeout(300)
 def test_two_workers_of_a_machine_that_are_killed_with_their_coordinator_lose_no_row_and_double_none(fleet, tmp_path):
     out = tmp_path / "out"
     trials = out / "hosts/local-1/trials.csv"
     run = fleet("study.yaml", "--local", 2, "-o", "out", "--repeat", 2)
-    assert eventually(lambda: run.poll() is not None or trials.exists(), 100), run.said()
+    assert eventually(lambda: run.poll() is not None or trials.exists(), 200), run.said()
     for pid in set(workers()) & set(at_work(tmp_path)):
         os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: "local-1" in run.said().partition("local-1: `")[2], 30), run.said()
+    assert eventually(lambda: "local-1" in run.said().partition("local-1: `")[2], 60), run.said()
     run.kill()
     run.wait()
     run = fleet("--resume", out)
-    assert run.wait(100) == 0, run.said()
+    assert run.wait(200) == 0, run.said()
     check_real(out, 2)
     assert "another study measures" not in run.said()
     assert cli.main(["show", str(out / "hosts/local-1")]) == 0
@@ -359,6 +360,7 @@ def test_two_workers_of_a_machine_that_are_killed_with_their_coordinator_lose_no
 
 @needs_dask
 @pytest.mark.processes
+@pytest.mark.timeout(300)
 def test_over_tls_a_wheel_is_installed_on_hosts_and_measures_there(fleet, tmp_path, monkeypatch):
     """Its dependencies are those of this environment: no index is asked."""
     if shutil.which("openssl") is None:
@@ -375,7 +377,7 @@ def test_over_tls_a_wheel_is_installed_on_hosts_and_measures_there(fleet, tmp_pa
         f"--tls-{name}={tmp_path}/{file}.pem" for name, file in (("ca-file", "cert"), ("cert", "cert"), ("key", "key"))
     ]
     run = fleet("study.yaml", "--local", 1, "--repeat", 1, "-o", "out", "--install", wheel, *tls)
-    assert run.wait(110) == 0, run.said()
+    assert run.wait(200) == 0, run.said()
     noted = json.loads((tmp_path / "out/fleet.json").read_text())
     assert noted["pythons"]["local-1"].startswith(f"{tmp_path}/.cache/transport-harness/fleet/wheels/")
     rows = list(results.read(str(tmp_path / "out/hosts/local-1/trials.csv")))
@@ -384,6 +386,7 @@ def test_over_tls_a_wheel_is_installed_on_hosts_and_measures_there(fleet, tmp_pa
 
 @needs_dask
 @pytest.mark.processes
+@pytest.mark.timeout(300)
 def test_workers_of_a_cluster_with_two_versions_of_a_plugin_are_refused_with_what_differs(fleet, tmp_path):
     programs = []
     try:
@@ -402,11 +405,11 @@ def test_workers_of_a_cluster_with_two_versions_of_a_plugin_are_refused_with_wha
             worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--no-nanny"]
             worker += ["--nthreads", "1", "--name", name, "--no-dashboard", "--local-directory", str(tmp_path)]
             environment = os.environ | {"PYTHONPATH": str(site)}
-            assert eventually(file.exists, 30)
+            assert eventually(file.exists, 60)
             programs.append(subprocess.Popen(worker, env=environment, stderr=subprocess.DEVNULL))
         assert eventually(lambda: file.read_text().endswith("}"), 10)
         run = fleet("study.yaml", "--scheduler", json.loads(file.read_text())["address"], "--workers", 2, "-o", "out")
-        assert run.wait(90) == 2, run.said()
+        assert run.wait(200) == 2, run.said()
         assert "no kind is the most frequent" in run.said()
         assert "swift is 1.0, code " in run.said()
         assert not (tmp_path / "out").exists()
