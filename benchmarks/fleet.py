@@ -36,6 +36,11 @@ slices: {rounds: 60}
 control: true
 repeats: 100
 """
+_AS_CONFIGURED = {  # as harness/fleet/dask_engine.py has it
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+}
 _PAIRS = 16  # blocks with the worker at work, and as many without
 _CELLS, _ROUNDS, _BLOCKS = 10, 10, 10  # of the simulated study: 1,000 slices a host
 
@@ -56,7 +61,8 @@ def beside() -> None:
             "--local-directory",
             place,
         ]
-        environment = os.environ | {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+        worker += ["--memory-limit", "0"]
+        environment = os.environ | _AS_CONFIGURED
         file = ["--scheduler-file", f"{place}/scheduler.json"]
         running = []
         try:
