@@ -76,7 +76,7 @@ def test_a_run_keeps_a_row_for_each_trial_and_prints_the_ranking(base, tmp_path)
         assert row.latency_p50_us <= row.latency_p90_us <= row.latency_p99_us <= row.latency_max_us
         assert 0 < row.cpu_us_per_request < 10_000
         assert min(row.client_switches, row.proxy_switches, row.cache_switches, row.cache_peak_rss_bytes) > 0
-        assert row.data_effective.startswith(f"{row.data}:chunk=262144")
+        assert row.data_effective.startswith((f"{row.data}:chunk=262144", "null:chunk=4194304"))
     again = run(tmp_path)
     said = (
         f"is there already: name another directory with -o, or go on with it by `harness run --resume {tmp_path}/out`"

@@ -250,7 +250,7 @@ def test_tables_are_filtered_and_lead_to_their_rows(opened, whole):
     assert column(page, "trials", "data") == ["sendfile"] * 6
     assert column(page, "trials", "files") == ["3 MiB"] * 6
     page.locator("#table-trials").get_by_role("button", name="Reset").click()
-    assert page.locator("#table-trials tbody tr").count() == 147
+    assert page.locator("#table-trials tbody tr").count() == 168
 
 
 def test_tables_are_copied_as_they_are_shown(opened, whole):

@@ -100,7 +100,7 @@ def test_a_torn_last_line_is_mended_and_its_trial_run_again(base, study, tmp_pat
     assert code == 0, errors
     assert [row.trial for row in rows_of(out)] == [1, 2, 3, 4, 5, 6]
     assert (out / "trials.csv").read_bytes().startswith(whole[: whole[:-30].rfind(b"\n")])
-    assert all(line.count(",") == 2 for line in (out / "latency.csv").read_text().splitlines())
+    assert all(line.count(",") == 3 for line in (out / "latency.csv").read_text().splitlines())
 
 
 def test_a_run_is_not_resumed_where_the_machine_or_the_code_is_another(base, study, tmp_path, capfd):
