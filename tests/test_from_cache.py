@@ -67,7 +67,7 @@ def test_the_lane_used_last_is_leased_next_because_its_memory_is_warm():
     assert pool.lease(1) is warm
 
 
-def test_a_second_end_of_a_lane_is_kept_for_the_next_time_and_closed_with_the_lane():
+def test_a_second_end_of_a_lane_is_kept_for_the_next_time_and_closed_with_the_lane(capfd):
     # A worker may take a lane's next command before the end that sent the last reply was put back.
     with leaks.base_of_its_own(), contextlib.closing(rendezvous.Home("ends", "proxy-1")) as home:
         lane, other = (Lane(home, registry.data_transport("fifo"), 1.0, slot) for slot in ("0.0", "0.1"))
@@ -81,10 +81,15 @@ def test_a_second_end_of_a_lane_is_kept_for_the_next_time_and_closed_with_the_la
         assert ends.spare(7) is second
         assert ends.spare(7) is None
         ends.keep(7, second)
+        ends.keep(7, ends.open(lane.name))  # a third one, which is closed
         assert leaks.descriptors() == before + 2
+        failing, first.close = first.close, lambda: 1 / 0
         lane.remove_names()
         ends._looked = 0.0  # else they are looked for once a second
         ends.open(other.name).close()
+        assert eventually(lambda: leaks.descriptors() == before + 1)
+        assert "an end was not closed: ZeroDivisionError" in capfd.readouterr().err
+        failing()
         assert leaks.descriptors() == before
         assert ends.idle == {}
         assert ends.spare(7) is None

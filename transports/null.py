@@ -75,7 +75,11 @@ class NullCommandReceiver(FifoEnd, CommandReceiver):
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope, "fifo", os.O_RDWR)
-        self._blocking = os.open(scope.path("fifo"), os.O_RDWR)
+        try:
+            self._blocking = os.open(scope.path("fifo"), os.O_RDWR)
+        except OSError:
+            super().close()
+            raise
         self._ticked = Ticked(self._tick, scope.timeout)
         self._anything = select.poll()  # of the thread that ticks: no two may use one
         self._anything.register(self._fd, select.POLLIN)

@@ -40,9 +40,13 @@ class NullSendfile(DataTransport):
 class ZerosToSocket(NullLaneEnd, SocketReceiver):
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope)
-        self._file = os.memfd_create("zeros")
-        self._resources.callback(os.close, self._file)
-        os.truncate(self._file, _HOLE)
+        try:
+            self._file = os.memfd_create("zeros")
+            self._resources.callback(os.close, self._file)
+            os.truncate(self._file, _HOLE)
+        except OSError:
+            self.close()
+            raise
 
     def take(self) -> bytes:
         return self._head()[0]

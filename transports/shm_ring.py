@@ -169,7 +169,8 @@ class CommandRingReceiver(CommandRingEnd, CommandReceiver):
                     words[TAKEN] = position + 1
                 self._lock.release()
                 if waiting:
-                    self._room.ring(needed=waiting == self._depth)
+                    # Senders may have filled it meanwhile, and one of them may wait.
+                    self._room.ring(needed=words[PUBLISHED] - position >= self._depth)
                     if waiting > 1:
                         self._full.ring()  # another receiver may wait for what is left
                     return record

@@ -54,9 +54,13 @@ class PageSender(FifoEnd, Sender):
         self._chunk = chunk
         self._next = 0  # offset in the memory of the next piece, which begins a page
         size = fcntl.fcntl(self._fd, fcntl.F_GETPIPE_SZ) + 2 * whole_pages(chunk)  # the receiver has set the former
-        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._room = memoryview(b"")  # what loan() has returned
-        self._hang = hanger(self._fd, self._memory)
+        try:
+            self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._hang = hanger(self._fd, self._memory)
+        except BaseException:
+            super().close()
+            raise
 
     def loan(self) -> memoryview:
         if self._next + whole_pages(self._chunk) > len(self._memory):

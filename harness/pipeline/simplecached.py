@@ -9,8 +9,8 @@ import argparse
 import os
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from harness import console, registry, rendezvous, supervisor
@@ -126,7 +126,8 @@ class LaneEnd:
 
 
 class LaneEnds:
-    """This process's ends of lanes. Each is opened at its lane's first command, and kept while no thread uses it.
+    """This process's ends of lanes. Each is opened at its lane's first command, and kept while no thread uses it. So is
+    a second one, for a command that comes before the first end was put back: to open one can take milliseconds.
 
     idle: the ends that no thread is using, by the numbers of their lanes. Who takes one out is its only user.
     """
@@ -134,26 +135,21 @@ class LaneEnds:
     def __init__(self, rendezvous_name: str) -> None:
         self._rendezvous = rendezvous_name
         self.idle: dict[int, LaneEnd] = {}
-        self._spare: dict[int, list[LaneEnd]] = {}  # second ends, kept: to open one can take milliseconds
+        self._spare: dict[int, LaneEnd] = {}
         self._looked = 0.0  # when retired lanes were last looked for; time.monotonic()
 
     def close(self) -> None:
         """Close the ends that no thread is using."""
-        self._close({*self.idle, *self._spare})
+        _close_all([*self._taken(self.idle, self.idle.copy()), *self._taken(self._spare, self._spare.copy())])
 
     def spare(self, number: int) -> LaneEnd | None:
-        """A second end of a lane, if one was kept: for a command that comes before the first end was put back."""
-        try:
-            return self._spare[number].pop()
-        except (KeyError, IndexError):
-            return None
+        """A second end of a lane, if one was kept."""
+        return self._spare.pop(number, None)
 
     def keep(self, number: int, lane: LaneEnd) -> None:
         """Keep an end of a lane that has one idle."""
-        lanes = self._spare.setdefault(number, [])
-        lanes.append(lane)
-        if self._spare.get(number) is not lanes:  # the lane has been closed meanwhile
-            _close_all(lanes)
+        if self._spare.setdefault(number, lane) is not lane:
+            lane.close()
 
     def open(self, name: bytes) -> LaneEnd:
         """Open this process's end of the lane of that name. Raises OSError or ValueError."""
@@ -165,25 +161,34 @@ class LaneEnds:
         return LaneEnd(scope, registry.data_transport(text).sender(scope))
 
     def _close_retired(self) -> None:
-        """Close the ends of lanes whose names are gone: their proxy has retired them, or has ended."""
+        """Close the ends of lanes whose names are gone: their proxy has retired them, or has ended.
+
+        A thread does it: to close an end may take its timeout, and the request of another proxy waits here.
+        """
         if (now := time.monotonic()) < self._looked + 1:
             return
         self._looked = now
-        spare = [(number, lane) for number, lanes in self._spare.copy().items() for lane in lanes[:1]]
-        ends = [*self.idle.copy().items(), *spare]
-        self._close({number for number, lane in ends if not os.path.exists(lane.directory)})
+        retired = [
+            lane
+            for ends in (self.idle, self._spare)
+            for lane in self._taken(
+                ends, [number for number, lane in ends.copy().items() if not os.path.exists(lane.directory)]
+            )
+        ]
+        if retired:
+            threading.Thread(target=_close_all, args=(retired,), daemon=True).start()
 
-    def _close(self, numbers: set[int]) -> None:
-        for number in numbers:
-            _close_all(self._spare.pop(number, []))
-            if (lane := self.idle.pop(number, None)) is not None:
-                lane.close()
+    def _taken(self, ends: dict[int, LaneEnd], numbers: Iterable[int]) -> list[LaneEnd]:
+        """The ends of these lanes, taken out: no other thread has them."""
+        return [lane for number in numbers if (lane := ends.pop(number, None)) is not None]
 
 
-def _close_all(lanes: list[LaneEnd]) -> None:
-    with suppress(IndexError):  # each end is closed by one thread alone
-        while True:
-            lanes.pop().close()
+def _close_all(lanes: Iterable[LaneEnd]) -> None:
+    for lane in lanes:
+        try:
+            lane.close()
+        except Exception as error:  # noqa: BLE001  a plugin may raise anything: the others are closed all the same
+            console.say(f"an end was not closed: {type(error).__name__}: {error}")
 
 
 def arguments() -> argparse.ArgumentParser:

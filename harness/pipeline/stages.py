@@ -131,10 +131,16 @@ class Stages:
             return {"receive": self._receive(end.receive)}
         home, part = scope.directory.split("/")[-2:]
         lane = os.fsencode(f"{home}/{part}")  # as commands name it
+        assert isinstance(end, Receiver | SocketReceiver | ClientGiver)
+        verbs: dict[str, Callable[..., Any]] = {
+            "take": self._take(end.take, lane),
+            "close": self._close(end.close, lane),
+        }
         if isinstance(end, ClientGiver):
-            return {"take": self._take(end.take, lane), "finish": self._finish(end.finish, lane)}
-        assert isinstance(end, Receiver | SocketReceiver)
-        return {"take": self._take(end.take, lane), "give_back": self._give_back(end.give_back, lane)}
+            verbs["finish"] = self._finish(end.finish, lane)
+        else:
+            verbs["give_back"] = self._give_back(end.give_back, lane)
+        return verbs
 
     def _send(self, send: Callable[[bytes], None]) -> Callable[[bytes], None]:
         here, under_way = self._here, self._under_way
@@ -210,6 +216,13 @@ class Stages:
             if not row[_READ]:  # else it is kept when the client's connection is closed
                 here.kept.keep(row)
             give_back()
+
+        return noting
+
+    def _close(self, close: Callable[[], None], lane: bytes) -> Callable[[], None]:
+        def noting() -> None:
+            self._under_way.pop(lane, None)  # a lane that is retired is made anew under another name
+            close()
 
         return noting
 

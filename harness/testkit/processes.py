@@ -143,16 +143,21 @@ class Nursery:
         return int(self._asked.recv(64))
 
     def _serve(self, asked: socket.socket) -> None:
+        alive = set()
         while True:
             text, descriptors, _, _ = socket.recv_fds(asked, 64, _MOST)
             if not text:
+                for pid in alive:  # a stopped one takes no alarm
+                    os.kill(pid, signal.SIGKILL)
                 return
             if text != b"fork":
                 asked.send(b"%d" % os.waitpid(int(text), 0)[1])
+                alive.discard(int(text))
                 continue
             pid = os.fork()
             if not pid:
                 self._work(asked, descriptors)
+            alive.add(pid)
             for one in descriptors:
                 os.close(one)
             asked.send(b"%d" % pid)

@@ -4,6 +4,7 @@ A bell that rings while no process waits lets the next one through at once. A pr
 memory again. So a bell that rings too often costs time, never a record.
 """
 
+import errno
 import os
 import select
 import socket
@@ -96,8 +97,11 @@ def _hand_out(listener: socket.socket, fds: list[int]) -> None:
             connection, _ = listener.accept()
         except BlockingIOError:  # its SO_RCVTIMEO
             continue
-        except OSError:
-            return
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # it was shut down
+                return
+            time.sleep(0.1)  # no room for a descriptor, perhaps
+            continue
         with connection, suppress(OSError):  # that process has gone
             socket.send_fds(connection, (b"x",), fds)
 

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 TICKS = 20  # in a timeout
 
@@ -23,8 +24,8 @@ class Ticked:
         self.started = False
 
     def start(self) -> None:
-        self.started = True
         _ticker.add(self)
+        self.started = True
 
     def stop(self) -> None:
         _ticker.remove(self)
@@ -50,8 +51,13 @@ class _Ticker:
         with self._lock:
             self._ends.add(end)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads: nothing would wake this end
+                    self._ends.discard(end)
+                    raise
+                self._thread = thread
 
     def remove(self, end: Ticked) -> None:
         with self._lock:
@@ -70,7 +76,8 @@ class _Ticker:
                 time.sleep(pause)
                 with self._lock:
                     if end in self._ends:
-                        end.tick()
+                        with suppress(OSError):  # the others are woken all the same
+                            end.tick()
 
 
 _ticker = _Ticker()
