@@ -143,7 +143,7 @@ class Nursery:
         return int(self._asked.recv(64))
 
     def _serve(self, asked: socket.socket) -> None:
-        alive = set()
+        alive: set[int] = set()
         while True:
             text, descriptors, _, _ = socket.recv_fds(asked, 64, _MOST)
             if not text:
