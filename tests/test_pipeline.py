@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -547,6 +548,36 @@ def test_a_file_truncated_while_it_is_sent_gives_a_short_body_and_the_lane_is_re
         assert get(proxy.port, path).endswith(content[: 16 << 20])
         assert proxy.stop() == 0
         assert cache.stop() == 0
+
+
+# A cache that answers what it is asked for `/wrong` as if it were another request.
+LYING = """
+import sys
+from harness import cli
+from harness.protocol import wire
+
+decode = wire.decode_command
+
+def decode_command(record):
+    request_id, lane, path = decode(record)
+    return request_id + (path == b"/wrong"), lane, path
+
+wire.decode_command = decode_command
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("data", ["posix_shm", "fifo", "sendfile", "splice", "memfd"])
+def test_a_reply_to_another_request_gives_an_error_and_its_lane_is_made_anew(pipeline, data):
+    for name in ("right", "wrong"):
+        pipeline.write(name, b"content")
+    command = [sys.executable, "-c", LYING]
+    pipeline.start("simplecached", "-c", pipeline.files, "-t", 1, command=command).line()
+    proxy = pipeline.proxy("--data", data, "-t", 1, "-n", 1, "--timeout", 2)
+    for _ in range(2):
+        assert get(proxy.port, "/right") == whole(b"content")
+        assert get(proxy.port, "/wrong") == b"GETFILE ERROR\r\n\r\n"
+    assert re.search(r"the reply is to request \d+, not \d+", proxy.errors)
 
 
 def test_proxies_with_different_data_transports_share_one_cache(pipeline):
