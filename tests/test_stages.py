@@ -234,6 +234,18 @@ def test_a_trace_can_be_of_one_cell_and_of_a_run_without_stages_there_is_none(ru
     assert "stages.csv" in complaints[1]
 
 
+def test_a_request_that_failed_before_it_had_a_lane_is_left_out_of_the_stages_of_the_others():
+    times = {f"{name}_ns": 1000 * place for place, name in enumerate(CHAIN, 1)}
+    good = [results.Request(trial=1, request=number, **times) for number in range(3)]
+    failed = results.Request(trial=1, request=3, accepted_ns=1000, read_ns=2000, closed_ns=9_000_000)
+    silent = results.Request(trial=1, request=4, accepted_ns=1000)
+    alone = analysis.spreads(good)
+    assert analysis.spreads([failed, *good]) == analysis.spreads([*good, failed]) == alone
+    assert analysis.spreads([silent, silent, silent, silent, *good]) == alone
+    assert analysis.spreads([silent]) == analysis.spreads([]) == {}
+    assert list(analysis.spreads([failed])) == ["read", "closed", analysis.WHOLE]
+
+
 def test_moments_are_columns_of_the_table_in_their_order():
     columns = [name.removesuffix("_ns") for name in results.Request.__dataclass_fields__]
     assert columns == ["trial", *Moments._fields]

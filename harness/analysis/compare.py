@@ -101,7 +101,7 @@ def _compare_fleets(args: argparse.Namespace) -> int:
     found = of_fleets.compare_fleets(files.load(args.first), files.load(args.second), args.metric)
     _check_alike(found.unlike[:4], args.force)
     show.render_comparison(found)
-    if any(pair.verdict in _WORSE for cell in found.cells for pair in cell.there.values()):
+    if found.verdicts & _WORSE:
         return 1
     return 3 if found.withheld else 0
 

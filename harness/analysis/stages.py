@@ -4,6 +4,7 @@ A stage is named after the moment that ends it, and begins at the moment before.
 all of its time, and so do their means over requests; medians need not.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -61,10 +62,15 @@ def durations(request: Request) -> dict[str, int]:
 
 
 def spreads(requests: Iterable[Request]) -> Spreads:
-    """How long the stages of these requests took. All of them have the same stages."""
-    taken = [durations(one) for one in requests]
-    found = {name: _spread([one[name] for one in taken]) for name in (taken[0] if taken else ())}
-    return found | {WHOLE: _spread([sum(one.values()) for one in taken])} if found else {}
+    """How long the stages of these requests took. Requests that went another way than most are left out, such as one
+    that was answered with an error before it had a lane: what they did has other stages."""
+    taken = [stages for one in requests if (stages := durations(one))]
+    if not taken:
+        return {}
+    ((way, _),) = Counter(map(tuple, taken)).most_common(1)
+    alike = [one for one in taken if tuple(one) == way]
+    found = {name: _spread([one[name] for one in alike]) for name in way}
+    return found | {WHOLE: _spread([sum(one.values()) for one in alike])}
 
 
 def _spread(ns: Sequence[int]) -> Spread:

@@ -55,7 +55,8 @@ def _chart(
         name,
         label,
         "A row for each host: its ratio to the baseline and its interval, from its own blocks. Then the mean of "
-        f"machines like these, and where the next one lies. {'Left is better.' if latency else 'Right is better.'}",
+        f"{study.like}{', and where the next one lies' if study.apart else ''}. "
+        f"{'Left is better.' if latency else 'Right is better.'}",
         panels,
         1,
         " ".join(notes),
@@ -88,12 +89,12 @@ def _rows(context: FleetContext, cell: FleetCell, keys: dict[str, int], colours:
     ]
     if cell.together:
         rows.append(
-            Row("all blocks", -1, _ALL, 3, cell.together, f"all blocks of the study\n{ratio_text(cell.together)}")
+            Row("all blocks", -1, _ALL, 3, cell.together, f"all blocks of these hosts\n{ratio_text(cell.together)}")
         )
     if cell.summary:
         mean, following = cell.summary.ratio, cell.summary.prediction
         scatter = f"tau {100 * cell.summary.tau:.2g} %, I\u00b2 {100 * cell.summary.i2:.0f} %"
-        rows.append(Row("mean", -1, _MEAN, 3, mean, f"mean of machines like these\n{over_text(mean)}\n{scatter}"))
+        rows.append(Row("mean", -1, _MEAN, 3, mean, f"mean over hosts\n{over_text(mean)}\n{scatter}"))
         if following.bounded:
             rows.append(
                 Row("next machine", -1, _NEXT, 1, following, f"the next machine like these\n{over_text(following)}")

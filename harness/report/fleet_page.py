@@ -97,7 +97,8 @@ def _table(found: FleetStudy) -> Markup:
         bodies.append(el("tbody", el("tr", label, class_="group"), rows))
     table = el("table", el("thead", el("tr", heads)), bodies, class_="best fitting")
     base = next((cell.label for context in found.contexts for cell in context.cells if cell.baseline), "")
-    caption = f"Ratios to {base}. Means are of machines like these, and hold at once; next is the next such machine."
+    caption = f"Ratios to {base}. Means are of {found.like}, and hold at once."
+    caption += " next is the next such machine." if found.apart else " Nothing is said of the next machine."
     name = "Outcomes over hosts"
     return el(
         "div",
@@ -124,11 +125,11 @@ def _claim(answer: FleetAnswer) -> Markup:
     for one in answer.findings:
         counts = ", ".join(f"{outcome} on {len(hosts)}" for outcome, hosts in one.hosts.items())
         over = f"over hosts {fleet_charts.over_text(one.summary.ratio)}" if one.summary else ""
-        over = f"all blocks {ratio_text(one.together)}" if one.together else over
+        whole = f"all blocks {ratio_text(one.together)}" if one.together else ""
         spans = [
             el("span", one.label or "all trials", class_="where"),
-            el("span", counts),
-            el("span", over, class_="soft"),
+            el("span", ", ".join(filter(None, (counts, one.silence)))),
+            el("span", "; ".join(filter(None, (over, whole))), class_="soft"),
         ]
         lines.append(el("div", spans, class_="finding"))
     return el(

@@ -55,6 +55,8 @@ def main(argv: Sequence[str]) -> int:
 
 def of_run(directory: str, cell: int | None = None) -> dict[str, Any]:
     """The trace of a run, or of one cell of it. Raises OSError, ValueError."""
+    if run_files.is_fleet(directory):
+        raise ValueError(f"{directory} is the run of a fleet; trace one of its hosts: {directory}/hosts/NAME")
     trials = list(results.read(f"{directory}/{results.TRIALS}"))
     chosen = {one.trial: one for one in trials if one.status == "ok" and cell in {None, one.cell}}
     requests = [one for one in results.read_requests(f"{directory}/{results.STAGES}") if one.trial in chosen]
@@ -108,6 +110,8 @@ def _of_threads(request: Request, number: int, in_batches: bool) -> Iterator[Eve
         for arrow, (begin, end, ends) in enumerate(
             (("sent", "received", (proxy, cache)), ("published", "taken", (cache, proxy)))
         ):
+            if begin not in times or end not in times:  # it failed before
+                continue
             same = {"cat": _REQUEST, "name": STAGES[end].ends, "id": 2 * number + arrow}
             yield {"ph": "s", "ts": times[begin] / 1e3, **same, **ends[0]}
             yield {"ph": "f", "bp": "e", "ts": times[end] / 1e3, **same, **ends[1]}

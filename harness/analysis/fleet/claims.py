@@ -1,12 +1,13 @@
 """Claims over the hosts of a fleet.
 
-Mode `each`: a claim is supported where every host supports it, refuted where some host refutes it by intervals that
-hold on all hosts at once. Mode `share`: the hosts measured one study together, and all its blocks decide.
+Mode `each`: a claim is supported where every host of the fleet supports it, refuted where some host refutes it by
+intervals that hold on all hosts at once. Mode `share`: the mean over hosts decides.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.analysis import claims
 from harness.analysis.cells import Levels
@@ -21,7 +22,8 @@ from harness.analysis.judgements import Finding
 @dataclass(frozen=True)
 class FleetFinding:
     """The answer to a claim in one context. hosts: outcome -> the hosts that have it by themselves. together: the ratio
-    of all blocks, where hosts shared a study. summary: over hosts; None where no host has blocks enough."""
+    of all blocks, where hosts shared a study. summary: over hosts; None where no host has blocks enough. silent: the
+    hosts of the fleet that say nothing."""
 
     levels: Levels
     label: str
@@ -30,6 +32,12 @@ class FleetFinding:
     together: Estimate | None
     summary: Summary | None
     reason: str
+    silent: tuple[str, ...]
+
+    @property
+    def silence(self) -> str:
+        """How many hosts say nothing, in words; empty where all say something."""
+        return silence(self.silent, len(self.silent) + sum(map(len, self.hosts.values())))
 
 
 @dataclass(frozen=True)
@@ -42,21 +50,28 @@ class FleetAnswer:
     reason: str
 
 
-def judge(asked: Sequence[Claim], hosts: Sequence[Host], together: Host | None) -> list[FleetAnswer]:
-    """Answer each claim. hosts: those that count, with their own answers. together: all as one, where they shared a
-    study."""
+def silence(silent: Sequence[str], hosts: int) -> str:
+    """How many of so many hosts say nothing, in words; empty where all say something."""
+    return f"{len(silent)} of {hosts} hosts say nothing" if silent else ""
+
+
+def judge(
+    asked: Sequence[Claim], fleet: Sequence[str], hosts: Sequence[Host], together: Host | None, apart: bool
+) -> list[FleetAnswer]:
+    """Answer each claim. fleet: the names of all hosts. hosts: those that count, with their own answers. together:
+    these as one, where they shared a study. apart: whether each of them is a machine of its own."""
     places: list[dict[str, dict[str, Finding]]] = [{} for _ in asked]  # of each claim: context -> host -> finding
     for host in hosts:
         for number, answer in enumerate(host.answers):
             for finding in answer.findings:
                 places[number].setdefault(finding.label, {})[host.name] = finding
     whole = [{one.label: one for one in answer.findings} for answer in together.answers] if together else []
-    comparisons = sum(map(len, places))
+    setting = _Setting(together, sum(map(len, places)), apart)
     answers = []
     for number, (claim, found) in enumerate(zip(asked, places, strict=True)):
         of_all = whole[number] if together and whole else {}
         findings = [
-            _finding(claim, there, of_all.get(label), together is not None, comparisons)
+            _finding(claim, there, of_all.get(label), [host for host in fleet if host not in there], setting)
             for label, there in found.items()
         ]
         outcomes = {one.outcome for one in findings}
@@ -67,21 +82,33 @@ def judge(asked: Sequence[Claim], hosts: Sequence[Host], together: Host | None) 
     return answers
 
 
+class _Setting(NamedTuple):
+    """As judge() has them. comparisons: findings of all claims."""
+
+    together: Host | None
+    comparisons: int
+    apart: bool
+
+
 def _finding(
-    claim: Claim, there: dict[str, Finding], whole: Finding | None, share: bool, comparisons: int
+    claim: Claim, there: dict[str, Finding], whole: Finding | None, silent: Sequence[str], setting: _Setting
 ) -> FleetFinding:
     first = next(iter(there.values()))
-    found = over_hosts({host: one.logs for host, one in there.items() if one.logs}, share, comparisons)
+    together, comparisons, apart = setting
+    logs = {host: one.logs for host, one in there.items() if one.logs}
+    found = over_hosts(logs, together is not None, comparisons, apart)
     own = Counter(one.outcome for one in there.values())
     hosts = {outcome: [host for host, one in there.items() if one.outcome == outcome] for outcome in own}
-    outcome, reason = UNDECIDED, _counted(own)
-    if share and not alike(found, comparisons):
-        reason = "the hosts differ, and are not those of one study"
-    elif share and whole:
-        outcome, reason = whole.outcome, whole.reason
-    elif not share and own[SUPPORTED] == len(there):
+    outcome, reason = UNDECIDED, _counted(own, silent)
+    if together and together.off:
+        reason = f"the A/A control of all blocks is off: {together.off}"
+    elif together and found.summary:
+        outcome = claims.outcome(claim.expect, found.summary.ratio.low, found.summary.ratio.high)
+        differ = "" if alike(found, comparisons) else "the hosts differ; "
+        reason = f"{differ}the interval over {found.summary.ratio.n} hosts straddles the bound"
+    elif not together and own[SUPPORTED] == len(there) and not silent:
         outcome = SUPPORTED
-    elif not share and any(
+    elif not together and any(
         claims.outcome(claim.expect, one.low, one.high) == REFUTED for one in found.at_once.values()
     ):
         outcome = REFUTED
@@ -93,12 +120,14 @@ def _finding(
         whole.ratio if whole else None,
         found.summary,
         reason if outcome == UNDECIDED else "",
+        tuple(silent),
     )
 
 
-def _counted(own: Counter[str]) -> str:
-    total = sum(own.values())
-    return ", ".join(f"{outcome} on {count} of {total} hosts" for outcome, count in own.most_common())
+def _counted(own: Counter[str], silent: Sequence[str]) -> str:
+    total = sum(own.values()) + len(silent)
+    said = [f"{outcome} on {count} of {total} hosts" for outcome, count in own.most_common()]
+    return ", ".join([*said, *filter(None, [silence(silent, total)])])
 
 
 def lines(answer: FleetAnswer) -> list[str]:
@@ -110,7 +139,7 @@ def lines(answer: FleetAnswer) -> list[str]:
             if ratio:
                 interval = f", interval {ratio.low:.3f} to {ratio.high:.3f}" if ratio.bounded else ""
                 parts.append(f"{what} {ratio.value:.3f}{interval}")
-        said.append(f"  {one.label or 'all trials'}: {'; '.join(parts)}")
+        said.append(f"  {one.label or 'all trials'}: {'; '.join([*parts, *filter(None, [one.silence])])}")
     return said if answer.findings else [*said, f"  {answer.reason}"]
 
 

@@ -1,28 +1,34 @@
 """Two runs of a fleet compared: `harness compare` on each host that both have, then over hosts.
 
 On a host the ratio is Welch's, of two runs that share no blocks, as for single runs. Over hosts there is the same
-random-effects summary as everywhere: what the change did on machines like these.
+random-effects summary as everywhere: what the change did on machines like these. The variances of hosts are moderated,
+as those of their ratios are (harness.analysis.fleet.over_hosts). Of two shared studies, blocks have one variance,
+pooled, a host with one block counts, and the verdict is that on the mean.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.analysis import compare, naming
+from harness.analysis import compare, naming, run_files
 from harness.analysis.cells import Levels
-from harness.analysis.fleet.files import Fleet, load_host
-from harness.analysis.fleet.over_hosts import SMALLEST, outcome
+from harness.analysis.fleet.facts import machine
+from harness.analysis.fleet.files import SHARE, Fleet, load_host
+from harness.analysis.fleet.over_hosts import SMALLEST, TOGETHER, outcome
 from harness.analysis.fleet.random_effects import Summary, summary
-from harness.analysis.intervals import corrected, unpaired, welch
+from harness.analysis.intervals import corrected, moderated, unpaired, welch
 from harness.analysis.verdicts import CANNOT_TELL, WITHHELD, verdict
 
 
 @dataclass(frozen=True)
 class ComparedCell:
     """A cell over the hosts that both fleets have. there: host -> its two runs compared. verdict: on the mean over
-    hosts. outcome: what became of the verdict over hosts."""
+    hosts. outcome: what became of the verdict over hosts. silent: how many hosts that both fleets have are not among
+    `there`."""
 
     label: str
     levels: Levels
@@ -30,22 +36,35 @@ class ComparedCell:
     summary: Summary | None
     verdict: str
     outcome: str
+    silent: int = 0
 
 
 @dataclass(frozen=True)
 class FleetComparison:
-    """Two fleets compared. unlike: differences of the machines, host by host."""
+    """Two fleets compared. unlike: differences of the machines, host by host. share: whether the hosts of each shared
+    a study, so that the verdict on the mean is the one."""
 
     metric: str
     cells: list[ComparedCell]
     unlike: list[str]
     withheld: bool
     notes: list[str]
+    share: bool = False
+
+    @property
+    def verdicts(self) -> set[str]:
+        """Those that count: on the means over hosts that shared a study, else those of each host."""
+        if self.share:
+            return {cell.verdict for cell in self.cells}
+        return {pair.verdict for cell in self.cells for pair in cell.there.values()}
 
 
 def compare_fleets(first: Fleet, second: Fleet, metric: str) -> FleetComparison:
     """Compare the hosts that two fleets share. Raises OSError, and ValueError where they share none with good
     trials."""
+    if first.mode != second.mode:
+        raise ValueError(f"{first.directory} is of mode {first.mode}, {second.directory} of mode {second.mode}")
+    share = first.mode == SHARE
     shared = [host for host in first.hosts if host in second.hosts]
     found, skipped, unlike = {}, [], []
     for host in shared:
@@ -62,30 +81,71 @@ def compare_fleets(first: Fleet, second: Fleet, metric: str) -> FleetComparison:
     for host, comparison in found.items():
         for pair in comparison.pairs:
             labels.setdefault(naming.label(pair.levels) or "all trials", {})[host] = pair
-    comparisons = max(len(one.pairs) for one in found.values())
-    cells = [_cell(label, there, comparisons, metric) for label, there in labels.items()]
+    asked = _Asked(
+        metric,
+        max(len(one.pairs) for one in found.values()),
+        share,
+        len(shared),
+        len({machine(run_files.environment(second.path(host))) or host for host in found}) == len(found),
+    )
+    comparisons = asked.comparisons
+    cells = [replace(_cell(label, there, asked), silent=len(shared) - len(there)) for label, there in labels.items()]
     notes = [
         f"Ratios of B to A on {len(found)} hosts, unpaired, each host by itself. Over hosts: the mean of machines like "
         f"these, each of {comparisons} intervals at {100 * corrected(comparisons):.4g} %; next: the next such machine, "
         "95 %. Whatever else changed between the runs is part of these ratios."
     ]
+    if not asked.apart:
+        notes.append("Some hosts are one machine, as environment.json says: nothing is predicted of the next one.")
     if only := sorted(set(first.hosts) ^ set(second.hosts)):
         notes.append(f"In one of the fleets only: {', '.join(only[:8])}{' and more' if len(only) > 8 else ''}.")
     notes += [f"Left out: {one}." for one in skipped[:8]]
     notes += [f"{host}: {note}" for host, one in found.items() for note in one.notes if note.startswith("A/A")][:8]
-    return FleetComparison(metric, cells, unlike, any(one.withheld for one in found.values()), notes)
+    return FleetComparison(metric, cells, unlike, any(one.withheld for one in found.values()), notes, share)
 
 
-def _cell(label: str, there: Mapping[str, compare.Pair], comparisons: int, metric: str) -> ComparedCell:
-    counting = {host: pair for host, pair in there.items() if pair.verdict != WITHHELD and pair.ratio.bounded}
+class _Asked(NamedTuple):
+    """hosts: how many both fleets have. apart: whether each is a machine of its own."""
+
+    metric: str
+    comparisons: int
+    share: bool
+    hosts: int
+    apart: bool
+
+
+def _cell(label: str, there: Mapping[str, compare.Pair], asked: _Asked) -> ComparedCell:
+    metric, comparisons, share, hosts, apart = asked
+    counting = {
+        host: pair for host, pair in there.items() if pair.verdict != WITHHELD and (share or pair.ratio.bounded)
+    }
     first = next(iter(there.values()))
-    if not counting:
+    errors = errors_of([*counting.values()], share)
+    if errors is None:
         withheld = any(pair.verdict == WITHHELD for pair in there.values())
         return ComparedCell(label, first.levels, there, None, "", WITHHELD if withheld else CANNOT_TELL)
     logs = np.array([math.log(pair.ratio.value) for pair in counting.values()])
-    errors = np.array([max(welch(pair.logs[1], pair.logs[0])[1], SMALLEST) for pair in counting.values()])
-    found = summary(logs, errors, corrected(comparisons))
+    found = summary(logs, errors, corrected(comparisons), apart)
     level = corrected(comparisons * len(counting))
     at_once = {host: unpaired(pair.logs[1], pair.logs[0], level) for host, pair in counting.items()}
-    became = outcome({host: pair.verdict for host, pair in counting.items()}, at_once)
+    verdicts = {host: pair.verdict for host, pair in counting.items()}
+    became = TOGETHER if share else outcome(verdicts, at_once, hosts - len(counting))
     return ComparedCell(label, first.levels, there, found, verdict(found.ratio, metric) if found else "", became)
+
+
+def errors_of(pairs: Sequence[compare.Pair], share: bool) -> NDArray[Any] | None:
+    """The variances of hosts' log ratios, from that of a block: moderated over hosts, or, where they shared a study,
+    pooled. None where nothing tells how blocks scatter."""
+    sizes = np.array([[len(logs) for logs in pair.logs] for pair in pairs]).reshape(-1, 2)
+    means = (1 / sizes).sum(axis=1)  # the variance of a difference of means, where that of a block is 1
+    if share:
+        freedom = int((sizes - 1).sum())
+        squares = sum(len(logs) * float(np.var(logs)) for pair in pairs for logs in pair.logs)
+        used = np.full(len(pairs), squares / freedom) if freedom else None
+    elif pairs:
+        own = [welch(pair.logs[1], pair.logs[0]) for pair in pairs]
+        freedoms = np.minimum([freedom for _, _, freedom in own], sizes.sum(axis=1) - 2.0)
+        used = moderated(np.array([variance for _, variance, _ in own]) / means, freedoms)[0]
+    else:
+        used = None
+    return None if used is None else np.maximum(used, SMALLEST) * means

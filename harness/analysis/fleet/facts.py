@@ -42,6 +42,14 @@ def of_environment(environment: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def machine(environment: Mapping[str, Any]) -> str:
+    """What tells machines apart: the id of the kernel's boot, which containers on one machine share, or, where the file
+    has none, the name of the machine. Empty where it has neither."""
+    kernel = environment.get("kernel")
+    boot = environment.get("boot_id") or (kernel.get("boot_id") if isinstance(kernel, dict) else None)
+    return str(boot or environment.get("host") or "")
+
+
 def _text(given: Any) -> str:
     if isinstance(given, bool):
         return "yes" if given else "no"

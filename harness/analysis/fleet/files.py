@@ -10,6 +10,7 @@ Mode `each`: every host ran the whole study. Mode `share`: like hosts ran some b
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from harness import results
@@ -79,18 +80,15 @@ def load_host(fleet: Fleet, host: str) -> Run:
     return Run(trials, fleet.experiment, run_files.slices_of(directory))
 
 
-def load_together(fleet: Fleet) -> Run:
-    """The results of all hosts that can be read, as those of one run: for hosts that shared the blocks of one study.
-    Trials and blocks get numbers of their own. Rows whose processor, kernel or versions differ are still told apart by
-    these columns, and never pooled."""
+def load_together(fleet: Fleet, hosts: Sequence[str]) -> Run:
+    """The results of some hosts, as those of one run: for hosts that shared the blocks of one study. Trials and blocks
+    get numbers of their own. Rows whose processor, kernel or versions differ are still told apart by these columns.
+    Raises OSError, ValueError."""
     trials: list[Trial] = []
     parts = []
     block = 0
-    for host in fleet.hosts:
-        try:
-            own, _, slices = load_host(fleet, host)
-        except (OSError, ValueError):
-            continue  # the host by itself says so
+    for host in hosts:
+        own, _, slices = load_host(fleet, host)
         more, most = max((trial.trial for trial in trials), default=0), block
         for trial in own:
             trial.trial, trial.block, trial.host = trial.trial + more, trial.block + most, ""

@@ -65,6 +65,7 @@ def _cell(cell: FleetCell) -> dict[str, Any]:
         "verdict": cell.verdict,
         "together": of_estimate(cell.together),
         "summary": _summary(cell.summary),
+        "silent": list(cell.silent),
         "hosts": [
             {
                 "host": host,
@@ -119,6 +120,7 @@ def _claim(answer: FleetAnswer) -> dict[str, Any]:
                 "reason": one.reason,
                 "together": of_estimate(one.together),
                 "summary": _summary(one.summary),
+                "silent": list(one.silent),
                 "hosts": [{"outcome": outcome, "hosts": hosts} for outcome, hosts in one.hosts.items()],
             }
             for one in answer.findings

@@ -1,7 +1,7 @@
 """What each host of a fleet says by itself: the ratios and verdicts that `harness show` prints of its own directory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from harness.analysis import claims, naming, run_files
@@ -47,7 +47,8 @@ class ContextThere:
 @dataclass(frozen=True)
 class Host:
     """A host and what its results say. problem: why it has nothing to say; else empty. off: why its verdicts are
-    withheld. controlled: whether it has an A/A control. comparisons: how many ratios it has."""
+    withheld. controlled: whether it has an A/A control. comparisons: how many ratios it has. machine: the same on
+    hosts that are one machine; empty where that is not known."""
 
     name: str
     facts: Mapping[str, str]
@@ -60,6 +61,7 @@ class Host:
     comparisons: int = 0
     contexts: dict[Key, ContextThere] = field(default_factory=dict)
     answers: Sequence[Answer] = ()
+    machine: str = ""
 
     @property
     def control(self) -> str:
@@ -82,10 +84,11 @@ def question(fleet: Fleet) -> Question:
 
 def read(fleet: Fleet, name: str, asked: Question) -> Host:
     """Read and analyse the results of a host. One that cannot be read has that as its problem."""
-    known = facts.of_environment(run_files.environment(fleet.path(name)))
+    environment = run_files.environment(fleet.path(name))
+    known = facts.of_environment(environment)
     try:
         trials, _, slices = load_host(fleet, name)
-        return analysed(name, known, trials, slices, asked)
+        return replace(analysed(name, known, trials, slices, asked), machine=facts.machine(environment))
     except (OSError, ValueError) as error:
         return Host(name, known, problem=f"cannot be read: {error}")
 

@@ -3,9 +3,9 @@
 The blocks of a host say how surely it measured its ratio. Few blocks say little of that, so the variances of hosts are
 moderated as those of the cells of a context are (harness.analysis.intervals).
 
-In mode `share` the hosts were chosen to be alike, and their blocks are those of one study: its ratio is that of all
-blocks. Here the question is whether the hosts were alike. Blocks have one variance, pooled: so a host with one block
-has its say as well.
+In mode `share` the hosts were chosen to be alike. Their blocks have one variance, pooled: so a host with one block has
+its say as well. A host is one value all the same: docs/decisions/0028-fleet-analysis.md has what became of blocks as
+the unit. Whether the hosts were alike is asked besides, and decides nothing.
 """
 
 from collections import Counter
@@ -38,8 +38,9 @@ class OverHosts:
     freedom: float = 0.0
 
 
-def over_hosts(logs: Mapping[str, Sequence[float]], share: bool, comparisons: int) -> OverHosts:
-    """logs: host -> the log ratios of its blocks. share: whether the hosts are alike. comparisons: ratios a host."""
+def over_hosts(logs: Mapping[str, Sequence[float]], share: bool, comparisons: int, apart: bool = True) -> OverHosts:
+    """logs: host -> the log ratios of its blocks. share: whether the hosts are alike. comparisons: ratios a host.
+    apart: whether each host is a machine of its own, so that they say something of the next one."""
     most = 1 if share else LEAST
     hosts = [host for host, own in logs.items() if len(own) >= most]
     sizes = np.array([len(logs[host]) for host in hosts])
@@ -60,7 +61,7 @@ def over_hosts(logs: Mapping[str, Sequence[float]], share: bool, comparisons: in
         host: Estimate(float(np.exp(mean)), low, high, int(size), level)
         for host, mean, low, high, size in zip(hosts, means, *ends, sizes, strict=True)
     }
-    return OverHosts(summary(means, errors, corrected(comparisons)), at_once, float(freedom[0]))
+    return OverHosts(summary(means, errors, corrected(comparisons), apart), at_once, float(freedom[0]))
 
 
 def alike(found: OverHosts, comparisons: int) -> bool:
@@ -73,12 +74,13 @@ def alike(found: OverHosts, comparisons: int) -> bool:
     return bool(p >= (1 - CONFIDENCE) / max(1, comparisons))
 
 
-def outcome(verdicts: Mapping[str, str], at_once: Mapping[str, Estimate]) -> str:
-    """What became of a verdict over hosts that are compared. verdicts: host -> what its own interval says.
+def outcome(verdicts: Mapping[str, str], at_once: Mapping[str, Estimate], silent: int = 0) -> str:
+    """What became of a verdict over hosts that are compared. verdicts: host -> what its own interval says. silent: how
+    many hosts more there are, which say nothing.
 
-    It holds everywhere where each host says so by itself: then the chance that it is wrong on some host is no larger
-    than that of one interval (an intersection-union test, Berger 1982). It turns round where one host is above 1 and
-    another below, by intervals that hold on all hosts at once.
+    It holds everywhere where each host says so by itself, and none is silent: then the chance that it is wrong on some
+    host is no larger than that of one interval (an intersection-union test, Berger 1982). It turns round where one host
+    is above 1 and another below, by intervals that hold on all hosts at once.
     """
     said = Counter(verdicts.values())
     decided = [one for one in said if one not in (CANNOT_TELL, WITHHELD)]
@@ -87,7 +89,7 @@ def outcome(verdicts: Mapping[str, str], at_once: Mapping[str, Estimate]) -> str
     if not decided:
         return CANNOT_TELL
     if len(decided) == 1:
-        return EVERYWHERE if len(said) == 1 else PARTLY
+        return EVERYWHERE if len(said) == 1 and not silent else PARTLY
     above = any(one.low > 1 for host, one in at_once.items() if host in verdicts)
     below = any(one.high < 1 for host, one in at_once.items() if host in verdicts)
     return TURNS if above and below else UNSURE

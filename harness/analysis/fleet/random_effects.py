@@ -54,9 +54,10 @@ class Summary:
     p: float
 
 
-def summary(logs: _Array, variances: _Array, level: float = CONFIDENCE) -> Summary | None:
+def summary(logs: _Array, variances: _Array, level: float = CONFIDENCE, apart: bool = True) -> Summary | None:
     """The summary of hosts' log ratios, with the variances of these. None where there is no host. Those whose variance
-    is 0 or unknown must not be among them."""
+    is 0 or unknown must not be among them. apart: whether each host is a machine of its own; else nothing is predicted
+    of the next one."""
     k = len(logs)
     if not k:
         return None
@@ -64,7 +65,7 @@ def summary(logs: _Array, variances: _Array, level: float = CONFIDENCE) -> Summa
     weights = 1 / (variances + tau2)
     mean, error = float(weights @ logs / weights.sum()), math.sqrt(1 / weights.sum())
     typical = _typical(variances)
-    beyond = math.sqrt(error**2 + tau2 + typical) if k >= LEAST_TO_PREDICT else math.inf
+    beyond = math.sqrt(error**2 + tau2 + typical) if apart and k >= LEAST_TO_PREDICT else math.inf
     q = squares(logs, variances, 0.0)
     return Summary(
         ratio=_ratio(mean, error if k > 1 else math.inf, k, level),

@@ -53,7 +53,14 @@ def headline(study: "FleetStudy") -> str:
 def interactions(study: "FleetStudy") -> list[str]:
     """Which verdicts turn round, with what they go, and which hold everywhere. A sentence is of all contexts of which
     the same is to be said."""
-    from harness.analysis.fleet.over_hosts import DIFFER, EVERYWHERE, TOGETHER, TURNS, UNSURE  # noqa: PLC0415
+    from harness.analysis.fleet.over_hosts import (  # noqa: PLC0415
+        DIFFER,
+        EVERYWHERE,
+        PARTLY,
+        TOGETHER,
+        TURNS,
+        UNSURE,
+    )
 
     turning: dict[tuple[str, str], list[str]] = {}  # what is said of a design -> where
     others: dict[tuple[str, str], list[str]] = {}  # outcome and context -> designs
@@ -71,7 +78,8 @@ def interactions(study: "FleetStudy") -> list[str]:
         elif cell.outcome != TOGETHER:
             verdicts = {verdict: len(hosts) for verdict, hosts in cell.verdicts.items()}
             counted = ", ".join(f"{verdict} on {count}" for verdict, count in verdicts.items())
-            text = cell.label if len(verdicts) == 1 else f"{cell.label} ({counted})"
+            silent = f"; {cell.silence}" if cell.outcome == PARTLY and cell.silent else ""
+            text = cell.label if len(verdicts) == 1 and not silent else f"{cell.label} ({counted}{silent})"
             same = f", {next(iter(verdicts))}" if cell.outcome == EVERYWHERE else ""
             others.setdefault((f"{cell.outcome.capitalize()}{same}", where), []).append(text)
     lines = [f"{head}, {'; '.join(contexts)}: {said}" for (head, said), contexts in turning.items()]
@@ -141,6 +149,8 @@ def said(cell: "FleetCell") -> str:
     verdicts = list(cell.verdicts)
     if cell.outcome == "measured together":
         return cell.verdict
+    if cell.outcome == "holds on some" and cell.silent:
+        return f"{cell.outcome}: {cell.silence}"
     return f"{cell.outcome}: {verdicts[0]}" if cell.outcome == "holds everywhere" else cell.outcome
 
 
@@ -170,11 +180,12 @@ def render_comparison(found: "FleetComparison") -> None:
     for cell in found.cells:
         verdicts = Counter(pair.verdict for pair in cell.there.values())
         counted = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+        counted += f", {cell.silent} of {cell.silent + len(cell.there)} hosts say nothing" if cell.silent else ""
         grid.add_row(
             cell.label,
             str(len(cell.there)),
             *summarised(cell.summary.ratio if cell.summary else None, cell.summary),
-            f"{cell.outcome} ({counted})",
+            cell.verdict if found.share else f"{cell.outcome} ({counted})",
         )
     screen.print(grid)
     print_lines(screen, found.notes)

@@ -3,7 +3,7 @@
 A host's ratios are those of its own blocks, as `harness show` has them for its directory. Over hosts there is a
 random-effects summary of them (harness.analysis.fleet.random_effects), and what became of the verdict. Hosts whose A/A
 control is off say nothing of others: they are listed, and left out of summaries. Where like hosts shared the blocks of
-one study, these blocks are analysed as those of one run as well.
+one study, the ratio of all blocks describes these hosts, and no verdict rests on it.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from harness.analysis.cells import Levels
 from harness.analysis.fleet import hosts as of_hosts
-from harness.analysis.fleet.claims import FleetAnswer, judge
+from harness.analysis.fleet.claims import FleetAnswer, judge, silence
 from harness.analysis.fleet.facts import Split, same_everywhere, splits
 from harness.analysis.fleet.files import SHARE, Fleet, load_together
 from harness.analysis.fleet.hosts import CellThere, ContextThere, Host, Key
@@ -36,9 +36,11 @@ from harness.analysis.verdicts import CANNOT_TELL, WITHHELD, verdict
 @dataclass(frozen=True)
 class FleetCell:
     """A cell over hosts. there: host -> what it says, for the hosts that have good trials of it. together: the ratio of
-    all blocks, where hosts shared a study. summary: of the hosts that count; None for the baseline. at_once: as
-    harness.analysis.fleet.over_hosts has it. verdict: on `mean`. outcome: what became of the verdict over hosts; empty
-    for baseline and floors. splits: the facts that split hosts as a verdict that turns round does."""
+    all blocks of hosts that count, where they shared a study. summary: of the hosts that count; None for the baseline.
+    at_once: as harness.analysis.fleet.over_hosts has it. verdict: on `mean`. outcome: what became of the verdict over
+    hosts; empty for baseline and floors. splits: the facts that split hosts as a verdict that turns round does. silent:
+    the hosts of the fleet that say nothing: missing, unreadable, without such trials, or with an A/A control that is
+    off."""
 
     label: str
     levels: Levels
@@ -51,6 +53,12 @@ class FleetCell:
     verdict: str = ""
     outcome: str = ""
     splits: tuple[Split, ...] = ()
+    silent: tuple[str, ...] = ()
+
+    @property
+    def silence(self) -> str:
+        """How many hosts say nothing, in words; empty where all say something."""
+        return silence(self.silent, len({*self.there, *self.silent}))
 
     @property
     def verdicts(self) -> dict[str, list[str]]:
@@ -62,9 +70,8 @@ class FleetCell:
 
     @property
     def mean(self) -> Estimate | None:
-        """What stands for the cell: the ratio of all blocks where hosts shared a study and do not differ, else the mean
-        of machines like these."""
-        return self.together if self.outcome == TOGETHER else self.summary.ratio if self.summary else None
+        """What stands for the cell: the mean of hosts like these."""
+        return self.summary.ratio if self.summary else None
 
     @property
     def ends(self) -> tuple[tuple[str, float], tuple[str, float]] | None:
@@ -89,7 +96,7 @@ class FleetContext:
 @dataclass(frozen=True)
 class FleetStudy:
     """The whole analysis. hosts: in the order of fleet.json. common: the facts that all hosts share. comparisons: how
-    many ratios a host has; as many summaries hold at once."""
+    many ratios a host has; as many summaries hold at once. apart: whether each host is a machine of its own."""
 
     name: str
     question: str
@@ -101,6 +108,12 @@ class FleetStudy:
     comparisons: int
     answers: list[FleetAnswer]
     notes: list[str]
+    apart: bool = True
+
+    @property
+    def like(self) -> str:
+        """What the means over hosts are of."""
+        return _like(self.apart).rstrip(",")
 
     @property
     def rivals(self) -> list[tuple[FleetContext, FleetCell]]:
@@ -118,12 +131,13 @@ def analyse(fleet: Fleet) -> FleetStudy:
     asked = of_hosts.question(fleet)
     hosts = [of_hosts.read(fleet, name, asked) for name in fleet.hosts]
     counting = [host for host in hosts if host.contexts and not host.off]
+    apart = len({host.machine or host.name for host in counting}) == len(counting)
     together = None
     if fleet.mode == SHARE:
-        trials, _, slices = load_together(fleet)
+        trials, _, slices = load_together(fleet, [host.name for host in counting])
         together = of_hosts.analysed("", {}, trials, slices, asked)
     comparisons = max((host.comparisons for host in (*hosts, *([together] if together else []))), default=0)
-    setting = _Setting({host.name: host.facts for host in counting}, together, comparisons)
+    setting = _Setting(fleet.hosts, {host.name: host.facts for host in counting}, together, comparisons, apart)
     firsts: dict[Any, ContextThere] = {}
     for host in hosts:
         for key, context in host.contexts.items():
@@ -141,17 +155,21 @@ def analyse(fleet: Fleet) -> FleetStudy:
         common=same_everywhere(host.facts for host in hosts if host.contexts),
         contexts=contexts,
         comparisons=comparisons,
-        answers=judge(asked.claims, counting, together),
-        notes=_notes(fleet, hosts, counting, together, comparisons),
+        answers=judge(asked.claims, fleet.hosts, counting, together, apart),
+        notes=_notes(fleet, hosts, counting, setting),
+        apart=apart,
     )
 
 
 class _Setting(NamedTuple):
-    """facts: those of the hosts that count. together: all hosts as one, where they shared a study."""
+    """hosts: all of the fleet. facts: those of the hosts that count. together: these as one, where they shared a
+    study. apart: whether each of them is a machine of its own."""
 
+    hosts: list[str]
     facts: Mapping[str, Mapping[str, str]]
     together: Host | None
     comparisons: int
+    apart: bool
 
 
 def _context(key: Key, first: ContextThere, there: Mapping[str, ContextThere], setting: _Setting) -> FleetContext:
@@ -172,21 +190,24 @@ def _cell(
     first: CellThere, there: Mapping[str, CellThere], whole: CellThere | None, metric: str, setting: _Setting
 ) -> FleetCell:
     if any(one.baseline for one in there.values()):
-        return FleetCell(first.label, first.levels, first.floor, True, there)
-    share = setting.together is not None
+        silent = tuple(host for host in setting.hosts if host not in there or host not in setting.facts)
+        return FleetCell(first.label, first.levels, first.floor, True, there, silent=silent)
+    together = setting.together
     compared = {host: one for host, one in there.items() if host in setting.facts and one.ratio}
-    found = over_hosts({host: one.logs for host, one in compared.items()}, share, setting.comparisons)
+    silent = tuple(host for host in setting.hosts if host not in compared)
+    logs = {host: one.logs for host, one in compared.items()}
+    found = over_hosts(logs, together is not None, setting.comparisons, setting.apart)
     said = verdict(found.summary.ratio, metric) if found.summary and not first.floor else ""
     became, split = "", []
     verdicts = {host: one.verdict for host, one in compared.items()}
     if first.floor:
         became = ""
-    elif whole and whole.ratio and alike(found, setting.comparisons):
-        became, said = TOGETHER, whole.verdict
-    elif share:
-        became = DIFFER if found.summary else CANNOT_TELL
+    elif together and together.off:
+        became, said = WITHHELD, WITHHELD
+    elif together and verdicts:
+        became = CANNOT_TELL if not found.summary else TOGETHER if alike(found, setting.comparisons) else DIFFER
     elif verdicts:
-        became = outcome(verdicts, found.at_once)
+        became = outcome(verdicts, found.at_once, len(silent))
         if became == TURNS:
             split = splits({host: one for host, one in verdicts.items() if one != CANNOT_TELL}, setting.facts)
     else:
@@ -203,11 +224,16 @@ def _cell(
         said,
         became,
         tuple(split),
+        silent,
     )
 
 
-def _notes(fleet: Fleet, hosts: list[Host], counting: list[Host], together: Host | None, comparisons: int) -> list[str]:
-    said = []
+def _like(apart: bool) -> str:
+    return "machines like these," if apart else "hosts like these, some of which are one machine,"
+
+
+def _notes(fleet: Fleet, hosts: list[Host], counting: list[Host], setting: _Setting) -> list[str]:
+    said, together, comparisons, like = [], setting.together, setting.comparisons, _like(setting.apart)
     problems = {**fleet.missing, **{host.name: host.problem for host in hosts if host.problem}}
     off = {host.name: host.off for host in hosts if host.off}
     for what, of in (
@@ -218,25 +244,29 @@ def _notes(fleet: Fleet, hosts: list[Host], counting: list[Host], together: Host
             some = "; ".join(f"{name}: {reason}" for name, reason in list(of.items())[:_MOST_NAMED])
             said.append(f"{what}: {some}{f'; and {len(of) - _MOST_NAMED} more' if len(of) > _MOST_NAMED else ''}.")
     percent = f"{100 * corrected(comparisons):.4g} %"
-    over = (
-        "next: where the ratio on the next such machine lies, 95 % each. tau: how far the ratios of hosts scatter. I2: "
-        "the share of their scatter that is no error of measurement."
-    )
+    over = "next: where the ratio on the next such machine lies, 95 % each. " if setting.apart else ""
+    over += "tau: how far the ratios of hosts scatter. I2: the share of their scatter that is no error of measurement."
     if comparisons and together:
         control = f" A/A control of all blocks: OFF: {together.off}." if together.off else ""
         said.append(
-            f"The hosts shared the blocks of one study. mean: of all its blocks, each of {comparisons} intervals at "
-            f"{percent}, so that all hold at once with 95 % probability. Where hosts differ, it is that "
-            f"of machines like these. {over}{control}"
+            f"The hosts shared the blocks of one study. mean: of {like} each of {comparisons} intervals at {percent}, "
+            f"so that all hold at once with 95 % probability. A host is one value, however many blocks it has: few "
+            f"hosts give wide intervals. {over}{control}"
         )
     elif comparisons:
         said += [
             f"A host's ratios are its own, and never pooled with those of others; its {comparisons} intervals hold at "
-            f"once. mean: of machines like these, each of {comparisons} intervals at {percent}, so that all hold at "
+            f"once. mean: of {like} each of {comparisons} intervals at {percent}, so that all hold at "
             f"once with 95 % probability. {over}",
-            "holds everywhere: each host says so by itself. turns round: hosts on both sides of 1, by intervals that "
-            "hold on all hosts at once.",
+            "holds everywhere: each host of the fleet says so by itself. turns round: hosts on both sides of 1, by "
+            "intervals that hold on all hosts at once.",
         ]
-    if 0 < len(counting) < LEAST_TO_PREDICT:
+    if not setting.apart:
+        machines = len({host.machine for host in counting})
+        said.append(
+            f"{len(counting)} hosts are on {machines} machine{'s' * (machines > 1)}, as environment.json says: that "
+            "says nothing of the next machine, so there is no prediction."
+        )
+    elif 0 < len(counting) < LEAST_TO_PREDICT:
         said.append(f"With {len(counting)} hosts nothing can be said of the next one: that takes {LEAST_TO_PREDICT}.")
     return said
