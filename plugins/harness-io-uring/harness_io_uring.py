@@ -9,11 +9,13 @@ harness/api/streams.py.
 Each end sets up a ring of its own when it opens, and a fork closes those that it inherits. The calls are made with
 ctypes, and the rings are read and written here: they are an interface of the kernel, linux/io_uring.h. What is under
 way when a wait has lasted too long, or when an end closes, is cancelled (IORING_OP_ASYNC_CANCEL) before its buffer is
-used again or freed. close() takes 15 ms and more: await_notice() says why.
+used again or freed. In a thread that has used the ring close() takes 15 to 90 ms more: await_notice() says why.
 
 Limits: Linux 5.19. Where the kernel forbids io_uring (kernel.io_uring_disabled, a container's seccomp profile),
 provision fails and says so. An open end has a descriptor and two pages of rings beside those of its socket. That an end
-sees entries of a ring in order is so on x86-64, and not shown for other architectures, which are refused.
+sees entries of a ring in order is so on x86-64, and not shown for other architectures, which are refused. A lane that
+closes, as one that failed does, interrupts all threads that have used it. close() protects its own thread alone: a slow
+client that another thread of the proxy writes to at that moment is cut off.
 
 Killed peers: those of a socket. A connection that ends within a reply means that the sender gave up or was killed
 (EOFError at once), one that ends between replies means nothing. A killed proxy: EPIPE.
@@ -26,6 +28,7 @@ import os
 import platform
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -80,10 +83,16 @@ _call.restype = ctypes.c_long
 
 
 class Uring:
-    """An io_uring with one operation under way at a time. timeout: seconds that result() waits."""
+    """An io_uring with one operation under way at a time.
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
+    timeout: seconds that an operation may be waited for, and then the end of its cancellation.
+    buffers: what operations move bytes from or to. They are never freed where the kernel does not let go of one.
+    """
+
+    def __init__(self, timeout: float, *buffers: bytearray | memoryview) -> None:
+        self._timeout, self._buffers = timeout, buffers
+        self._thread = threading.local()  # has `user` where the ring was used; idents are given to later threads again
+        self._thread.user = True
         self._time, self._argument = Time(), Argument()
         self._argument.time = ctypes.addressof(self._time)
         self._argument_at = ctypes.addressof(self._argument)
@@ -111,16 +120,27 @@ class Uring:
             self._undo = undo.pop_all()
         _open.add(self)
 
-    def submit(self, operation: int, fd: int, address: int, count: int, wait: bool = False) -> None:
-        """Begin to send or receive; with `wait` also wait, as result() does. Raises OSError if the kernel refuses."""
+    def move(self, operation: int, fd: int, address: int, count: int) -> int:
+        """Send or receive, and wait. Returns and raises as result() does."""
+        deadline = time.monotonic() + self._timeout
+        self.submit(operation, fd, address, count, self._timeout)
+        return self.result(deadline)
+
+    def submit(self, operation: int, fd: int, address: int, count: int, seconds: float = 0.0) -> None:
+        """Begin to send or receive, and wait so long in the same call. Raises OSError if the kernel refuses."""
         self._add(operation, fd, address, count)
-        if self._enter(1, self._timeout if wait else 0.0) < 1:
+        if self._enter(1, seconds) < 1:
             raise OSError(ctypes.get_errno(), f"io_uring_enter(2): {os.strerror(ctypes.get_errno())}")
         self._under_way = True
 
-    def result(self) -> int:
-        """The bytes that were moved. Raises OSError if that failed. What takes too long is cancelled: TimeoutError."""
-        if (result := self._awaited()) is None:
+    def result(self, deadline: float | None = None) -> int:
+        """The bytes that were moved. Raises OSError if that failed. What takes too long is cancelled: TimeoutError.
+
+        deadline: of the monotonic clock; None: the timeout from now on.
+        """
+        if deadline is None:
+            deadline = time.monotonic() + self._timeout
+        if (result := self._awaited(deadline)) is None:
             self.cancel()
             raise TimeoutError(f"the socket was not ready for {self._timeout} s")
         if result < 0:
@@ -128,11 +148,12 @@ class Uring:
         return result
 
     def cancel(self) -> None:
-        """End what is under way. Then the kernel does not use its buffer any more."""
+        """End what is under way. Then the kernel does not use its buffer any more. Raises OSError if it still may."""
         if self._under_way:
             self._add(_ASYNC_CANCEL, -1, _USER, 0)
             self._enter(1, 0.0)
-            if self._awaited() is None:
+            if self._awaited(time.monotonic() + self._timeout) is None:
+                _held.append(self._buffers)
                 raise OSError("the kernel does not let go of a buffer")
 
     def _add(self, operation: int, fd: int, address: int, count: int) -> None:
@@ -143,10 +164,10 @@ class Uring:
             self._entries, (tail & self._mask) * _ENTRY.size, operation, 0, 0, fd, 0, address, count, flags, mark
         )
         words[self._tail] = tail + 1 & 0xFFFFFFFF
+        self._thread.user = True
 
-    def _awaited(self) -> int | None:
-        """The result of what is under way, None after the timeout."""
-        deadline = time.monotonic() + self._timeout
+    def _awaited(self, deadline: float) -> int | None:
+        """The result of what is under way, None after the deadline."""
         while (result := self._completed()) is None:
             if (left := deadline - time.monotonic()) <= 0:
                 return None
@@ -177,9 +198,14 @@ class Uring:
         )
 
     def close(self) -> None:
-        if self in _open:
+        """Raises OSError, and is closed, where the kernel does not let go of a buffer."""
+        if self not in _open:
+            return
+        try:
             self.cancel()
+        finally:
             self.leave()
+        if hasattr(self._thread, "user"):
             await_notice()
 
     def leave(self) -> None:
@@ -190,6 +216,7 @@ class Uring:
 
 
 _open: "WeakSet[Uring]" = WeakSet()  # of this process
+_held: list[object] = []  # buffers that the kernel may still use: kept until the process ends
 
 
 def _leave_inherited() -> None:
@@ -207,7 +234,7 @@ def await_notice() -> None:
     It sends each thread that has used the ring some task work (io_tctx_exit_cb in io_uring/io_uring.c), which ends a
     blocking call as a signal does, but starts no handler. A write(2) that had moved a part then returns. To the proxy
     that looks like a client that took nothing for SO_SNDTIMEO, and the client would be cut off. So this is such a
-    write, to a socket that is not read.
+    write, to a socket that is not read. A thread that has not used the ring would wait 2 s in vain.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -271,7 +298,7 @@ class UringSender(Sender):
         self._addresses = [address_of(buffer) for buffer in self._buffers]
         self._sending = 0  # bytes of the other buffer that the kernel has been given to send
         try:
-            self._uring: Uring | None = Uring(timeout)
+            self._uring: Uring | None = Uring(timeout, *self._buffers)
         except OSError:
             connection.close()
             raise
@@ -299,34 +326,37 @@ class UringSender(Sender):
                 raise ConnectionError(f"{sent} of {wanted} bytes were sent")
 
     def close(self) -> None:
-        if self._uring is None:
+        if (uring := self._uring) is None:
             return
         with suppress(OSError):  # the proxy has gone, or read nothing for the timeout
             self._settle()
-        self._uring.close()
         self._uring = None
-        self._connection.close()
+        try:
+            uring.close()
+        finally:
+            self._connection.close()
 
 
 class UringReceiver(StreamReceiver):
     def __init__(self, listener: socket.socket, chunk: int, timeout: float) -> None:
         super().__init__(listener, chunk, timeout)
         try:
-            self._uring: Uring | None = Uring(timeout)
+            self._uring: Uring | None = Uring(timeout, self._buffer)
         except OSError:
             super().close()
             raise
 
     def receive(self, connection: socket.socket, room: memoryview) -> int:
         assert self._uring is not None
-        self._uring.submit(_RECV, connection.fileno(), address_of(room), len(room), wait=True)
-        return self._uring.result()
+        return self._uring.move(_RECV, connection.fileno(), address_of(room), len(room))
 
     def close(self) -> None:
-        if self._uring is not None:
-            self._uring.close()
-            self._uring = None
-        super().close()
+        uring, self._uring = self._uring, None
+        try:
+            if uring is not None:
+                uring.close()
+        finally:
+            super().close()
 
 
 def address_of(room: bytearray | memoryview) -> int:

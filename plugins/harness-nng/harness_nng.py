@@ -117,8 +117,8 @@ class NngSender(NngEnd, Sender):
 
     def _await_answer(self) -> None:
         if self._under_way:
+            self._under_way = False  # also where none comes: close() need not wait once more
             self._socket.recv()
-            self._under_way = False
 
     def close(self) -> None:
         with suppress(pynng.NNGException):

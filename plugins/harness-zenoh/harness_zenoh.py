@@ -20,7 +20,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -91,7 +91,10 @@ class ZenohReceiver(Receiver):
         self._pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._from = ""  # the sender of the piece that was taken
         self._session = session(scope, "listen")
-        self._session.declare_subscriber(_PIECES, self._pieces.put)
+        with ExitStack() as undo:
+            undo.callback(self._session.close)
+            self._session.declare_subscriber(_PIECES, self._pieces.put)
+            undo.pop_all()
 
     def take(self) -> memoryview:
         try:
@@ -119,15 +122,18 @@ class ZenohSender(Sender):
         self._buffer = memoryview(bytearray(options.chunk))
         self._name = os.urandom(8).hex()
         os.stat(scope.path("zenoh"))
+        self._failed = False  # a piece was waited for in vain
         self._session = session(scope, "connect")
-        self._session.declare_subscriber(f"{_CREDIT}/{self._name}", lambda _: self._credit.release())
-        self._pieces = self._session.declare_publisher(_PIECES, congestion_control=zenoh.CongestionControl.BLOCK)
-        deadline = time.monotonic() + scope.timeout
-        while not self._pieces.matching_status.matching:  # what is put before that reaches no subscriber
-            if time.monotonic() > deadline:
-                self._session.close()
-                raise TimeoutError(f"no receiver was there for {scope.timeout} s")
-            time.sleep(0.0005)
+        with ExitStack() as undo:
+            undo.callback(self._session.close)
+            self._session.declare_subscriber(f"{_CREDIT}/{self._name}", lambda _: self._credit.release())
+            self._pieces = self._session.declare_publisher(_PIECES, congestion_control=zenoh.CongestionControl.BLOCK)
+            deadline = time.monotonic() + scope.timeout
+            while not self._pieces.matching_status.matching:  # what is put before that reaches no subscriber
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no receiver was there for {scope.timeout} s")
+                time.sleep(0.0005)
+            undo.pop_all()
 
     def loan(self) -> memoryview:
         return self._buffer
@@ -135,15 +141,16 @@ class ZenohSender(Sender):
     @plain_errors()
     def publish(self, count: int) -> None:
         if not self._credit.acquire(timeout=self._timeout):
+            self._failed = True  # the lane is not used again, and close() need not wait once more
             raise TimeoutError(f"{self._depth} pieces were under way for {self._timeout} s")
         self._pieces.put(bytes(self._buffer[:count]), attachment=self._name)
 
     def close(self) -> None:
-        """Once all pieces have been taken: what a session has not sent is lost with it."""
+        """Once all pieces have been taken, or one was waited for in vain: what is not sent by then is lost."""
         if self._session.is_closed():
             return
         deadline = time.monotonic() + self._timeout
-        for _ in range(self._depth):
+        for _ in range(0 if self._failed else self._depth):
             self._credit.acquire(timeout=max(0.0, deadline - time.monotonic()))
         self._session.close()
 

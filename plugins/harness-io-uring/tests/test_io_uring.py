@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from harness.api import limit_waits
-from harness.testkit import DataContract
+from harness.api import Scope, limit_waits
+from harness.testkit import DataContract, apart
 
 pytestmark = pytest.mark.processes
 harness_io_uring = pytest.importorskip("harness_io_uring", reason="pip install -e plugins/harness-io-uring")
@@ -35,21 +35,19 @@ def pair():
         yield ours, theirs
 
 
-def begin(uring, end, room):
-    uring.submit(harness_io_uring._RECV, end.fileno(), harness_io_uring.address_of(room), len(room), wait=True)
+def receiving(end, room):
+    return harness_io_uring._RECV, end.fileno(), harness_io_uring.address_of(room), len(room)
 
 
 def test_a_buffer_whose_wait_took_too_long_is_not_written_to_any_more(pair):
     ours, theirs = pair
     uring, room = harness_io_uring.Uring(0.1), bytearray(5)
-    begin(uring, ours, room)
     with pytest.raises(TimeoutError):
-        uring.result()
+        uring.move(*receiving(ours, room))
     theirs.send(b"later")
     time.sleep(0.1)
     assert room == bytes(5)
-    begin(uring, ours, room)
-    assert uring.result() == 5
+    assert uring.move(*receiving(ours, room)) == 5
     assert room == b"later"
     uring.close()
 
@@ -69,8 +67,7 @@ def test_a_write_to_a_slow_client_is_not_cut_short_by_a_ring_that_was_closed_bef
     limit_waits(ours, 20.0)
     uring, room = harness_io_uring.Uring(1.0), bytearray(1)
     theirs.send(b"x")
-    begin(uring, ours, room)
-    assert uring.result() == 1
+    assert uring.move(*receiving(ours, room)) == 1
     uring.close()
     content = bytes(4 << 20)
 
@@ -84,6 +81,54 @@ def test_a_write_to_a_slow_client_is_not_cut_short_by_a_ring_that_was_closed_bef
     reader.start()
     assert ours.send(content) == len(content)
     reader.join()
+
+
+def in_a_thread(act):
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+
+
+def test_only_a_thread_that_used_the_ring_waits_for_the_notice_that_it_was_closed(monkeypatch, pair):
+    ours, theirs = pair
+    rings, waits, room = [], [], bytearray(1)
+    monkeypatch.setattr(harness_io_uring, "await_notice", lambda: waits.append(1))
+    in_a_thread(lambda: rings.append(harness_io_uring.Uring(1.0)))
+    in_a_thread(rings[0].close)
+    assert waits == []
+
+    def open_use_and_close():
+        uring = harness_io_uring.Uring(1.0)
+        theirs.send(b"x")
+        assert uring.move(*receiving(ours, room)) == 1
+        uring.close()
+
+    in_a_thread(open_use_and_close)
+    assert waits == [1]
+
+
+def test_where_the_kernel_does_not_let_go_of_a_buffer_it_is_kept_and_all_else_is_closed(tmp_path):
+    """The cancellation is lost on its way to the kernel, which goes on with what it was to end."""
+    transport, scope = harness_io_uring.IoUring(chunk=4096), Scope(str(tmp_path), "label", 0.2)
+
+    def check():
+        before = os.listdir("/proc/self/fd")
+        with transport.provision(scope):
+            receiver, sender = transport.receiver(scope), transport.sender(scope)
+            uring, add = receiver._uring, receiver._uring._add
+            uring._add = lambda kind, *rest: kind == harness_io_uring._ASYNC_CANCEL or add(kind, *rest)
+            sender.loan()[:1] = b"x"
+            sender.publish(1)
+            with pytest.raises(OSError, match="does not let go"):
+                receiver.take()  # the rest of the head does not come
+            with pytest.raises(OSError, match="does not let go"):
+                receiver.close()
+            assert (receiver._buffer,) in harness_io_uring._held
+            receiver.close()
+            sender.close()
+        assert os.listdir("/proc/self/fd") == before
+
+    apart(check)
 
 
 def test_a_fork_closes_the_rings_that_it_inherits():

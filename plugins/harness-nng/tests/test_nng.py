@@ -60,3 +60,21 @@ def test_what_was_published_arrives_in_order_and_a_sender_that_closes_has_lost_n
         receiver.close()
     assert got == [number.to_bytes(2, "big") for number in range(20)]
     assert os.listdir(tmp_path) == []
+
+
+@in_a_process_of_its_own
+def test_where_a_piece_was_waited_for_in_vain_closing_does_not_wait_once_more(tmp_path):
+    scope = Scope(str(tmp_path), "label", 0.2)
+    transport = harness_nng.NngData(chunk=1000)
+    with transport.provision(scope):
+        receiver, sender = transport.receiver(scope), transport.sender(scope)
+        waits, wait = [], sender._socket.recv
+        sender._socket.recv = lambda **options: (waits.append(options), wait(**options))[1]
+        sender.publish(1)
+        with pytest.raises(TimeoutError):
+            sender.publish(1)
+        before = len(waits)
+        assert before
+        sender.close()
+        receiver.close()
+        assert len(waits) == before

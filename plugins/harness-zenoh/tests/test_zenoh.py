@@ -60,3 +60,42 @@ def test_what_was_published_arrives_in_order_and_a_sender_that_closes_has_lost_n
         receiver.close()
     assert got == [number.to_bytes(2, "big") for number in range(20)]
     assert os.listdir(tmp_path) == []
+
+
+@in_a_process_of_its_own
+def test_where_a_piece_was_waited_for_in_vain_closing_does_not_wait_once_more(tmp_path):
+    scope = Scope(str(tmp_path), "label", 0.2)
+    transport = harness_zenoh.ZenohData(chunk=1000, depth=1)
+    with transport.provision(scope):
+        receiver, sender = transport.receiver(scope), transport.sender(scope)
+        waits, wait = [], sender._credit.acquire
+        sender._credit.acquire = lambda **options: (waits.append(options), wait(**options))[1]
+        sender.publish(1)
+        with pytest.raises(TimeoutError):
+            sender.publish(1)
+        before = len(waits)
+        assert before
+        sender.close()
+        receiver.close()
+        assert len(waits) == before
+
+
+@in_a_process_of_its_own
+def test_an_end_that_fails_while_it_opens_closes_its_session(tmp_path):
+    scope = Scope(str(tmp_path), "label", 5.0)
+    transport = harness_zenoh.ZenohData()
+    open_session, sessions = harness_zenoh.session, []
+
+    def session(*args):
+        sessions.append(open_session(*args))
+        return sessions[-1]
+
+    with transport.provision(scope):
+        receiver = transport.receiver(scope)
+        harness_zenoh.session, harness_zenoh._PIECES = session, "not//a key"
+        with pytest.raises(OSError, match="Invalid Key"):
+            transport.sender(scope)
+        receiver.close()
+        with pytest.raises(OSError, match="Invalid Key"):
+            transport.receiver(scope)
+    assert [session.is_closed() for session in sessions] == [True, True]
