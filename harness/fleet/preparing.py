@@ -21,7 +21,7 @@ _LOOK = 1.0  # seconds between looks at who is there
 # Hosts may have one home: they take turns.
 _PLACE = (
     'd="$HOME/.cache/transport-harness/fleet/wheels/$1"; mkdir -p "$d"; exec 9> "$d/lock"; '
-    f'flock -w {_INSTALL:.0f} 9 || {{ echo "$d is locked for {_INSTALL:.0f} s" >&2; exit 1; }}; '
+    f'flock -w {_INSTALL:.0f} 9 || {{ echo "flock(1) does not lock $d within {_INSTALL:.0f} s" >&2; exit 1; }}; '
 )
 _UPLOAD = f'set -e; {_PLACE}cat > "$d/$2"; sha256sum < "$d/$2"'
 _SET_UP = (
