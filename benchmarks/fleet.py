@@ -73,8 +73,8 @@ def beside() -> None:
                 time.sleep(4)
             for block in range(1, 2 * _PAIRS + 1):
                 _set(running, at_work=_is_beside(block))
-                asked = {"plan": text, "name": "study", "directory": f"{place}/run", "rows": 0, "block": block, "traits": {}}
-                part({**asked, "patience": 0.0, "quiet": 0.0, "beside": True})
+                asked = {"plan": text, "name": "study", "directory": f"{place}/run", "rows": 0, "block": block}
+                part({**asked, "traits": {}, "patience": 0.0, "quiet": 0.0, "beside": True})
         finally:
             _set(running, at_work=True)
             for process in reversed(running):

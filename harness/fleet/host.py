@@ -2,8 +2,8 @@
 
     {"act": "facts"}                   what the host is, and what is installed: harness/fleet/alike.py compares it
     {"act": "part", "plan": TEXT, "name": STUDY, "directory": DIR, "rows": N, "block": B, "traits": {...}, ...}
-                                       measures the next block of a study, answers all rows but the first N. traits: what
-                                       harness.fleet.alike.traits() said of the host as the run began
+                                       measures the next block of a study, answers all rows but the first N. traits:
+                                       those of the host as the run began, harness/fleet/alike.py
 
 A host keeps a run directory of its own, which is the truth: what a part has measured is on disk there before it is
 answered. So an answer that is lost is no loss. The next part is asked for the rows from the same number on.
