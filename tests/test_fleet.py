@@ -82,6 +82,7 @@ def test_workers_of_one_boot_are_one_machine():
     assert "one machine" not in alike.table([*hosts], hosts, {"c": "it is odd"})
 
 
+@pytest.mark.processes
 def test_a_worker_of_another_kernel_under_the_name_of_a_host_measures_nothing():
     now = alike.traits({"machine": machine.facts(), "code": contents()}, "share")
     with pytest.raises(ValueError, match=r"not the host that the run began with: kernel was 2\.4 and is "):

@@ -126,6 +126,7 @@ TOP = set(
 )
 
 
+@pytest.mark.processes
 def test_what_is_committed_is_in_a_room_and_not_what_a_program_left_behind():
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("this is no checkout, or git is not installed")
