@@ -94,8 +94,8 @@ def table(hosts: Sequence[str], known: Mapping[str, Facts], why: Mapping[str, st
         if host in why:
             notes.append(f"{host} is refused: {why[host]}")
     taking = {host: known[host] for host in hosts if host in known and host not in why}
-    for names in same_machine(taking):
-        notes.append(f"{', '.join(names)} are one machine: what they find is found on one")
+    for together in same_machine(taking):
+        notes.append(f"{', '.join(together)} are one machine: what they find is found on one")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, *notes])
