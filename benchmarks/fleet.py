@@ -47,7 +47,7 @@ _CELLS, _ROUNDS, _BLOCKS = 10, 10, 10  # of the simulated study: 1,000 slices a 
 
 def beside() -> None:
     """Print the ratio of the rates with and without a worker, the CPU time of others, and the A/A ratio of both."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(prefix="th-fleet-", dir="/tmp") as place:
         Path(f"{place}/study.yaml").write_text(_STUDY)
         text = planner.load_plan(f"{place}/study.yaml").text()
         dask = [sys.executable, "-m", "distributed.cli"]
@@ -74,7 +74,7 @@ def beside() -> None:
             for block in range(1, 2 * _PAIRS + 1):
                 _set(running, at_work=_is_beside(block))
                 asked = {"plan": text, "name": "study", "directory": f"{place}/run", "rows": 0, "block": block}
-                part({**asked, "patience": 0.0, "quiet": 0.0, "beside": True})
+                part({**asked, "traits": {}, "patience": 0.0, "quiet": 0.0, "beside": True})
         finally:
             _set(running, at_work=True)
             for process in reversed(running):
@@ -114,7 +114,7 @@ def _say(what: str, logs: list[float]) -> None:
 
 def scale(count: int) -> None:
     """Print what a coordinator needs for `count` hosts."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(prefix="th-fleet-", dir="/var/tmp") as place:  # on a disk: fsync(2) counts
         Path(f"{place}/study.yaml").write_text(_STUDY)
         plan = planner.load_plan(f"{place}/study.yaml").repeated(_BLOCKS)
         for mode in ("each", "share"):

@@ -8,20 +8,27 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
+from support import fleets
 from support.fleet_hosts import Engine, Host
 from support.programs import eventually
 from test_wheel import NOT_SOURCE, ROOT, build
 
-from harness import cli, results
+from harness import cli, machine, results
 from harness.analysis import run_files
-from harness.experiment import planner
+from harness.analysis.cells import PROVENANCE
+from harness.contents import contents
+from harness.experiment import planner, run
+from harness.experiment.run_directory import RunDirectory
 from harness.fleet import alike, fleet_command, hosts_file
 from harness.fleet.coordinator import Bounds, Coordinator
 from harness.fleet.fleet_directory import FleetDirectory
 from harness.fleet.fleet_progress import lines
+from harness.fleet.host import part
+from harness.fleet.pooled import Pooled
 
 STUDY = """\
 factors:
@@ -38,16 +45,48 @@ needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="pip in
 # --- who may take part ---
 
 
-def facts(kernel="6.1", model="CPU", python="3.11", harness="aaa", plugins=()):
-    machine = {"cpu": {"model": model, "usable": 2}, "kernel": {"release": kernel}, "software": {"python": python}}
-    code = {"transport-harness 0.1.0": harness, **dict(plugins)}
-    return {"machine": machine, "code": code, "findings": ["CPUs: few"]}
+def facts(
+    kernel="6.1", model="CPU", python="3.11", harness="aaa", plugins=(), cpus=2, commit="", version="0.1.0", boot=""
+):
+    software = {"python": python, "commit": commit}
+    machine = {"cpu": {"model": model, "usable": cpus}, "kernel": {"release": kernel}, "software": software}
+    code = {f"transport-harness {version}": harness, **dict(plugins)}
+    return {"machine": machine, "code": code, "findings": ["CPUs: few"], "boot": boot}
 
 
 def test_hosts_of_other_kernels_may_each_measure_a_study_but_not_share_one():
     hosts = {"a": facts(), "b": facts(), "c": facts(kernel="6.8")}
     assert alike.refused(hosts, "each", facts()) == {}
     assert alike.refused(hosts, "share", facts()) == {"c": "kernel is 6.8, on a, b 6.1"}
+
+
+def test_hosts_that_share_a_study_are_alike_in_all_that_separates_contexts():
+    others = {
+        "cpu": facts(model="X"),
+        "cpus": facts(cpus=4),
+        "kernel": facts(kernel="6.8"),
+        "python": facts(python="3.12"),
+        "harness": facts(version="0.2.0"),
+        "commit": facts(commit="f00"),
+        "code": facts(harness="bbb"),
+    }
+    assert others.keys() == {*PROVENANCE} - {"host"}
+    for column, other in others.items():
+        assert alike.traits(other, "share") != alike.traits(facts(), "share"), column
+
+
+def test_workers_of_one_boot_are_one_machine():
+    hosts = {"a": facts(boot="x"), "b": facts(boot="y"), "c": facts(boot="x"), "d": facts()}
+    assert alike.same_machine(hosts) == [["a", "c"]]
+    assert "a, c are one machine" in alike.table([*hosts], hosts, {})
+    assert "one machine" not in alike.table([*hosts], hosts, {"c": "it is odd"})
+
+
+@pytest.mark.processes
+def test_a_worker_of_another_kernel_under_the_name_of_a_host_measures_nothing():
+    now = alike.traits({"machine": machine.facts(), "code": contents()}, "share")
+    with pytest.raises(ValueError, match=r"not the host that the run began with: kernel was 2\.4 and is "):
+        part({"traits": {**now, "kernel": "2.4"}})
 
 
 def test_a_host_with_another_version_of_a_plugin_is_refused_and_both_are_named():
@@ -82,6 +121,7 @@ def test_the_table_says_who_takes_part_and_why_others_do_not():
         ("- {address: x, name: ../a}", "host 1: name"),
         ("- {address: x, port: 1}", "host 1: port"),
         ("- {address: x}\n- {address: x}", "two hosts of the name x"),
+        ("- {address: '::1'}", "host 1: its address makes no name"),
         ("a: b", "a list of hosts is expected"),
         ("[", "not YAML"),
     ],
@@ -221,12 +261,67 @@ def test_rows_that_are_sent_again_after_a_coordinator_was_killed_are_kept_once(b
     assert len(kept(tmp_path / "out")["a"]) == 6
 
 
-def test_a_file_that_a_host_sends_stays_in_the_directory_of_the_host(begun, tmp_path):
+@pytest.mark.parametrize("left", [None, "", "trial,rou"], ids=["whole", "empty", "torn header"])
+def test_tables_that_a_coordinator_left_that_was_killed_before_a_host_had_rows_are_begun_anew(begun, tmp_path, left):
     engine, fleet = begun("a")
-    answer = engine.hosts["a"].part({"rows": 0, "block": 0})
-    answer["tables"]["../../evil.csv"] = "trial\n1\n"
-    with pytest.raises(ValueError, match="evil"):
-        fleet.directory.keep({"a": answer})
+    fleet.run()
+    out = tmp_path / "out/hosts/a"
+    whole = (out / "slices.csv").read_text()
+    (out / "trials.csv").unlink()
+    if left is not None:
+        (out / "slices.csv").write_text(left)
+    assert resumed(engine, tmp_path / "out").run()
+    assert (out / "slices.csv").read_text() == whole
+    assert len(kept(tmp_path / "out")["a"]) == 6
+
+
+def test_a_second_coordinator_does_not_write_to_the_same_directory(begun, tmp_path):
+    engine, fleet = begun("a")
+    with pytest.raises(ValueError, match="another `harness fleet run` is at work"):
+        FleetDirectory.reopen(str(tmp_path / "out"))
+    fleet.run()
+    assert resumed(engine, tmp_path / "out").run()
+
+
+def test_a_host_that_has_measured_all_need_not_be_there_where_a_run_goes_on(begun, tmp_path, capfd):
+    engine, fleet = begun("ab")
+    engine.gone.add("b")
+    assert not fleet.run()
+    engine.gone = {"a"}
+    begun_again = engine.now
+    assert resumed(engine, tmp_path / "out").run()
+    assert engine.now < begun_again + BOUNDS.comeback
+    assert {host: len(rows) for host, rows in kept(tmp_path / "out").items()} == {"a": 6, "b": 6}
+
+
+def test_a_host_whose_own_study_is_done_gives_the_block_back_that_it_was_dealt_and_has_not_failed(begun, tmp_path):
+    engine, fleet = begun("ab", "share", blocks=6)
+    engine.hosts["a"].most = 1
+    assert fleet.run()
+    assert fleet.directory.fleet["missing"] == {}
+    found = kept(tmp_path / "out")
+    assert len({row.block for row in found["a"]}) == 1
+    assert Counter(row.block for rows in found.values() for row in rows) == dict.fromkeys(range(1, 7), 2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"../../evil.csv": "trial\n1\n"}, {"trials.csv": "trial,block\n1,1\n"}, {"trials.csv": '"'}],
+    ids=["a path", "other columns", "no CSV"],
+)
+def test_a_host_whose_answer_cannot_be_kept_is_given_up_and_the_others_go_on(begun, tmp_path, capfd, wrong):
+    engine, fleet = begun("ab")
+    real = engine.hosts["a"].part
+
+    def answers(asked):
+        answer = real(asked)
+        return {**answer, "tables": answer["tables"] | wrong}
+
+    engine.hosts["a"].part = answers
+    assert not fleet.run()
+    assert fleet.directory.fleet["missing"].keys() == {"a"}
+    assert {host: len(rows) for host, rows in kept(tmp_path / "out").items()} == {"b": 6}
+    assert not [*tmp_path.rglob("evil*")]
 
 
 def test_the_progress_has_a_line_a_host_and_one_for_all(begun):
@@ -265,6 +360,42 @@ def test_without_dask_one_line_says_what_to_install(monkeypatch, capfd, tmp_path
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert "pip install 'transport-harness[fleet]'" in error
+
+
+def test_trials_apart_are_not_shared(monkeypatch, capfd, tmp_path):
+    monkeypatch.setattr(fleet_command, "find_spec", lambda name: True)
+    study = "".join(line for line in STUDY.splitlines(keepends=True) if not line.startswith("slices"))
+    (tmp_path / "study.yaml").write_text(f"{study}design: apart\n")
+    assert cli.main(["fleet", "run", str(tmp_path / "study.yaml"), "--local", "2", "--share"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "trials apart" in error
+
+
+# --- precision of blocks that are shared ---
+
+
+def resolved(place, hosts):
+    """The widest interval, as a coordinator sees it that goes on. hosts: name -> its blocks of a kept run."""
+    fleets.fleet(place, {name: {"blocks": blocks} for name, blocks in hosts.items()}, "share")
+    shutil.copy(fleets.KEPT / "experiment.yaml", place)
+    about = json.loads((place / "fleet.json").read_text())
+    (place / "fleet.json").write_text(json.dumps({**about, "name": "posix-vs-sysv"}))
+    return Pooled(*FleetDirectory.reopen(str(place))).widest
+
+
+def test_two_hosts_with_four_blocks_each_resolve_what_one_with_eight_does(tmp_path):
+    one = resolved(tmp_path / "one", {"a": range(1, 9)})
+    assert 0 < one < 1
+    assert resolved(tmp_path / "two", {"a": range(1, 5), "b": range(5, 9)}) == pytest.approx(one)
+
+
+def test_a_host_that_is_dealt_a_block_measures_it_however_precise_its_own_blocks_are(tmp_path):
+    shutil.copytree(fleets.KEPT, tmp_path / "run")
+    directory = RunDirectory(str(tmp_path / "run"))
+    plan = replace(planner.load_plan(str(tmp_path / "run/experiment.yaml")), within=100.0, least=8)
+    assert run._Run(plan, directory, {}, 0.0, run.Part(1))._precise(8)
+    assert not run._Run(plan, directory, {}, 0.0, run.Part(1, 9))._precise(8)
 
 
 def test_nothing_but_the_engine_of_fleets_imports_dask():
@@ -409,7 +540,7 @@ def test_workers_of_a_cluster_with_two_versions_of_a_plugin_are_refused_with_wha
             programs.append(subprocess.Popen(worker, env=environment, stderr=subprocess.DEVNULL))
         assert eventually(lambda: file.read_text().endswith("}"), 10)
         run = fleet("study.yaml", "--scheduler", json.loads(file.read_text())["address"], "--workers", 2, "-o", "out")
-        assert run.wait(200) == 2, run.said()
+        assert run.wait(200) == 1, run.said()
         assert "no kind is the most frequent" in run.said()
         assert "swift is 1.0, code " in run.said()
         assert not (tmp_path / "out").exists()

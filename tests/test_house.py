@@ -4,6 +4,8 @@ import ast
 import importlib
 import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -116,6 +118,21 @@ def test_the_readme_names_the_two_commands_and_make_knows_them():
         assert re.search(rf"^{command.split()[1]}:", makefile, re.M)
     assert "make test" in (ROOT / ".ci/run").read_text()
     assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+TOP = set(
+    ".ci .gitignore CHANGELOG.md CITATION.cff CONTRIBUTING.md LICENSE Makefile README.md SECURITY.md benchmarks docs "
+    "experiments harness mkdocs.yml plugins pyproject.toml results tests transports".split()
+)
+
+
+@pytest.mark.processes
+def test_what_is_committed_is_in_a_room_and_not_what_a_program_left_behind():
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this is no checkout, or git is not installed")
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert {path.partition("/")[0] for path in listed.split("\0") if path} <= TOP
 
 
 # The studies that come along, with their results. Experiments and results of your own may lie beside them.

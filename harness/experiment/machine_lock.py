@@ -1,7 +1,8 @@
 """One study at a time on a machine: two that measure at once measure each other.
 
 The lock is a name in the abstract namespace of Unix sockets, unix(7): every user can take it, no file is left behind,
-it ends with its holder, and a process that finds it taken asks the kernel for the holder, SO_PEERCRED.
+it ends with its holder, and a process that finds it taken asks the kernel for the holder, SO_PEERCRED. It holds within
+a network namespace: containers of one machine do not see each other's.
 """
 
 import errno

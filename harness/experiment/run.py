@@ -339,7 +339,7 @@ class _Run:
 
     def _precise(self, block: int) -> bool:
         plan = self._plan
-        if not plan.within or block < plan.least:
+        if not plan.within or block < plan.least or self._part.block:  # who deals blocks looks at those of all
             return False
         # Imported here because it loads numpy and scipy: half of the start of a run that needs them at its end only.
         from harness.analysis.study import narrow_enough  # noqa: PLC0415

@@ -1,17 +1,23 @@
 """Which hosts of a fleet may measure together: pure functions on what they say of themselves, harness/fleet/host.py.
 
 The harness and its plugins must be the same on all, by the content of their files. Where blocks of one study are dealt
-to several hosts, their processor, kernel and Python must be the same, too.
+to several hosts, all that separates contexts in the analysis must be the same, but for the host's name.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Facts = Mapping[str, Any]
 
 _HARNESS = "transport-harness"
-_MACHINE = {"processor": ("cpu", "model"), "kernel": ("kernel", "release"), "Python": ("software", "python")}
+_MACHINE = {
+    "processor": ("cpu", "model"),
+    "CPUs": ("cpu", "usable"),
+    "kernel": ("kernel", "release"),
+    "Python": ("software", "python"),
+    "commit": ("software", "commit"),
+}
 
 
 def traits(facts: Facts, mode: str) -> dict[str, str]:
@@ -52,6 +58,24 @@ def refused(hosts: Mapping[str, Facts], mode: str, own: Facts) -> dict[str, str]
     return found
 
 
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """How the traits of a host differ from those that it had; empty where they do not."""
+    return "; ".join(
+        f"{name} was {before.get(name, 'not installed')} and is {now.get(name, 'not installed')}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    )
+
+
+def same_machine(hosts: Mapping[str, Facts]) -> list[list[str]]:
+    """The hosts that are one machine, as of one boot of a kernel; those that are alone are left out."""
+    boots = defaultdict(list)
+    for host, facts in hosts.items():
+        if boot := facts.get("boot"):
+            boots[boot].append(host)
+    return [names for names in boots.values() if len(names) > 1]
+
+
 def table(hosts: Sequence[str], known: Mapping[str, Facts], why: Mapping[str, str]) -> str:
     """Who takes part, and who does not and why, as text."""
     rows = [("host", "takes part", "CPUs", "kernel", "Python", "processor")]
@@ -69,6 +93,9 @@ def table(hosts: Sequence[str], known: Mapping[str, Facts], why: Mapping[str, st
             rows.append((host, takes, "", "", "", ""))
         if host in why:
             notes.append(f"{host} is refused: {why[host]}")
+    taking = {host: known[host] for host in hosts if host in known and host not in why}
+    for together in same_machine(taking):
+        notes.append(f"{', '.join(together)} are one machine: what they find is found on one")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, *notes])

@@ -75,6 +75,10 @@ class Coordinator:
         self._show, self._clock = show, clock
         now = clock()
         self.hosts = {name: Host(name, python, since=now) for name, python in pythons.items()}
+        self._finished: dict[str, int] = directory.fleet.get("finished", {})  # host -> the rows of its whole study
+        for name, rows in self._finished.items():
+            if len(directory.kept.get(name, Kept()).rows) == rows:
+                self.hosts[name].state = DONE
         self._text = plan.text()
         self._looked = float("-inf")
         self._free: list[int] = []  # the blocks that are to be dealt
@@ -92,10 +96,12 @@ class Coordinator:
                     self._deal(host)
             self._take(self._engine.answers(_WAIT))
             self._show(self)
-        self.directory.finish()
         gone = {host.name: host.reason for host in self.hosts.values() if host.state in {MISSING, FAILED}}
         self.directory.note(missing=gone)
-        return self._enough() if self.directory.mode == "share" else not gone
+        self.directory.finish()
+        if self._pooled and not self.plan.budget:
+            return self._enough()
+        return not gone or self._enough()  # what is left of a budget may have no room for another block
 
     def blocks_of(self, host: str) -> int:
         """How many blocks of a host are kept."""
@@ -199,6 +205,7 @@ class Coordinator:
             "directory": f"~/.cache/transport-harness/fleet/runs/{self.directory.fleet['id']}/{host.name}",
             "rows": len(self.directory.kept.get(host.name, Kept()).rows),
             "block": host.block,
+            "traits": self.directory.fleet["traits"].get(host.name, {}),
             "patience": self._bounds.patience,
             "quiet": self._bounds.quiet,
             "beside": self._bounds.beside,
@@ -209,26 +216,42 @@ class Coordinator:
     def _take(self, answers: Sequence[Answer]) -> None:
         """Keep what hosts have answered; then it counts."""
         measuring = [answer for answer in answers if self.hosts[answer.host].state == MEASURING]
-        said = {answer.host: json.loads(answer.output) for answer in measuring if not answer.code}
-        self.directory.keep(said)
+        said, wrong = {}, {}
         for answer in measuring:
-            self._count(self.hosts[answer.host], answer, said.get(answer.host))
+            try:
+                if not answer.code:
+                    said[answer.host] = json.loads(answer.output)
+            except ValueError:
+                wrong[answer.host] = "what it answers is no JSON"
+        wrong |= self.directory.keep(said)
+        before = {**self._finished}
+        for answer in measuring:
+            if answer.host in wrong:
+                self._fail(self.hosts[answer.host], wrong[answer.host])
+            else:
+                self._count(self.hosts[answer.host], answer, said.get(answer.host))
+        if self._finished != before:
+            self.directory.note(finished=self._finished)
         if self._pooled and said:
             self._pooled.look()
 
     def _count(self, host: Host, answer: Answer, said: Mapping[str, Any] | None) -> None:
         if said:
             host.spent, host.widest = said["spent"], said["widest"]
-        if said is None or (host.block and host.block not in self.directory.owners):
-            self._fail(host, answer)
+        without = host.block and host.block not in self.directory.owners
+        if said is None or (without and not said["done"]):
+            lines = answer.errors.strip().splitlines()
+            self._fail(host, lines[-1] if lines else f"exit code {answer.code}")
             return
-        host.errors, host.block = 0, 0
+        self._give_back(host)
+        host.errors = 0
         host.took = (*host.took, self._clock() - host.since)[-_LATEST:]
-        self._set(host, DONE if said["done"] and not self._pooled else READY)
+        done = without if self._pooled else said["done"]
+        self._set(host, DONE if done else READY)
+        if done and not self._pooled:
+            self._finished[host.name] = len(self.directory.kept.get(host.name, Kept()).rows)
 
-    def _fail(self, host: Host, answer: Answer) -> None:
-        lines = answer.errors.strip().splitlines()
-        why = lines[-1] if lines else f"exit code {answer.code}"
+    def _fail(self, host: Host, why: str) -> None:
         console.say(f"{host.name}: {why}")
         self._give_back(host)
         host.errors += 1

@@ -19,6 +19,7 @@ from harness.fleet.fleet_progress import shown, summary
 from harness.fleet.host import facts
 from harness.fleet.preparing import Prepared, prepare
 from harness.report import fleet_page
+from harness.results import LIVE
 
 if TYPE_CHECKING:
     from harness.fleet.dask_engine import DaskEngine
@@ -87,6 +88,8 @@ def _run(args: argparse.Namespace) -> int:
     mode = directory.mode if directory else "share" if args.share else "each"
     if mode == "share" and plan.probing():
         raise ValueError("costly probes have trials of their own, which are not shared: leave them out, or take --each")
+    if mode == "share" and plan.design != LIVE:
+        raise ValueError("blocks are shared whole, and trials apart are kept one by one: take live blocks, or --each")
     engine = _engine(args)
     with closing(engine):
         if directory:
@@ -99,7 +102,9 @@ def _run(args: argparse.Namespace) -> int:
             kept = {name: getattr(args, name) for name in _ENGINE}
             kept["ssh"] = args.ssh and os.path.abspath(args.ssh)
             directory = FleetDirectory.create(where, plan, mode, list(pythons), refused, kept)
-            directory.note(pythons=pythons)
+            traits = {host: alike.traits(prepared.facts[host], "share") for host in pythons}
+            same = alike.same_machine({host: prepared.facts[host] for host in pythons})
+            directory.note(pythons=pythons, traits=traits, same_machine=same)
         with shown() as drawn:
             bounds = Bounds(args.silent, args.comeback, args.patience, args.quiet, args.beside)
             fleet = Coordinator(engine, directory, plan, pythons, bounds, drawn or (lambda _: None))
@@ -138,7 +143,10 @@ def _engine(args: argparse.Namespace) -> "DaskEngine":
 def _prepared(engine: "DaskEngine", wheels: Sequence[str], mode: str) -> tuple[Prepared, dict[str, str]]:
     """Ask each host what it is, and say who takes part. Raises Failure where nothing is left."""
     prepared = prepare(engine, engine.pythons, engine.unreachable, wheels)
-    refused = prepared.refused | alike.refused(prepared.facts, mode, facts())
+    try:
+        refused = prepared.refused | alike.refused(prepared.facts, mode, facts())
+    except ValueError as error:
+        raise console.Failure(str(error)) from None
     print(alike.table(list(engine.pythons), prepared.facts, refused))
     if not prepared.facts.keys() - refused.keys():
         reasons = "; ".join(dict.fromkeys(refused.values()))

@@ -1,8 +1,9 @@
 """What a host of a fleet runs: `python -m harness.fleet.host`. Standard input has a JSON object, and so has the output.
 
     {"act": "facts"}                   what the host is, and what is installed: harness/fleet/alike.py compares it
-    {"act": "part", "plan": TEXT, "name": STUDY, "directory": DIR, "rows": N, "block": B, ...}
-                                       measures the next block of a study, answers all rows but the first N
+    {"act": "part", "plan": TEXT, "name": STUDY, "directory": DIR, "rows": N, "block": B, "traits": {...}, ...}
+                                       measures the next block of a study, answers all rows but the first N. traits:
+                                       those of the host as the run began, harness/fleet/alike.py
 
 A host keeps a run directory of its own, which is the truth: what a part has measured is on disk there before it is
 answered. So an answer that is lost is no loss. The next part is asked for the rows from the same number on.
@@ -24,25 +25,33 @@ from harness.experiment.language import Source
 from harness.experiment.plan import Plan
 from harness.experiment.planner import plan_of
 from harness.experiment.run import DONE, SPENT, Part, measure
+from harness.fleet import alike
 
 Facts = dict[str, Any]
 
+_BOOT = "/proc/sys/kernel/random/boot_id"
 _MOST_SAID = 64 * 1024  # bytes of a log of a failed trial that are kept
 
 
 def facts() -> Facts:
-    """What the host is: harness.machine.facts(), the installed code, and the findings of `harness doctor`."""
+    """What the host is: harness.machine.facts(), the installed code, the findings of `harness doctor`, and the boot of
+    its kernel, random(4), which its containers have in common."""
     known = machine.facts()
     found = [one for one in examine(known) if one.verdict in {"limits", "biases"}]
-    return {"machine": known, "code": contents(), "findings": [f"{one.name}: {one.text}" for one in found]}
+    findings = [f"{one.name}: {one.text}" for one in found]
+    return {"machine": known, "code": contents(), "findings": findings, "boot": _text(_BOOT).strip()}
 
 
 def part(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Measure the next block of a study, unless nothing is left.
 
     Returns what is new in the files of the run: table -> CSV with its header. rows: all rows of trials.csv here. spent:
-    seconds of a budget. widest: how far the widest interval reaches, a share; none: there is none yet.
+    seconds of a budget. widest: how far the widest interval reaches, a share; none: there is none yet. Raises
+    ValueError where this is another machine, or has other code, than the host that the run began with.
     """
+    now = alike.traits({"machine": machine.facts(), "code": contents()}, "share")
+    if unlike := alike.changed(asked["traits"] or now, now):
+        raise ValueError(f"this is not the host that the run began with: {unlike}")
     directory = os.path.expanduser(asked["directory"])
     plan = plan_of(Source(asked["name"], asked["plan"]), asked["name"])
     begun = os.path.exists(f"{directory}/{run_files.EXPERIMENT}")

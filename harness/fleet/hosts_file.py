@@ -44,8 +44,10 @@ def read(path: str) -> list[SshHost]:
             wrong = error.errors()[0]
             where = ".".join(map(str, wrong["loc"]))
             raise ValueError(f"{path}: host {number}: {where}: {wrong['msg']}") from None
-        named = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", host.address)}
-        hosts.append(host if host.name else host.model_copy(update=named))
+        name = host.name or re.sub(r"[^A-Za-z0-9._-]+", "-", host.address)
+        if not re.fullmatch(NAME, name):
+            raise ValueError(f"{path}: host {number}: its address makes no name, {name!r}: give it a `name`")
+        hosts.append(host.model_copy(update={"name": name}))
     names = [host.name for host in hosts]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{path}: two hosts of the name {twice[0]}")

@@ -48,8 +48,11 @@ class Pooled:
 
 
 def _together(directories: list[str]) -> "tuple[list[Trial], Slices | None]":
-    """Rows and slices of several run directories in which no number of a trial comes twice."""
+    """Rows and slices of several run directories in which no number of a trial comes twice, as those of one host: rows
+    of other hosts would be contexts of their own."""
     rows = [row for one in directories for row in results.read(f"{one}/{results.TRIALS}")]
+    for row in rows:
+        row.host = ""
     texts = [results.read_slices(path) for one in directories if os.path.exists(path := f"{one}/{results.SLICES}")]
     if not texts:
         return rows, None

@@ -18,8 +18,12 @@ _LOOK = 1.0  # seconds between looks at who is there
 
 # Both are run by sh -c. $1: what is installed, by its hash. $2: the name of a wheel, or the Python that makes the
 # environment. The directory's name is the last line of what they print.
-_PLACE = 'd="$HOME/.cache/transport-harness/fleet/wheels/$1"; '
-_UPLOAD = f'set -e; {_PLACE}mkdir -p "$d"; cat > "$d/$2"; sha256sum < "$d/$2"'
+# Hosts may have one home: they take turns.
+_PLACE = (
+    'd="$HOME/.cache/transport-harness/fleet/wheels/$1"; mkdir -p "$d"; exec 9> "$d/lock"; '
+    f'flock -w {_INSTALL:.0f} 9 || {{ echo "flock(1) does not lock $d within {_INSTALL:.0f} s" >&2; exit 1; }}; '
+)
+_UPLOAD = f'set -e; {_PLACE}cat > "$d/$2"; sha256sum < "$d/$2"'
 _SET_UP = (
     f'set -e; {_PLACE}[ -e "$d/whole" ] || {{ "$2" -m venv "$d/venv"; '
     '"$d/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$d"/*.whl; touch "$d/whole"; } >&2; '
