@@ -35,6 +35,7 @@ def facts() -> dict[str, Any]:
         "cpu": _cpu(),
         "kernel": {
             "release": platform.release(),
+            "boot_id": _text("/proc/sys/kernel/random/boot_id"),
             "version": platform.version(),
             "clock_source": _text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             "huge_pages": _chosen("/sys/kernel/mm/transparent_hugepage/enabled"),

@@ -49,9 +49,10 @@ def facts(
     kernel="6.1", model="CPU", python="3.11", harness="aaa", plugins=(), cpus=2, commit="", version="0.1.0", boot=""
 ):
     software = {"python": python, "commit": commit}
-    machine = {"cpu": {"model": model, "usable": cpus}, "kernel": {"release": kernel}, "software": software}
+    kernel_facts = {"release": kernel, "boot_id": boot}
+    machine = {"cpu": {"model": model, "usable": cpus}, "kernel": kernel_facts, "software": software}
     code = {f"transport-harness {version}": harness, **dict(plugins)}
-    return {"machine": machine, "code": code, "findings": ["CPUs: few"], "boot": boot}
+    return {"machine": machine, "code": code, "findings": ["CPUs: few"]}
 
 
 def test_hosts_of_other_kernels_may_each_measure_a_study_but_not_share_one():

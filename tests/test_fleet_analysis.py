@@ -255,7 +255,9 @@ def test_hosts_that_are_one_machine_predict_nothing_of_the_next_one(tmp_path, ca
     assert "next machine" not in page.texts
     for number, name in enumerate("abc"):  # the id of a boot counts more than a name
         path = place / f"hosts/{name}/environment.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": str(number)}))
+        environment = json.loads(path.read_text())
+        environment["kernel"]["boot_id"] = str(number)
+        path.write_text(json.dumps(environment))
     assert of_fleet.analyse(files.load(str(place))).apart
 
 

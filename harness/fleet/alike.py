@@ -68,10 +68,10 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def same_machine(hosts: Mapping[str, Facts]) -> list[list[str]]:
-    """The hosts that are one machine, as of one boot of a kernel; those that are alone are left out."""
+    """The hosts that are one machine, as of one boot of a kernel, random(4); those that are alone are left out."""
     boots = defaultdict(list)
     for host, facts in hosts.items():
-        if boot := facts.get("boot"):
+        if boot := facts["machine"]["kernel"].get("boot_id"):
             boots[boot].append(host)
     return [names for names in boots.values() if len(names) > 1]
 

@@ -29,17 +29,15 @@ from harness.fleet import alike
 
 Facts = dict[str, Any]
 
-_BOOT = "/proc/sys/kernel/random/boot_id"
 _MOST_SAID = 64 * 1024  # bytes of a log of a failed trial that are kept
 
 
 def facts() -> Facts:
-    """What the host is: harness.machine.facts(), the installed code, the findings of `harness doctor`, and the boot of
-    its kernel, random(4), which its containers have in common."""
+    """What the host is: harness.machine.facts(), the installed code, and the findings of `harness doctor`."""
     known = machine.facts()
     found = [one for one in examine(known) if one.verdict in {"limits", "biases"}]
     findings = [f"{one.name}: {one.text}" for one in found]
-    return {"machine": known, "code": contents(), "findings": findings, "boot": _text(_BOOT).strip()}
+    return {"machine": known, "code": contents(), "findings": findings}
 
 
 def part(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def machine(environment: Mapping[str, Any]) -> str:
     """What tells machines apart: the id of the kernel's boot, which containers on one machine share, or, where the file
     has none, the name of the machine. Empty where it has neither."""
     kernel = environment.get("kernel")
-    boot = environment.get("boot_id") or (kernel.get("boot_id") if isinstance(kernel, dict) else None)
+    boot = kernel.get("boot_id") if isinstance(kernel, dict) else None
     return str(boot or environment.get("host") or "")
 
 
