@@ -1,4 +1,7 @@
-"""What like hosts that share the blocks of one study have resolved together: their blocks are those of one run."""
+"""What like hosts that share the blocks of one study have resolved together, if their blocks are taken for one run.
+
+It says when to stop. What the study says rests on hosts, and is wider: harness/analysis/fleet.
+"""
 
 import math
 import os
