@@ -91,7 +91,7 @@ class NullCommandReceiver(FifoEnd, CommandReceiver):
         return record if record != _TICK else self._past_ticks()
 
     def _tick(self) -> None:
-        if not self._anything.poll(0):  # else nobody waits
+        if not self._anything.poll(0):  # else no end waits
             with suppress(BlockingIOError):  # senders have filled it since
                 os.write(self._fd, _TICK)
 

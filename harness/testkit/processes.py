@@ -18,7 +18,7 @@ import traceback
 import unittest
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, wraps
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from harness.testkit import leaks
@@ -57,6 +57,16 @@ def apart(check: Callable[[], None], seconds: float = 0) -> None:
         error = pickle.load(report)  # noqa: S301  of our own fork
     if error is not None:
         raise error
+
+
+def in_a_process_of_its_own(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that apart() runs: this process may not use a library that survives no fork, for the kit forks it."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        apart(partial(test, *args, **kwargs))
+
+    return run
 
 
 def _how(status: int) -> str:

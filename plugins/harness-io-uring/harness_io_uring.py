@@ -86,7 +86,7 @@ class Uring:
     """An io_uring with one operation under way at a time.
 
     timeout: seconds that an operation may be waited for, and then the end of its cancellation.
-    buffers: what operations move bytes from or to. They are never freed where the kernel does not let go of one.
+    buffers: what operations move bytes from or to. They are never freed where the kernel may still use one.
     """
 
     def __init__(self, timeout: float, *buffers: bytearray | memoryview) -> None:
@@ -154,7 +154,7 @@ class Uring:
             self._enter(1, 0.0)
             if self._awaited(time.monotonic() + self._timeout) is None:
                 _held.append(self._buffers)
-                raise OSError("the kernel does not let go of a buffer")
+                raise OSError("the kernel still uses a buffer")
 
     def _add(self, operation: int, fd: int, address: int, count: int) -> None:
         words, tail = self._words, self._words[self._tail]
@@ -198,7 +198,7 @@ class Uring:
         )
 
     def close(self) -> None:
-        """Raises OSError, and is closed, where the kernel does not let go of a buffer."""
+        """Raises OSError, and is closed, where the kernel still uses a buffer."""
         if self not in _open:
             return
         try:

@@ -92,7 +92,7 @@ class ReceivingEventfds(InTime):
         os.eventfd_write(self._current.free, 1)
 
     def _await_sender(self) -> None:
-        """Wait until some sender has filled a slot; on the way let in new ones, and let go of those that have gone."""
+        """Wait until some sender has filled a slot; accept new ones on the way, and close those that have gone."""
         deadline = time.monotonic() + self._timeout
         while ready := self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             for fd, _ in ready:
@@ -100,7 +100,7 @@ class ReceivingEventfds(InTime):
                     return
             for fd, _ in ready:
                 if fd == self._listener.fileno():
-                    self._let_in()
+                    self._accept()
                 elif (peer := self._peers.get(fd)) is not None and self._heard(peer):
                     return
         raise TimeoutError(self._late)
@@ -109,7 +109,7 @@ class ReceivingEventfds(InTime):
         self._current, self._left = peer, peer.full.now()
         return self._left
 
-    def _let_in(self) -> None:
+    def _accept(self) -> None:
         connection, _ = self._listener.accept()
         self._peers[connection.fileno()] = Peer(connection)
         self._poll.register(connection, select.POLLIN)
@@ -122,10 +122,10 @@ class ReceivingEventfds(InTime):
             return 0
         if peer.fds and self._take_from(peer):  # it filled them after poll(2) had looked at its eventfd
             return self._left
-        self._let_go(peer)
+        self._dismiss(peer)
         return 0
 
-    def _let_go(self, peer: "Peer") -> None:
+    def _dismiss(self, peer: "Peer") -> None:
         del self._peers[peer.connection.fileno()]
         self._poll.unregister(peer.connection)
         if peer.fds:

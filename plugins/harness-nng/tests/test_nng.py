@@ -1,11 +1,10 @@
-import functools
 import os
 import threading
 
 import pytest
 
 from harness.api import Scope
-from harness.testkit import DataContract, apart
+from harness.testkit import DataContract, in_a_process_of_its_own
 
 pytestmark = pytest.mark.processes
 harness_nng = pytest.importorskip("harness_nng", reason="pip install -e plugins/harness-nng")
@@ -17,16 +16,6 @@ class TestNngData(DataContract):
 
 class TestSmallPieces(DataContract):
     transport = harness_nng.NngData(chunk=4096)
-
-
-def in_a_process_of_its_own(test):
-    """This process may not use the library: the kit forks it."""
-
-    @functools.wraps(test)
-    def run(tmp_path):
-        apart(functools.partial(test, tmp_path))
-
-    return run
 
 
 @in_a_process_of_its_own
