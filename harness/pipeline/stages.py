@@ -33,7 +33,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import wraps
 from time import monotonic_ns
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import registry
 from harness.api import (
@@ -48,8 +48,10 @@ from harness.api import (
     Sender,
     SocketReceiver,
 )
-from harness.pipeline.gfserver import Backend, Handler
 from harness.protocol.wire import lane_name
+
+if TYPE_CHECKING:  # a cache starts without the server of clients
+    from harness.pipeline.gfserver import Backend, Handler
 
 VARIABLE = "TRANSPORT_HARNESS_STAGES"
 MOMENTS = Moments._fields[Moments._fields.index("accepted") :]
@@ -100,8 +102,8 @@ class Stages:
             setattr(registry, name, self._building(getattr(registry, name)))
 
     def server(
-        self, listener: socket.socket, backend: Callable[[int], Backend]
-    ) -> tuple[socket.socket, Callable[[int], Backend]]:
+        self, listener: socket.socket, backend: "Callable[[int], Backend]"
+    ) -> "tuple[socket.socket, Callable[[int], Backend]]":
         """A listening socket and a function that makes backends, that note stages, in place of these."""
         return _Listener(self._here, listener), lambda process: _Backend(self._here, backend(process))
 
@@ -272,11 +274,11 @@ class _Listener(socket.socket):
 class _Backend:
     """A backend whose handlers note when they are called, and when they return where no lane does."""
 
-    def __init__(self, here: "_Thread", backend: Backend) -> None:
+    def __init__(self, here: "_Thread", backend: "Backend") -> None:
         self._here, self._backend = here, backend
         self.close = backend.close
 
-    def handler(self) -> Handler:
+    def handler(self) -> "Handler":
         here, handle = self._here, self._backend.handler()
 
         def noting(client: int, path: bytes) -> None:
