@@ -9,7 +9,7 @@ import argparse
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -140,7 +140,7 @@ class LaneEnds:
 
     def close(self) -> None:
         """Close the ends that no thread is using."""
-        _close_all([*self._taken(self.idle, self.idle.copy()), *self._taken(self._spare, self._spare.copy())])
+        _close_all(self._taken(lambda _: True))
 
     def spare(self, number: int) -> LaneEnd | None:
         """A second end of a lane, if one was kept."""
@@ -168,19 +168,17 @@ class LaneEnds:
         if (now := time.monotonic()) < self._looked + 1:
             return
         self._looked = now
-        retired = [
-            lane
-            for ends in (self.idle, self._spare)
-            for lane in self._taken(
-                ends, [number for number, lane in ends.copy().items() if not os.path.exists(lane.directory)]
-            )
-        ]
-        if retired:
+        if retired := self._taken(lambda lane: not os.path.exists(lane.directory)):
             threading.Thread(target=_close_all, args=(retired,), daemon=True).start()
 
-    def _taken(self, ends: dict[int, LaneEnd], numbers: Iterable[int]) -> list[LaneEnd]:
-        """The ends of these lanes, taken out: no other thread has them."""
-        return [lane for number in numbers if (lane := ends.pop(number, None)) is not None]
+    def _taken(self, wanted: Callable[[LaneEnd], bool]) -> list[LaneEnd]:
+        """The ends that are wanted, taken out: no other thread has them."""
+        return [
+            taken
+            for ends in (self.idle, self._spare)
+            for number, lane in ends.copy().items()
+            if wanted(lane) and (taken := ends.pop(number, None)) is not None
+        ]
 
 
 def _close_all(lanes: Iterable[LaneEnd]) -> None:
