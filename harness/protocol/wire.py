@@ -19,10 +19,10 @@ STATUS_OK: Final = 0
 STATUS_NOT_FOUND: Final = 1
 STATUS_ERROR: Final = 2
 
-TEXT_BYTES: Final = 492  # path and name of the lane together
-_COMMAND: Final = struct.Struct(f"<QQHH{TEXT_BYTES}s")
 _FRONT: Final = struct.Struct("<QQHH")  # of a command, before its text
 _TEXT: Final = _FRONT.size  # where that begins
+TEXT_BYTES: Final = COMMAND_BYTES - _TEXT  # path and name of the lane together
+_COMMAND: Final = struct.Struct(f"{_FRONT.format}{TEXT_BYTES}s")
 _HEAD: Final = struct.Struct("<QQQ40x")
 
 encode_head = _HEAD.pack  # (request id, status, content length) -> HEAD_BYTES bytes
