@@ -33,7 +33,7 @@ from transports.common.fifos import provisioned_fifos
 from transports.common.huge_pages import collapse, huge_page_size
 from transports.common.posix_memory import provisioned_memory
 from transports.common.posix_waits import LATE, SHORT, wait_on
-from transports.common.ring import Parts, Ring, RingReceiver, RingSender, Semaphore, late
+from transports.common.ring import Parts, Ring, RingReceiver, RingSender, Semaphore, late, whole_pages
 
 _SPIN_SECONDS = 100e-6  # of spin-then-block, and at most of adaptive: about twice the time to be woken on another core
 _SPIN_START = 10e-6  # of adaptive
@@ -76,8 +76,7 @@ class PosixShm(Ring, DataTransport):
         semaphores = {"free": self.depth, "full": 0} if self.sync == "semaphore" else {}
         with ExitStack() as undo:
             what = f"{self.depth} slots of {self.chunk} bytes"
-            page = huge_page_size() if self.pages == "huge" else 1
-            size = -(-self.size // page) * page
+            size = whole_pages(self.size, huge_page_size()) if self.pages == "huge" else self.size
             undo.enter_context(provisioned_memory(scope, "memory", size, semaphores, what))
             if self.pages == "huge":
                 with mapped(scope) as memory:

@@ -189,6 +189,6 @@ class AwareReceiver(RingReceiver):
         return piece
 
 
-def whole_pages(count: int) -> int:
-    """The bytes of so many pages as `count` bytes need."""
-    return -(-count // mmap.PAGESIZE) * mmap.PAGESIZE
+def whole_pages(count: int, page: int = mmap.PAGESIZE) -> int:
+    """The bytes of so many pages as `count` bytes need. page: bytes of one."""
+    return -(-count // page) * page
