@@ -154,7 +154,7 @@ class Contract:
             found = home.close()
             expect(not found, f"left behind: {', '.join(found)}")
             opened = leaks.more_descriptors_than(descriptors - 1)
-            expect(opened <= 0, f"{opened} descriptors left open")
+            expect(opened == 0, f"{opened} descriptors left open")
 
     def _open_and_close(self, scope: Scope) -> None:
         with self.transport.provision(scope):
@@ -191,7 +191,7 @@ class Contract:
             with contextlib.suppress(Exception), self.transport.provision(scope):
                 return  # the ends of this transport make its names, so provision() cannot fail on them
             opened = leaks.more_descriptors_than(descriptors)
-            expect(opened <= 0, f"{opened} descriptors left open")
+            expect(opened == 0, f"{opened} descriptors left open")
             left = leaks.new_ipc_objects(objects)
             expect(not left, f"left behind: {', '.join(sorted(left))}")
             expect(set(os.listdir(scope.directory)) <= before, "files were left behind in the scope's directory")

@@ -6,13 +6,15 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from harness import rendezvous
 from harness.api.scope import LEDGER
 
 _KIT = "TRANSPORT_HARNESS_KIT"  # a variable of the environment: the pid of the process that runs the kit
 SETTLE = 0.5  # seconds in which the objects of other programs, such as a browser's, disappear by themselves
+_Left = TypeVar("_Left")
 
 
 @contextlib.contextmanager
@@ -72,10 +74,7 @@ def descriptors() -> int:
 def more_descriptors_than(before: int) -> int:
     """How many more this process has open than before, an earlier descriptors(). Threads of a library may still close
     some, for half a second."""
-    deadline = time.monotonic() + SETTLE
-    while (opened := descriptors() - before) > 0 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return opened
+    return _settled(lambda: max(0, descriptors() - before))
 
 
 def new_ipc_objects(before: set[str]) -> set[str]:
@@ -83,10 +82,15 @@ def new_ipc_objects(before: set[str]) -> set[str]:
 
     Other programs come and go meanwhile: what disappears by itself within half a second does not count.
     """
+    return _settled(lambda: ipc_objects() - before)
+
+
+def _settled(look: Callable[[], _Left]) -> _Left:
+    """What `look` still finds once it finds nothing, or half a second later."""
     deadline = time.monotonic() + SETTLE
-    while (new := ipc_objects() - before) and time.monotonic() < deadline:
+    while (left := look()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return new
+    return left
 
 
 def ipc_objects() -> set[str]:
