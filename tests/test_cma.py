@@ -125,10 +125,8 @@ def test_another_process_with_the_number_of_a_killed_sender_is_not_read(lane, ho
         addresses = [int(os.read(said, 99))]
         os.kill(first, signal.SIGKILL)
         os.waitpid(first, 0)
-        deadline = time.monotonic() + 60
-        while (
-            time.monotonic() < deadline
-        ):  # other programs start processes, too, and one may have the number for seconds
+        deadline = time.monotonic() + 60  # other programs start processes, too, and one may have the number for seconds
+        while time.monotonic() < deadline:
             with open("/proc/sys/kernel/ns_last_pid", "w") as last:
                 last.write(str(first - 1))
             second = in_a_fork(lambda: send(other, b"b"))
