@@ -59,7 +59,7 @@ class PosixShm(Ring, DataTransport):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.wait not in _WAITS:
-            raise ValueError(f"wait={self.wait}: must be {', '.join([*_WAITS][:-1])} or {[*_WAITS][-1]}")
+            raise ValueError(f"wait={self.wait}: must be block, spin, spin-then-block or adaptive")
         if self.pages not in {"system", "huge"}:
             raise ValueError(f"pages={self.pages}: must be system or huge")
         if self.sync not in {"semaphore", "fifo", "eventfd"}:
