@@ -5,9 +5,9 @@ socket and sends both descriptors, unix(7) SCM_RIGHTS. It waits for nothing, as 
 takes the descriptors before it looks for the first piece of that sender. One write(2) adds to the count of an eventfd,
 one read(2) takes all of it, so an end that lags behind needs one call for several slots.
 
-The connection stays open and bears nothing more: it tells an end that its peer has gone. A cache worker learns at once
-that the proxy has gone, when it waits for a slot. The proxy learns that a sender has gone, but only within a reply of
-it: between replies that means nothing, as the next one may come from another sender.
+The connection stays open and carries nothing more: it ends when the peer closes its end or is killed. A cache worker
+that waits for a slot notices at once that the proxy has gone. The proxy notices that a sender has gone, but only within
+a reply of it: between replies that means nothing, as the next one may come from another sender.
 """
 
 import errno
@@ -115,7 +115,7 @@ class ReceivingEventfds(InTime):
         self._poll.register(connection, select.POLLIN)
 
     def _heard(self, peer: "Peer") -> int:
-        """A connection bears its eventfds, or has ended. Returns how many slots have been filled after all."""
+        """A connection carries its eventfds, or has ended. Returns how many slots have been filled after all."""
         if peer.receive():
             self._filling[peer.full.fd] = peer
             self._poll.register(peer.full.fd, select.POLLIN)
@@ -153,7 +153,7 @@ class Peer:
         self.fds: list[int] = []
 
     def receive(self) -> bool:
-        """Whether the connection bore the eventfds, and did not end."""
+        """Whether the connection carried the eventfds, and did not end."""
         message, fds, flags, _ = socket.recv_fds(self.connection, 1, 2, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
         self.fds += fds
         if flags & socket.MSG_CTRUNC:
@@ -193,5 +193,5 @@ class Count:
             if not ready:
                 raise TimeoutError(late)
             if all(fd != self.fd for fd, _ in ready):
-                return self.now()  # as the peer may have gone on before it went
+                return self.now()  # as the peer may have added to it before it went
         return count

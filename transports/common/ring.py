@@ -166,7 +166,7 @@ class RingReceiver(RingEnd, Receiver):
 
 
 class Awaited(Semaphore, Protocol):
-    """A `full` that can tell that a sender has gone, which is an error within a reply and none between replies.
+    """A `full` that notices when a sender has gone, which is an error within a reply and none between replies.
 
     resting: whether no reply is under way.
     """
