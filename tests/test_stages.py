@@ -105,9 +105,10 @@ def test_a_long_load_is_sampled_evenly_and_by_proxy_and_cache_alike(base):
 
 
 @pytest.mark.processes
-def test_programs_that_are_not_asked_note_nothing_and_replace_nothing():
+def test_programs_that_are_not_asked_note_nothing_replace_nothing_and_load_no_server():
     script = (
-        "from harness import registry\nfrom harness.pipeline import stages\n"
+        "import sys\nfrom harness import registry\nfrom harness.pipeline import stages\n"
+        "assert 'harness.pipeline.gfserver' not in sys.modules\n"
         "build = registry.data_transport\nassert stages.begin() is None and registry.data_transport is build\n"
         "transport = registry.data_transport('posix_shm')\nassert 'sender' not in vars(transport)"
     )
