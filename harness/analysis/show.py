@@ -83,7 +83,7 @@ def show_run(directory: str) -> None:
     found = study.analyse(*run)
     render(found)
     if os.path.exists(f"{directory}/{results.STAGES}"):
-        show_stages.render(console(), found, chart_data.read(directory, run.trials).stages)
+        show_stages.render(console(), found, chart_data.read(directory, run.trials, [results.STAGES]).stages)
 
 
 def print_json(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: "Slices | None") -> None:
