@@ -2,7 +2,7 @@
 
 from harness.analysis.intervals import more
 from harness.analysis.study import Study
-from harness.report import vocabulary
+from harness.report import page, vocabulary
 from harness.report.design_styles import DesignStyles
 from harness.report.markup import Markup, el
 
@@ -36,9 +36,4 @@ def section(study: Study, styles: DesignStyles) -> Markup | None:
         body.append(el("tr", el("th", name, scope="row"), texts))
     table = el("table", el("thead", el("tr", head)), el("tbody", body), class_="fitting")
     title = "Above the floor"
-    return el(
-        "div",
-        el("h3", title),
-        el("p", text, class_="soft"),
-        el("div", table, class_="scroll", tabindex="0", role="region", aria_label=title),
-    )
+    return el("div", el("h3", title), el("p", text, class_="soft"), page.scrolled(table, title))
