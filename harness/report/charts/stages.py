@@ -1,7 +1,7 @@
 """The chart `stages`: where a request spends its time, stage by stage."""
 
 from harness.analysis.chart_data import ChartData
-from harness.analysis.stages import STAGES, WHOLE, Spreads
+from harness.analysis.stages import STAGES, WHOLE, Spreads, until
 from harness.analysis.study import Cell, Study
 from harness.report import vocabulary
 from harness.report.design_styles import DesignStyles
@@ -45,5 +45,4 @@ def _bar(cell: Cell, spreads: Spreads) -> Bar:
 def _line(name: str, spreads: Spreads) -> str:
     """A line of a tooltip: a stage, its median and its quartiles."""
     low, median, high, _ = spreads[name]
-    ends = "all of it" if name == WHOLE else STAGES[name].ends
-    return f"{ends}: {micros(median)} ({micros(low)} to {micros(high)})"
+    return f"{until(name)}: {micros(median)} ({micros(low)} to {micros(high)})"
