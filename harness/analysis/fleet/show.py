@@ -21,13 +21,6 @@ _MOST_NAMED = 4  # hosts in a sentence
 _FACTS = ("processor", "CPUs", "kernel", "congestion control")  # columns of the table of hosts
 
 
-def show(directory: str) -> None:
-    """Read a fleet's run, analyse it, and print the result. Raises OSError, ValueError."""
-    from harness.analysis.fleet import files, study  # noqa: PLC0415
-
-    render(study.analyse(files.load(directory)))
-
-
 def render(study: "FleetStudy") -> None:
     """Print an analysed study: what turns round first, then a table for each context."""
     screen = console()
