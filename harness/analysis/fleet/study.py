@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from harness.analysis import naming
 from harness.analysis.cells import Levels
 from harness.analysis.fleet import hosts as of_hosts
-from harness.analysis.fleet.claims import FleetAnswer, judge, silence
+from harness.analysis.fleet.claims import FleetAnswer, judge
 from harness.analysis.fleet.facts import Split, same_everywhere, splits
 from harness.analysis.fleet.files import SHARE, Fleet, load_together
 from harness.analysis.fleet.hosts import CellThere, ContextThere, Host, Key
@@ -58,7 +59,7 @@ class FleetCell:
     @property
     def silence(self) -> str:
         """How many hosts say nothing, in words; empty where all say something."""
-        return silence(self.silent, len({*self.there, *self.silent}))
+        return naming.silence(len(self.silent), len({*self.there, *self.silent}))
 
     @property
     def verdicts(self) -> dict[str, list[str]]:
