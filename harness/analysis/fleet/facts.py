@@ -35,19 +35,26 @@ def of_environment(environment: Mapping[str, Any]) -> dict[str, str]:
     """Name of a fact -> its text, for the facts that the file has."""
     found = {}
     for name, (part, key) in FACTS.items():
-        inside = environment.get(part)
-        given = inside.get(key) if isinstance(inside, dict) else None
+        given = _at(environment, part, key)
         if given not in (None, "", [], {}):
             found[name] = _text(given)
     return found
 
 
 def machine(environment: Mapping[str, Any]) -> str:
-    """What tells machines apart: the id of the kernel's boot, which containers on one machine share, or, where the file
+    """What identifies a machine: the id of the kernel's boot, which containers on one machine share, or, where the file
     has none, the name of the machine. Empty where it has neither."""
-    kernel = environment.get("kernel")
-    boot = kernel.get("boot_id") if isinstance(kernel, dict) else None
-    return str(boot or environment.get("host") or "")
+    return str(_at(environment, "kernel", "boot_id") or environment.get("host") or "")
+
+
+def apart(machines: Mapping[str, str]) -> bool:
+    """Whether each host is a machine of its own. machines: host -> its machine; hosts without one count as such."""
+    return len({own or host for host, own in machines.items()}) == len(machines)
+
+
+def _at(environment: Mapping[str, Any], part: str, key: str) -> Any:
+    inside = environment.get(part)
+    return inside.get(key) if isinstance(inside, dict) else None
 
 
 def _text(given: Any) -> str:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from harness.analysis import naming
 from harness.analysis.cells import Levels
+from harness.analysis.fleet import facts
 from harness.analysis.fleet import hosts as of_hosts
 from harness.analysis.fleet.claims import FleetAnswer, judge
-from harness.analysis.fleet.facts import Split, same_everywhere, splits
 from harness.analysis.fleet.files import SHARE, Fleet, load_together
 from harness.analysis.fleet.hosts import CellThere, ContextThere, Host, Key
 from harness.analysis.fleet.over_hosts import (
@@ -53,7 +53,7 @@ class FleetCell:
     at_once: Mapping[str, Estimate] | None = None
     verdict: str = ""
     outcome: str = ""
-    splits: tuple[Split, ...] = ()
+    splits: tuple[facts.Split, ...] = ()
     silent: tuple[str, ...] = ()
 
     @property
@@ -132,7 +132,7 @@ def analyse(fleet: Fleet) -> FleetStudy:
     asked = of_hosts.question(fleet)
     hosts = [of_hosts.read(fleet, name, asked) for name in fleet.hosts]
     counting = [host for host in hosts if host.contexts and not host.off]
-    apart = len({host.machine or host.name for host in counting}) == len(counting)
+    apart = facts.apart({host.name: host.machine for host in counting})
     together = None
     if fleet.mode == SHARE:
         trials, _, slices = load_together(fleet, [host.name for host in counting])
@@ -153,7 +153,7 @@ def analyse(fleet: Fleet) -> FleetStudy:
         mode=fleet.mode,
         hosts=hosts,
         refused=fleet.refused,
-        common=same_everywhere(host.facts for host in hosts if host.contexts),
+        common=facts.same_everywhere(host.facts for host in hosts if host.contexts),
         contexts=contexts,
         comparisons=comparisons,
         answers=judge(asked.claims, fleet.hosts, counting, together, apart),
@@ -210,7 +210,7 @@ def _cell(
     elif verdicts:
         became = outcome(verdicts, found.at_once, len(silent))
         if became == TURNS:
-            split = splits({host: one for host, one in verdicts.items() if one != CANNOT_TELL}, setting.facts)
+            split = facts.splits({host: one for host, one in verdicts.items() if one != CANNOT_TELL}, setting.facts)
     else:
         became = WITHHELD
     return FleetCell(
