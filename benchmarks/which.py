@@ -149,10 +149,7 @@ def _compared(pairs: Sequence[Pair]) -> Found:
     found = {}
     for pair, rate, more in zip(pairs, rates, micros, strict=True):
         if rate and more:
-            times = Estimate(
-                1 / rate.value, 1 / rate.high, 1 / rate.low if rate.low else float("inf"), rate.n, rate.level
-            )
-            found[pair.cell] = More(times, more)
+            found[pair.cell] = More(rate.inverse, more)
     return found
 
 

@@ -168,8 +168,7 @@ def floor_shares(contexts: Iterable[Context]) -> list[FloorShare]:
                 continue
             ratio = measured.ratio
             if context.metric == THROUGHPUT:
-                high = 1 / ratio.low if ratio.low else float("inf")
-                ratio = Estimate(1 / ratio.value, 1 / ratio.high, high, ratio.n, ratio.level)
+                ratio = ratio.inverse
             label = context.label or naming.label(context.levels)
             found.append(FloorShare(label, cell.label, context.baseline.label, ratio))
     return found
