@@ -184,6 +184,11 @@ _PROBED_WHOLE = {"run_queue_wait_s", "foreign_cpu_s", "steal_s"}
 PROBED = {name: kind for name, kind in get_type_hints(Trial).items() if name.endswith(_PROBED) or name in _PROBED_WHOLE}
 
 
+# The meanings of columns that several tables have.
+_TRIAL = "number of the trial, as in trials.csv"
+_HOST = "in a fleet, the name of the host, as in trials.csv; else empty"
+
+
 @dataclass(frozen=True)
 class Bucket:
     """One row of latency.csv: a bucket of a trial's latency histogram, of the layout in harness/load/histogram.py.
@@ -191,23 +196,23 @@ class Bucket:
     Buckets are the same in all trials: histograms are merged by adding the counts of equal bounds.
     """
 
-    trial: int = _column("number of the trial, as in trials.csv", 0)
+    trial: int = _column(_TRIAL, 0)
     latency_us: float = _column("upper bound of the bucket, less than 1/128 above its smallest latency", 0.0, "us")
     count: int = _column("requests whose latency is in it", 0)
-    host: str = _column("in a fleet, the name of the host, as in trials.csv; else empty")
+    host: str = _column(_HOST)
 
 
 @dataclass(frozen=True)
 class Observation:
     """One row of probes.csv, or of the table that its probe names."""
 
-    trial: int = _column("number of the trial, as in trials.csv", 0)
+    trial: int = _column(_TRIAL, 0)
     probe: str = _column("name of the probe")
     role: str = _column("whose figure it is: `client`, `proxy`, `cache`; empty: the machine's")
     metric: str = _column("what was seen; totals are those of the measured time")
     value: float = _column("how much", 0.0)
     unit: str = _column("unit of the value; `1`: a count, `share`: of all that the probe saw of the role")
-    host: str = _column("in a fleet, the name of the host, as in trials.csv; else empty")
+    host: str = _column(_HOST)
 
 
 @dataclass(frozen=True)
@@ -236,7 +241,7 @@ class Slice:
         0.0,
         "s",
     )
-    host: str = _column("in a fleet, the name of the host, as in trials.csv; else empty")
+    host: str = _column(_HOST)
 
 
 @dataclass(frozen=True)
@@ -248,7 +253,7 @@ class Request:
     stage.
     """
 
-    trial: int = _column("number of the trial, as in trials.csv", 0)
+    trial: int = _column(_TRIAL, 0)
     request: int = _column("number of the request in its proxy process; in a lane: of its load", 0)
     proxy_pid: int = _column("process of the proxy that had it", 0)
     proxy_thread: int = _column("thread there, gettid(2)", 0)
