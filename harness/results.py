@@ -294,7 +294,6 @@ def _finite(text: str) -> float:
     return number
 
 
-_FIGURES = [name for name, kind in get_type_hints(Trial).items() if kind is float]
 _READ: dict[type, Any] = {int: int, float: _finite, str: str, bool: _truth}  # how a cell of a table is read
 _READ_ALL = {**_READ, float: float}  # where all of a column is looked at afterwards
 
@@ -303,6 +302,8 @@ Row = Trial | Slice | Bucket | Observation | Request
 _TYPES: dict[type, dict[str, Any]] = {
     kind: get_type_hints(kind) for kind in (Trial, Slice, Bucket, Observation, Request)
 }
+_FIGURES = [name for name, kind in _TYPES[Trial].items() if kind is float]
+_LEAST = -1e-9  # of a figure: sums of differences may end a hair below 0
 _Row = TypeVar("_Row", Trial, Slice, Bucket, Observation, Request)
 
 
@@ -322,7 +323,7 @@ def append(path: str, *rows: Row) -> None:
         with open(path, newline="", encoding="utf-8") as file:
             if next(csv.reader(file)) != columns:
                 raise ValueError(f"{path}: has other columns than this version writes; write to another directory")
-    counts = [name for name, kind in get_type_hints(type(rows[0])).items() if kind is int]
+    counts = [name for name, kind in _TYPES[type(rows[0])].items() if kind is int]
     for row in rows:
         if wrong := [name for name in counts if not isinstance(getattr(row, name), int)]:
             raise TypeError(f"{path}: {wrong[0]} is {getattr(row, wrong[0])!r}, and its column has whole numbers")
@@ -469,7 +470,7 @@ def _possible(made: list[Any], figures: dict[str, Sequence[float]], lacking: lis
     that mean nothing in a row: `lacking` are those that have no column."""
     for row in made:
         _blank(row, lacking)
-    return all(min(given, default=0.0) >= -1e-9 for given in figures.values()) and all(
+    return all(min(given, default=0.0) >= _LEAST for given in figures.values()) and all(
         row.status != "ok" or row.requests_per_s > 0 for row in made
     )
 
@@ -502,7 +503,7 @@ def impossible(row: Trial) -> str:
         value = getattr(row, name)
         if not math.isfinite(value):
             return f"{name} is {value}, no finite number"
-        if value < -1e-9:  # sums of differences may end a hair below 0
+        if value < _LEAST:
             return f"{name} is {value}: it cannot be negative"
     if row.requests_per_s <= 0:
         return f"requests_per_s of a trial with status ok is {row.requests_per_s}: it must be over 0"
@@ -518,7 +519,7 @@ def _blank(row: Trial, names: Iterable[str]) -> None:
 
 def dictionary(kind: type[Row] = Trial) -> str:
     """The columns as a Markdown table: the heart of docs/results.md."""
-    types = get_type_hints(kind)
+    types = _TYPES[kind]
     rows = [
         f"| `{one.name}` | {types[one.name].__name__} | {one.metadata['unit']} | {one.metadata['text']} |"
         for one in fields(kind)
@@ -552,7 +553,7 @@ def datapackage(names: Iterable[str], experiment: str) -> dict[str, Any]:
 
 
 def _describe(kind: type[Row]) -> list[dict[str, str]]:
-    types = get_type_hints(kind)
+    types = _TYPES[kind]
     return [
         {"name": one.name, "type": _FRICTIONLESS[types[one.name]], "description": one.metadata["text"]}
         | ({"unit": one.metadata["unit"]} if one.metadata["unit"] else {})
