@@ -41,8 +41,8 @@ class OverHosts:
 def over_hosts(logs: Mapping[str, Sequence[float]], share: bool, comparisons: int, apart: bool = True) -> OverHosts:
     """logs: host -> the log ratios of its blocks. share: whether the hosts are alike. comparisons: ratios a host.
     apart: whether each host is a machine of its own, so that they say something of the next one."""
-    most = 1 if share else LEAST
-    hosts = [host for host, own in logs.items() if len(own) >= most]
+    least = 1 if share else LEAST
+    hosts = [host for host, own in logs.items() if len(own) >= least]
     sizes = np.array([len(logs[host]) for host in hosts])
     if not hosts or sizes.max() < 2:
         return OverHosts(None, {})

@@ -114,7 +114,7 @@ class FleetStudy:
     @property
     def like(self) -> str:
         """What the means over hosts are of."""
-        return _like(self.apart).rstrip(",")
+        return _like(self.apart)
 
     @property
     def rivals(self) -> list[tuple[FleetContext, FleetCell]]:
@@ -199,8 +199,8 @@ def _cell(
     logs = {host: one.logs for host, one in compared.items()}
     found = over_hosts(logs, together is not None, setting.comparisons, setting.apart)
     said = verdict(found.summary.ratio, metric) if found.summary and not first.floor else ""
-    became, split = "", []
     verdicts = {host: one.verdict for host, one in compared.items()}
+    split: list[facts.Split] = []
     if first.floor:
         became = ""
     elif together and together.off:
@@ -230,7 +230,7 @@ def _cell(
 
 
 def _like(apart: bool) -> str:
-    return "machines like these," if apart else "hosts like these, some of which are one machine,"
+    return "machines like these" if apart else "hosts like these, some of which are one machine"
 
 
 def _notes(fleet: Fleet, hosts: list[Host], counting: list[Host], setting: _Setting) -> list[str]:
@@ -250,14 +250,14 @@ def _notes(fleet: Fleet, hosts: list[Host], counting: list[Host], setting: _Sett
     if comparisons and together:
         control = f" A/A control of all blocks: OFF: {together.off}." if together.off else ""
         said.append(
-            f"The hosts shared the blocks of one study. mean: of {like} each of {comparisons} intervals at {percent}, "
+            f"The hosts shared the blocks of one study. mean: of {like}, each of {comparisons} intervals at {percent}, "
             f"so that all hold at once with 95 % probability. A host is one value, however many blocks it has: few "
             f"hosts give wide intervals. {over}{control}"
         )
     elif comparisons:
         said += [
             f"A host's ratios are its own, and never pooled with those of others; its {comparisons} intervals hold at "
-            f"once. mean: of {like} each of {comparisons} intervals at {percent}, so that all hold at "
+            f"once. mean: of {like}, each of {comparisons} intervals at {percent}, so that all hold at "
             f"once with 95 % probability. {over}",
             "holds everywhere: each host of the fleet says so by itself. turns round: hosts on both sides of 1, by "
             "intervals that hold on all hosts at once.",
