@@ -398,7 +398,7 @@ def read_requests(path: str) -> Iterator[Request]:
 
 def read_slices(path: str) -> tuple[list[str], bytes]:
     """The columns of numbers of a file of slices, and the text of its whole lines, without the host: there may be
-    millions, so who needs them reads them as an array. A last line that a killed run left torn is left out. Raises
+    millions, so a caller reads them as an array. A last line that a killed run left torn is left out. Raises
     ValueError where the columns are others, or where slices are of several hosts."""
     with open(path, "rb") as file:
         head, text = file.readline(), file.read()

@@ -42,7 +42,7 @@ class ComparedCell:
 @dataclass(frozen=True)
 class FleetComparison:
     """Two fleets compared. unlike: differences of the machines, host by host. share: whether the hosts of each shared
-    a study, so that the verdict on the mean is the one."""
+    a study, so that the verdict on the mean counts."""
 
     metric: str
     cells: list[ComparedCell]
@@ -137,7 +137,7 @@ def _cell(label: str, there: Mapping[str, compare.Pair], asked: _Asked) -> Compa
 
 def errors_of(pairs: Sequence[compare.Pair], share: bool) -> NDArray[Any] | None:
     """The variances of hosts' log ratios, from that of a block: moderated over hosts, or, where they shared a study,
-    pooled. None where nothing tells how blocks scatter."""
+    pooled. None where it is not known how blocks scatter."""
     sizes = np.array([[len(logs) for logs in pair.logs] for pair in pairs]).reshape(-1, 2)
     means = (1 / sizes).sum(axis=1)  # the variance of a difference of means, where that of a block is 1
     if share:

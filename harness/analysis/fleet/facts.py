@@ -26,9 +26,9 @@ FACTS = {
     "Python": ("software", "python"),
     "harness": ("software", "harness"),
 }
-RIGHT = 0.9  # share of the hosts whose verdict a fact has to tell
+RIGHT = 0.9  # share of the hosts that must have the verdict most frequent with their value of a fact
 _MOST_VALUES = 4  # of a fact in a sentence
-_QUIET = "Not affected"  # a mitigation that tells nothing
+_QUIET = "Not affected"  # of a mitigation that the processor does not need
 
 
 def of_environment(environment: Mapping[str, Any]) -> dict[str, str]:
@@ -88,8 +88,8 @@ class Split:
 
 
 def splits(verdicts: Mapping[str, str], facts: Mapping[str, Mapping[str, str]]) -> list[Split]:
-    """The facts that split hosts as their verdicts do, the closest ones first: the fact tells the verdict of
-    at least `RIGHT` of the hosts, which is of all of them where they are few.
+    """The facts that split hosts as their verdicts do, the closest ones first: at least `RIGHT` of the hosts, which is
+    all of them where they are few, have the most frequent verdict of their value.
 
     verdicts: host -> one of two verdicts or more; hosts that cannot tell are left out before. facts: host -> its facts.
     A fact with a value of its own for more than every other host is left out: it would split any hosts.

@@ -3,9 +3,9 @@
 The blocks of a host say how surely it measured its ratio. Few blocks say little of that, so the variances of hosts are
 moderated as those of the cells of a context are (harness.analysis.intervals).
 
-In mode `share` the hosts were chosen to be alike. Their blocks have one variance, pooled: so a host with one block has
-its say as well. A host is one value all the same: docs/decisions/0028-fleet-analysis.md has what became of blocks as
-the unit. Whether the hosts were alike is asked besides, and decides nothing.
+In mode `share` the hosts were chosen to be alike. Their blocks have one variance, pooled: so a host with one block
+counts as well. A host is one value all the same: docs/decisions/0028-fleet-analysis.md has what became of blocks as
+the unit. A separate test asks whether the hosts were alike; no verdict rests on it.
 """
 
 from collections import Counter
