@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/pipeline.py DIR [--client c|python] [OPTION OF harness run...]
 
 All cells of a block are alive at once, and its slices of load alternate. The client is the same for all: that in C, or
-the harness's own; DIR/client says which. A run that ended early is gone on with, with the client that it had.
+the harness's own; DIR/client says which. A run that ended early is resumed, with the client that it had.
 """
 
 import argparse

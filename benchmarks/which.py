@@ -8,7 +8,6 @@ Every interval of the page holds together with the others with 95 % probability,
 found in the same trials.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +19,8 @@ from harness.analysis import intervals, leaders, run_files
 from harness.analysis.cells import CellTrials, ContextTrials, StudyTrials
 from harness.analysis.intervals import Estimate
 from harness.analysis.ratios import Pair, more_micros, ratios
+from harness.analysis.run_files import Run
+from harness.results import Trial
 from harness.units import show_size
 
 ROOT = Path(__file__).parent.parent
@@ -86,9 +87,10 @@ def main() -> int:
 
 def written(kernel: Path, libraries: Path) -> str:
     """What the page says of two runs."""
-    runs = [places(one) for one in (kernel, libraries)]
+    loaded = [run_files.load_run(str(one)) for one in (kernel, libraries)]
+    runs = [places(one) for one in loaded]
     found = _compared([pair for run in runs for place in run for pair in place.pairs])
-    lines = [f"- {_source(one)}" for one in (kernel, libraries)]
+    lines = [f"- {_source(one, run.trials)}" for one, run in zip((kernel, libraries), loaded, strict=True)]
     lines += ["", *(f"{number}. {text}" for number, text in enumerate(_sentences(*runs, found), 1)), ""]
     lines += ["| message | where | fastest | us | no worse, as far as seen | ends in a socket | us |"]
     lines += ["|--:|---|---|--:|---|---|--:|", *(_row(place) for place in runs[0])]
@@ -97,11 +99,10 @@ def written(kernel: Path, libraries: Path) -> str:
     return "\n".join(lines)
 
 
-def places(directory: Path) -> list[Place]:
+def places(run: Run) -> list[Place]:
     """The places of a run, by placement, messages in flight and size."""
-    trials, experiment, slices = run_files.load_run(str(directory))
-    study = StudyTrials(trials, slices)
-    contexts = study.contexts(study.compared(experiment["baseline"]))
+    study = StudyTrials(run.trials, run.slices)
+    contexts = study.contexts(study.compared(run.experiment["baseline"]))
     return sorted((_place(one) for one in contexts if one.good), key=lambda place: place.key)
 
 
@@ -148,10 +149,7 @@ def _compared(pairs: Sequence[Pair]) -> Found:
     found = {}
     for pair, rate, more in zip(pairs, rates, micros, strict=True):
         if rate and more:
-            times = Estimate(
-                1 / rate.value, 1 / rate.high, 1 / rate.low if rate.low else float("inf"), rate.n, rate.level
-            )
-            found[pair.cell] = More(times, more)
+            found[pair.cell] = More(rate.inverse, more)
     return found
 
 
@@ -230,9 +228,8 @@ def _library_table(where: str, there: Sequence[Place], found: Found) -> list[str
     return lines
 
 
-def _source(directory: Path) -> str:
-    trials, _, _ = run_files.load_run(str(directory))
-    facts = json.loads((directory / "environment.json").read_text())
+def _source(directory: Path, trials: Sequence[Trial]) -> str:
+    facts = run_files.environment(str(directory))
     cpu = facts["cpu"]
     kept = (
         f"`results/{directory.name}`" if directory in KEPT else "a short trial run on a busy machine that is not kept"

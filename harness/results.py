@@ -184,6 +184,11 @@ _PROBED_WHOLE = {"run_queue_wait_s", "foreign_cpu_s", "steal_s"}
 PROBED = {name: kind for name, kind in get_type_hints(Trial).items() if name.endswith(_PROBED) or name in _PROBED_WHOLE}
 
 
+# The meanings of columns that several tables have.
+_TRIAL = "number of the trial, as in trials.csv"
+_HOST = "in a fleet, the name of the host, as in trials.csv; else empty"
+
+
 @dataclass(frozen=True)
 class Bucket:
     """One row of latency.csv: a bucket of a trial's latency histogram, of the layout in harness/load/histogram.py.
@@ -191,23 +196,23 @@ class Bucket:
     Buckets are the same in all trials: histograms are merged by adding the counts of equal bounds.
     """
 
-    trial: int = _column("number of the trial, as in trials.csv", 0)
+    trial: int = _column(_TRIAL, 0)
     latency_us: float = _column("upper bound of the bucket, less than 1/128 above its smallest latency", 0.0, "us")
     count: int = _column("requests whose latency is in it", 0)
-    host: str = _column("in a fleet, the name of the host, as in trials.csv; else empty")
+    host: str = _column(_HOST)
 
 
 @dataclass(frozen=True)
 class Observation:
     """One row of probes.csv, or of the table that its probe names."""
 
-    trial: int = _column("number of the trial, as in trials.csv", 0)
+    trial: int = _column(_TRIAL, 0)
     probe: str = _column("name of the probe")
     role: str = _column("whose figure it is: `client`, `proxy`, `cache`; empty: the machine's")
     metric: str = _column("what was seen; totals are those of the measured time")
     value: float = _column("how much", 0.0)
     unit: str = _column("unit of the value; `1`: a count, `share`: of all that the probe saw of the role")
-    host: str = _column("in a fleet, the name of the host, as in trials.csv; else empty")
+    host: str = _column(_HOST)
 
 
 @dataclass(frozen=True)
@@ -236,7 +241,7 @@ class Slice:
         0.0,
         "s",
     )
-    host: str = _column("in a fleet, the name of the host, as in trials.csv; else empty")
+    host: str = _column(_HOST)
 
 
 @dataclass(frozen=True)
@@ -248,7 +253,7 @@ class Request:
     stage.
     """
 
-    trial: int = _column("number of the trial, as in trials.csv", 0)
+    trial: int = _column(_TRIAL, 0)
     request: int = _column("number of the request in its proxy process; in a lane: of its load", 0)
     proxy_pid: int = _column("process of the proxy that had it", 0)
     proxy_thread: int = _column("thread there, gettid(2)", 0)
@@ -289,7 +294,6 @@ def _finite(text: str) -> float:
     return number
 
 
-_FIGURES = [name for name, kind in get_type_hints(Trial).items() if kind is float]
 _READ: dict[type, Any] = {int: int, float: _finite, str: str, bool: _truth}  # how a cell of a table is read
 _READ_ALL = {**_READ, float: float}  # where all of a column is looked at afterwards
 
@@ -298,6 +302,8 @@ Row = Trial | Slice | Bucket | Observation | Request
 _TYPES: dict[type, dict[str, Any]] = {
     kind: get_type_hints(kind) for kind in (Trial, Slice, Bucket, Observation, Request)
 }
+_FIGURES = [name for name, kind in _TYPES[Trial].items() if kind is float]
+_LEAST = -1e-9  # of a figure: sums of differences may end a hair below 0
 _Row = TypeVar("_Row", Trial, Slice, Bucket, Observation, Request)
 
 
@@ -317,7 +323,7 @@ def append(path: str, *rows: Row) -> None:
         with open(path, newline="", encoding="utf-8") as file:
             if next(csv.reader(file)) != columns:
                 raise ValueError(f"{path}: has other columns than this version writes; write to another directory")
-    counts = [name for name, kind in get_type_hints(type(rows[0])).items() if kind is int]
+    counts = [name for name, kind in _TYPES[type(rows[0])].items() if kind is int]
     for row in rows:
         if wrong := [name for name in counts if not isinstance(getattr(row, name), int)]:
             raise TypeError(f"{path}: {wrong[0]} is {getattr(row, wrong[0])!r}, and its column has whole numbers")
@@ -392,7 +398,7 @@ def read_requests(path: str) -> Iterator[Request]:
 
 def read_slices(path: str) -> tuple[list[str], bytes]:
     """The columns of numbers of a file of slices, and the text of its whole lines, without the host: there may be
-    millions, so who needs them reads them as an array. A last line that a killed run left torn is left out. Raises
+    millions, so a caller reads them as an array. A last line that a killed run left torn is left out. Raises
     ValueError where the columns are others, or where slices are of several hosts."""
     with open(path, "rb") as file:
         head, text = file.readline(), file.read()
@@ -464,7 +470,7 @@ def _possible(made: list[Any], figures: dict[str, Sequence[float]], lacking: lis
     that mean nothing in a row: `lacking` are those that have no column."""
     for row in made:
         _blank(row, lacking)
-    return all(min(given, default=0.0) >= -1e-9 for given in figures.values()) and all(
+    return all(min(given, default=0.0) >= _LEAST for given in figures.values()) and all(
         row.status != "ok" or row.requests_per_s > 0 for row in made
     )
 
@@ -497,7 +503,7 @@ def impossible(row: Trial) -> str:
         value = getattr(row, name)
         if not math.isfinite(value):
             return f"{name} is {value}, no finite number"
-        if value < -1e-9:  # sums of differences may end a hair below 0
+        if value < _LEAST:
             return f"{name} is {value}: it cannot be negative"
     if row.requests_per_s <= 0:
         return f"requests_per_s of a trial with status ok is {row.requests_per_s}: it must be over 0"
@@ -513,7 +519,7 @@ def _blank(row: Trial, names: Iterable[str]) -> None:
 
 def dictionary(kind: type[Row] = Trial) -> str:
     """The columns as a Markdown table: the heart of docs/results.md."""
-    types = get_type_hints(kind)
+    types = _TYPES[kind]
     rows = [
         f"| `{one.name}` | {types[one.name].__name__} | {one.metadata['unit']} | {one.metadata['text']} |"
         for one in fields(kind)
@@ -547,7 +553,7 @@ def datapackage(names: Iterable[str], experiment: str) -> dict[str, Any]:
 
 
 def _describe(kind: type[Row]) -> list[dict[str, str]]:
-    types = get_type_hints(kind)
+    types = _TYPES[kind]
     return [
         {"name": one.name, "type": _FRICTIONLESS[types[one.name]], "description": one.metadata["text"]}
         | ({"unit": one.metadata["unit"]} if one.metadata["unit"] else {})

@@ -278,7 +278,7 @@ def test_hosts_that_shared_a_study_and_differ_are_not_taken_as_one(tmp_path, cap
 # Facts
 
 
-def test_a_fact_goes_with_a_verdict_where_it_tells_the_verdict_of_nearly_all_hosts():
+def test_a_fact_goes_with_a_verdict_where_nearly_all_hosts_with_a_value_of_it_have_the_same_verdict():
     known = {str(host): {"kernel": "6.1" if host < 10 else "6.18", "CPUs": str(host)} for host in range(20)}
     verdicts = {host: "faster" if one["kernel"] == "6.1" else "slower" for host, one in known.items()}
     assert [one.text for one in facts.splits(verdicts, known)] == ["kernel (6.1: faster; 6.18: slower)"]
@@ -336,7 +336,7 @@ def test_the_interval_of_the_mean_is_never_narrower_than_without_any_scatter_of_
     assert found.prediction.low <= found.ratio.low * (1 + 1e-9)
 
 
-def test_one_host_has_no_interval_over_hosts_and_two_tell_nothing_of_the_next():
+def test_one_host_has_no_interval_over_hosts_and_two_predict_nothing_of_the_next():
     one, two = (summary(np.zeros(k), np.full(k, 0.01)) for k in (1, 2))
     assert not one.ratio.bounded
     assert two.ratio.bounded

@@ -170,7 +170,7 @@ class StudyTrials:
 
     def __init__(self, trials: Iterable[Trial], slices: Slices | None = None) -> None:
         self._slices = slices
-        # Trials that are alike in all that can set them apart: one of them stands for all, which are many.
+        # Trials that are equal in all that separates contexts and cells: one stands for its group, and groups are few.
         alike: dict[Any, list[tuple[int, Trial]]] = defaultdict(list)
         for place, trial in enumerate(trials):
             if not trial.probe:

@@ -6,7 +6,7 @@ All of it is of the same trials as the measurements of a cell.
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from harness import results
@@ -89,14 +89,15 @@ class ChartData:
         return found
 
 
-def read(directory: str, trials: Iterable[Trial]) -> ChartData:
-    """The chart data of a run, from those files that it has. Raises OSError."""
+def read(directory: str, trials: Iterable[Trial], only: Collection[str] = ()) -> ChartData:
+    """The chart data of a run, from those files that it has. only: the names of the files to read; all where it is
+    empty. Raises OSError."""
     trials = list(trials)
     data = ChartData({trial.trial: trial for trial in trials if trial.status == "ok" and not trial.probe})
     cells = {trial.trial: trial.cell for trial in trials if trial.status == "ok" and trial.probe}
     for name, reader in ((results.LATENCY, _latencies), (run_files.SYMBOLS, _symbols), (results.STAGES, _stages)):
         path = f"{directory}/{name}"
-        if os.path.exists(path):
+        if (not only or name in only) and os.path.exists(path):
             try:
                 reader(path, data, cells)
             except ValueError as error:  # a run that was killed may have left half a row
@@ -167,8 +168,7 @@ def floor_shares(contexts: Iterable[Context]) -> list[FloorShare]:
                 continue
             ratio = measured.ratio
             if context.metric == THROUGHPUT:
-                high = 1 / ratio.low if ratio.low else float("inf")
-                ratio = Estimate(1 / ratio.value, 1 / ratio.high, high, ratio.n, ratio.level)
+                ratio = ratio.inverse
             label = context.label or naming.label(context.levels)
             found.append(FloorShare(label, cell.label, context.baseline.label, ratio))
     return found

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.analysis import naming
+from harness.analysis.claims import Claim
 from harness.analysis.intervals import Estimate
 from harness.analysis.judgements import Answer
 from harness.analysis.study import Cell, Context, Study
@@ -106,25 +107,30 @@ def _control(control: Control) -> dict[str, Any]:
 
 
 def _claim(answer: Answer) -> dict[str, Any]:
-    claim = answer.claim
+    findings = [
+        {
+            "levels": dict(finding.levels),
+            "label": finding.label,
+            "ratio": of_estimate(finding.ratio),
+            "outcome": finding.outcome,
+            "reason": finding.reason,
+        }
+        for finding in answer.findings
+    ]
+    return of_answer(answer.claim, answer.outcome, answer.reason, findings)
+
+
+def of_answer(claim: Claim, outcome: str, reason: str, findings: list[dict[str, Any]]) -> dict[str, Any]:
+    """A claim and the answer to it. findings: as plain values."""
     return {
         "text": claim.text,
         "metric": claim.metric,
         "test": dict(claim.test),
         "baseline": dict(claim.baseline),
         "expect": claim.expect,
-        "outcome": answer.outcome,
-        "reason": answer.reason,
-        "findings": [
-            {
-                "levels": dict(finding.levels),
-                "label": finding.label,
-                "ratio": of_estimate(finding.ratio),
-                "outcome": finding.outcome,
-                "reason": finding.reason,
-            }
-            for finding in answer.findings
-        ],
+        "outcome": outcome,
+        "reason": reason,
+        "findings": findings,
     }
 
 

@@ -55,6 +55,12 @@ class Estimate:
         """Whether there is an interval."""
         return math.isfinite(self.high)
 
+    @property
+    def inverse(self) -> "Estimate":
+        """Of a ratio, the one the other way round: of times, where this is of rates."""
+        high = 1 / self.low if self.low else math.inf
+        return Estimate(1 / self.value, 1 / self.high, high, self.n, self.level)
+
 
 def corrected(comparisons: int, ends: int = 2) -> float:
     """The level of each interval in a family of `comparisons` intervals, so that all hold at once at `CONFIDENCE`.

@@ -18,7 +18,7 @@ from harness.analysis.crossovers import ladders
 from harness.analysis.intervals import LEAST, more
 from harness.analysis.resolution import percents
 from harness.analysis.show import console, print_lines
-from harness.analysis.study import Cell, Context, Study
+from harness.analysis.study import Cell, Context, Study, floors_of
 from harness.units import KIB, MIB
 
 WIDTH = 80  # columns, where the output is not a terminal: it fits into a chat
@@ -172,12 +172,8 @@ def _tables(contexts: list[Context]) -> Iterator[tuple[str, Callable[[Context, C
     )
     if base:
         yield f"microseconds that a message takes more than over {base}", _more
-    floors = {cell.above_floor.floor for context in contexts for cell in context.cells if cell.above_floor}
-    if floors:
-        yield (
-            f"microseconds that a message takes more than over the floor of its shape ({', '.join(sorted(floors))})",
-            _above,
-        )
+    if floors := ", ".join(floors_of(contexts)):
+        yield f"microseconds that a message takes more than over the floor of its shape ({floors})", _above
     yield "messages or bytes a second, and CPU microseconds of both processes for a message", _rate
 
 

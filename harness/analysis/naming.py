@@ -1,6 +1,6 @@
-"""The names of sizes, factors and cells in tables and reports."""
+"""The names of sizes, factors, cells and hosts in tables and reports."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.factors import FACTORS
@@ -32,6 +32,7 @@ def label(levels: Mapping[str, Any], separator: str = ", ") -> str:
     return separator.join(parts)
 
 
+_MOST_HOSTS = 4  # that a sentence names
 _PLACES = {"same-core": "one core", "spread": "across cores"}  # as `harness ipc --placement` has them
 
 
@@ -57,3 +58,13 @@ def of_messages(levels: Mapping[str, Any]) -> str:
 def design(levels: Mapping[str, Any]) -> str:
     """The compared factors of a cell with their values: `posix_mq + sendfile`."""
     return label(levels, " + ")
+
+
+def hosts(names: Sequence[str]) -> str:
+    """Hosts of a fleet in a sentence: their names, or how many they are."""
+    return ", ".join(names) if len(names) <= _MOST_HOSTS else f"{len(names)} hosts"
+
+
+def silence(silent: int, all_hosts: int) -> str:
+    """How many hosts of a fleet say nothing, in words; empty where all say something."""
+    return f"{silent} of {all_hosts} hosts say nothing" if silent else ""

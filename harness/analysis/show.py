@@ -83,7 +83,7 @@ def show_run(directory: str) -> None:
     found = study.analyse(*run)
     render(found)
     if os.path.exists(f"{directory}/{results.STAGES}"):
-        show_stages.render(console(), found, chart_data.read(directory, run.trials).stages)
+        show_stages.render(console(), found, chart_data.read(directory, run.trials, [results.STAGES]).stages)
 
 
 def print_json(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: "Slices | None") -> None:
@@ -96,6 +96,7 @@ def print_json(trials: Iterable[Trial], experiment: Mapping[str, Any], slices: "
 def render(study: "Study") -> None:
     """Print an analysed study."""
     from harness.analysis.crossovers import UNBEATEN  # noqa: PLC0415
+    from harness.analysis.study import floors_of  # noqa: PLC0415
 
     screen = console()
     if study.coarse:
@@ -111,10 +112,8 @@ def render(study: "Study") -> None:
         "beyond the baseline, of all the system's time (open loop: of median latency). CPU us: of proxy and cache, for "
         "each request. floor: what the harness itself costs."
     )
-    floors = {cell.above_floor.floor for context in study.contexts for cell in context.cells if cell.above_floor}
-    if floors:
-        names = ", ".join(sorted(floors))
-        lines.append(f"us above floor: microseconds a request beyond the floor of its shape, copying or not ({names}).")
+    if floors := ", ".join(floors_of(study.contexts)):
+        lines.append(f"{_ABOVE}: microseconds a request beyond the floor of its shape, copying or not ({floors}).")
     if study.crossovers:
         lines.append(UNBEATEN)
     print_lines(screen, filter(None, lines))

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.stages import STAGES, WHOLE, Spread, Spreads
+from harness.analysis.stages import STAGES, WHOLE, Spread, Spreads, until
 from harness.analysis.study import Cell, Context, Study
 
 _STAGE, _CELL = 22, 24  # columns of the terminal for the name of a stage, and for a cell
@@ -38,8 +38,7 @@ def _table(context: Context, cells: Sequence[Cell], stages: Mapping[int, Spreads
     own = [stages[cell.number] for cell in cells]
     for name in (*STAGES, WHOLE):
         if any(name in one for one in own):
-            ends = "all of it" if name == WHOLE else STAGES[name].ends
-            table.add_row(ends, *(_text(one[name]) if name in one else "-" for one in own))
+            table.add_row(until(name), *(_text(one[name]) if name in one else "-" for one in own))
     return table
 
 

@@ -38,6 +38,11 @@ STAGES = {
 }
 
 
+def until(name: str) -> str:
+    """What ends a stage, in words; of `WHOLE`, that it is all of a request's time."""
+    return "all of it" if name == WHOLE else STAGES[name].ends
+
+
 class Spread(NamedTuple):
     """How long a stage takes, in microseconds: quartiles, and the mean over all requests."""
 

@@ -268,6 +268,11 @@ def widest(
     return max(map(reach, known)), min(one.n for one in known)
 
 
+def floors_of(contexts: Iterable[Context]) -> list[str]:
+    """The labels of the floors above which the time of cells of these contexts is measured, sorted."""
+    return sorted({cell.above_floor.floor for context in contexts for cell in context.cells if cell.above_floor})
+
+
 def _saturated(trial: Trial) -> bool:
     if not trial.rate:
         return False

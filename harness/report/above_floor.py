@@ -1,8 +1,8 @@
 """The table of microseconds above the floor: how much more a request takes than at the floor of its shape."""
 
 from harness.analysis.intervals import more
-from harness.analysis.study import Study
-from harness.report import vocabulary
+from harness.analysis.study import Study, floors_of
+from harness.report import page, vocabulary
 from harness.report.design_styles import DesignStyles
 from harness.report.markup import Markup, el
 
@@ -17,14 +17,12 @@ def section(study: Study, styles: DesignStyles) -> Markup | None:
         return None
     said = vocabulary.of_study(study)
     rows: dict[str, dict[int, str]] = {}
-    floors = set()
     for place, context in enumerate(contexts):
         for cell in context.cells:
             if above := cell.above_floor:
                 rows.setdefault(styles.name(cell), {})[place] = more(above.micros)
-                floors.add(above.floor)
     heads = ["design", *(said.label(context.levels) or "all trials" for context in contexts)]
-    names = ", ".join(sorted(floors))
+    names = ", ".join(floors_of(contexts))
     text = (
         f"Microseconds that a {said.request} takes more than at the floor of its shape ({names}), copying or not: what "
         "is left for the mechanism. All intervals hold at once."
@@ -36,9 +34,4 @@ def section(study: Study, styles: DesignStyles) -> Markup | None:
         body.append(el("tr", el("th", name, scope="row"), texts))
     table = el("table", el("thead", el("tr", head)), el("tbody", body), class_="fitting")
     title = "Above the floor"
-    return el(
-        "div",
-        el("h3", title),
-        el("p", text, class_="soft"),
-        el("div", table, class_="scroll", tabindex="0", role="region", aria_label=title),
-    )
+    return el("div", el("h3", title), el("p", text, class_="soft"), page.scrolled(table, title))

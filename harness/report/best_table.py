@@ -12,7 +12,7 @@ from harness.analysis.resolution import Resolution, percents
 from harness.analysis.study import Cell, Context, Study
 from harness.report import vocabulary
 from harness.report.markup import Markup, el
-from harness.report.page import badge
+from harness.report.page import badge, scrolled
 from harness.report.plot import micros, number
 
 _MOST_CONTEXTS = 60  # that are shown
@@ -59,12 +59,7 @@ def table(study: Study, fixed: Mapping[str, Any]) -> Markup:
     head = [el("th", one, scope="col", class_="n" if 2 <= place <= 6 else None) for place, one in enumerate(heads)]
     drawn = el("table", el("thead", el("tr", head)), bodies, class_="best fitting")
     # No caption: in a wide table it would be as wide.
-    name = "The best designs in each context"
-    return el(
-        "div",
-        el("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=name),
-        el("p", caption, class_="soft"),
-    )
+    return el("div", scrolled(drawn, "The best designs in each context"), el("p", caption, class_="soft"))
 
 
 def headline(context: Context) -> str:

@@ -20,13 +20,14 @@ _MEAN, _NEXT, _ALL = "c4", "c5", "c2"
 
 def charts(study: FleetStudy) -> list[Chart]:
     """A chart for each design, those first whose verdict turns round."""
-    designs: dict[str, list[tuple[FleetContext, FleetCell]]] = {}
-    for context, cell in study.rivals:
-        designs.setdefault(cell.label, []).append((context, cell))
+    designs: dict[str, list[tuple[FleetContext, FleetCell]]] = {cell.label: [] for _, cell in study.rivals}
+    for context in study.contexts:
+        for cell in context.cells:
+            if cell.outcome:
+                designs[cell.label].append((context, cell))
     keys = {host.name: number for number, host in enumerate(study.hosts)}
-    order = {id(context): place for place, context in enumerate(study.contexts)}
     return [
-        _chart(f"hosts-{number}", label, sorted(cells, key=lambda pair: order[id(pair[0])]), study, keys)
+        _chart(f"hosts-{number}", label, cells, study, keys)
         for number, (label, cells) in enumerate(list(designs.items())[:MOST_CHARTS], 1)
     ]
 

@@ -99,12 +99,7 @@ def _table(found: FleetStudy) -> Markup:
     base = next((cell.label for context in found.contexts for cell in context.cells if cell.baseline), "")
     caption = f"Ratios to {base}. Means are of {found.like}, and hold at once."
     caption += " next is the next such machine." if found.apart else " Nothing is said of the next machine."
-    name = "Outcomes over hosts"
-    return el(
-        "div",
-        el("div", table, class_="scroll", tabindex="0", role="region", aria_label=name),
-        el("p", caption, class_="soft"),
-    )
+    return el("div", page.scrolled(table, "Outcomes over hosts"), el("p", caption, class_="soft"))
 
 
 def _row(cell: FleetCell) -> Markup:

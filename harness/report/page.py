@@ -127,6 +127,11 @@ def figure(chart: Chart) -> Markup:
     return el("figure", el("h3", chart.title), el("figcaption", chart.text), drawn, note, id=f"figure-{chart.name}")
 
 
+def scrolled(drawn: Markup, name: str) -> Markup:
+    """A table that scrolls sideways where it is wider than the page, also by the keyboard. name: for screen readers."""
+    return el("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=name)
+
+
 def table(name: str, title: str, caption: str) -> Markup:
     """The place of a table, which page.js fills. name: as in the `tables` of the page."""
     buttons = [
@@ -143,14 +148,7 @@ def table(name: str, title: str, caption: str) -> Markup:
             el("span", class_="count soft", role="status"),
             class_="tools",
         ),
-        el(
-            "div",
-            el("table", el("caption", el("span", caption))),
-            class_="scroll",
-            tabindex="0",
-            role="region",
-            aria_label=title,
-        ),
+        scrolled(el("table", el("caption", el("span", caption))), title),
         el("button", "Show all rows", type="button", class_="more", hidden=True),
         el("noscript", "Tables need JavaScript. The same numbers are in trials.csv."),
         data_table=name,

@@ -9,7 +9,7 @@ from harness.analysis import naming
 from harness.analysis.cells import CPU_TIME, MEDIAN_LATENCY
 from harness.analysis.compare import Comparison
 from harness.analysis.intervals import Estimate
-from harness.analysis.stages import STAGES, WHOLE, Spreads
+from harness.analysis.stages import STAGES, WHOLE, Spreads, until
 from harness.analysis.study import Cell, Study
 from harness.report import vocabulary
 from harness.report.design_styles import DesignStyles
@@ -226,15 +226,9 @@ def of_stages(study: Study, styles: DesignStyles, stages: Mapping[int, Spreads])
         for cell in context.cells:
             spreads = stages.get(cell.number, {})
             for name, spread in spreads.items():
-                stage = (
-                    ("all of it", "")
-                    if name == WHOLE
-                    else (
-                        STAGES[name].ends,
-                        said.roles.get(STAGES[name].place, STAGES[name].place),
-                    )
-                )
+                place = "" if name == WHOLE else STAGES[name].place
                 share = 100 * spread.mean / spreads[WHOLE].mean
+                stage = [until(name), said.roles.get(place, place)]
                 rows.append([context.label, styles.name(cell), *stage, *spread, share, styles.key(cell)])
     return {"columns": columns, "rows": _rounded(rows)}
 

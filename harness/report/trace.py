@@ -74,10 +74,10 @@ def events(requests: Iterable[Request], trials: Mapping[int, Trial], varying: Se
         name = naming.label({factor: getattr(trial, factor) for factor in varying}) or trial.experiment
         for role in ("proxy", "cache"):
             pid, thread = getattr(request, f"{role}_pid"), getattr(request, f"{role}_thread")
-            for who, what, text in ((0, "process_name", f"{name}: {role}"), (thread, "thread_name", f"{role} worker")):
-                if pid and (pid, who) not in named:
-                    named.add((pid, who))
-                    yield {"ph": "M", "name": what, "pid": pid, "tid": who, "args": {"name": text}}
+            for tid, what, text in ((0, "process_name", f"{name}: {role}"), (thread, "thread_name", f"{role} worker")):
+                if pid and (pid, tid) not in named:
+                    named.add((pid, tid))
+                    yield {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": text}}
         yield from _of_request(request, number)
         yield from _of_threads(request, number, trial.batch > 1)
 

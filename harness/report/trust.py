@@ -13,7 +13,7 @@ from harness.analysis.resolution import COARSE, percent, percents
 from harness.analysis.study import Study
 from harness.report import vocabulary
 from harness.report.markup import Markup, el
-from harness.report.page import badge
+from harness.report.page import badge, scrolled
 from harness.results import LIVE, Trial
 
 
@@ -146,7 +146,7 @@ def _scatter(outlooks: Sequence[tuple[str, Outlook]], comparisons: int) -> Marku
         for place, (name, text) in enumerate(_SCATTER)
     ]
     table = el("table", el("caption", caption), el("thead", el("tr", heads)), el("tbody", rows), class_="fitting")
-    return el("div", table, class_="scroll", tabindex="0", role="region", aria_label="How ratios scatter")
+    return scrolled(table, "How ratios scatter")
 
 
 def _share(value: float) -> str:

@@ -28,7 +28,7 @@ def asked(kept):
 
 
 def fleet(place, hosts, mode="each", kept=KEPT, refused=()):
-    """A fleet. hosts: name -> what sets it apart: `faster`: {level of `data`: how many times as fast as in the kept
+    """A fleet. hosts: name -> how it differs: `faster`: {level of `data`: how many times as fast as in the kept
     run}; `kernel`, `cpu`, `congestion`: facts; `seed`: of noise of 1 % on each block of a cell; `blocks`: which of the
     kept run's it has; `control`: how many times as fast the second copies of an A/A control are."""
     place = Path(place)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness.analysis import claims
+from harness.analysis import claims, naming
 from harness.analysis.cells import Levels
 from harness.analysis.claims import REFUTED, SUPPORTED, UNDECIDED, Claim
 from harness.analysis.fleet.hosts import Host
@@ -37,7 +37,7 @@ class FleetFinding:
     @property
     def silence(self) -> str:
         """How many hosts say nothing, in words; empty where all say something."""
-        return silence(self.silent, len(self.silent) + sum(map(len, self.hosts.values())))
+        return naming.silence(len(self.silent), len(self.silent) + sum(map(len, self.hosts.values())))
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,6 @@ class FleetAnswer:
     findings: list[FleetFinding]
     outcome: str
     reason: str
-
-
-def silence(silent: Sequence[str], hosts: int) -> str:
-    """How many of so many hosts say nothing, in words; empty where all say something."""
-    return f"{len(silent)} of {hosts} hosts say nothing" if silent else ""
 
 
 def judge(
@@ -127,21 +122,17 @@ def _finding(
 def _counted(own: Counter[str], silent: Sequence[str]) -> str:
     total = sum(own.values()) + len(silent)
     said = [f"{outcome} on {count} of {total} hosts" for outcome, count in own.most_common()]
-    return ", ".join([*said, *filter(None, [silence(silent, total)])])
+    return ", ".join([*said, *filter(None, [naming.silence(len(silent), total)])])
 
 
 def lines(answer: FleetAnswer) -> list[str]:
     """A claim and its findings over hosts, as lines of text."""
     said = [f"{answer.outcome}: {answer.claim.text}"]
     for one in answer.findings:
-        parts = [one.outcome, *(f"{outcome} on {_named(hosts)}" for outcome, hosts in one.hosts.items())]
+        parts = [one.outcome, *(f"{outcome} on {naming.hosts(hosts)}" for outcome, hosts in one.hosts.items())]
         for what, ratio in (("all blocks", one.together), ("over hosts", one.summary and one.summary.ratio)):
             if ratio:
                 interval = f", interval {ratio.low:.3f} to {ratio.high:.3f}" if ratio.bounded else ""
                 parts.append(f"{what} {ratio.value:.3f}{interval}")
         said.append(f"  {one.label or 'all trials'}: {'; '.join([*parts, *filter(None, [one.silence])])}")
     return said if answer.findings else [*said, f"  {answer.reason}"]
-
-
-def _named(hosts: Sequence[str]) -> str:
-    return ", ".join(hosts) if len(hosts) <= 4 else f"{len(hosts)} hosts"

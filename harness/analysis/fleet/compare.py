@@ -8,7 +8,7 @@ pooled, a host with one block counts, and the verdict is that on the mean.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness.analysis import compare, naming, run_files
 from harness.analysis.cells import Levels
-from harness.analysis.fleet.facts import machine
+from harness.analysis.fleet import facts
 from harness.analysis.fleet.files import SHARE, Fleet, load_host
 from harness.analysis.fleet.over_hosts import SMALLEST, TOGETHER, outcome
 from harness.analysis.fleet.random_effects import Summary, summary
@@ -36,13 +36,13 @@ class ComparedCell:
     summary: Summary | None
     verdict: str
     outcome: str
-    silent: int = 0
+    silent: int
 
 
 @dataclass(frozen=True)
 class FleetComparison:
     """Two fleets compared. unlike: differences of the machines, host by host. share: whether the hosts of each shared
-    a study, so that the verdict on the mean is the one."""
+    a study, so that the verdict on the mean counts."""
 
     metric: str
     cells: list[ComparedCell]
@@ -86,10 +86,10 @@ def compare_fleets(first: Fleet, second: Fleet, metric: str) -> FleetComparison:
         max(len(one.pairs) for one in found.values()),
         share,
         len(shared),
-        len({machine(run_files.environment(second.path(host))) or host for host in found}) == len(found),
+        facts.apart({host: facts.machine(run_files.environment(second.path(host))) for host in found}),
     )
     comparisons = asked.comparisons
-    cells = [replace(_cell(label, there, asked), silent=len(shared) - len(there)) for label, there in labels.items()]
+    cells = [_cell(label, there, asked) for label, there in labels.items()]
     notes = [
         f"Ratios of B to A on {len(found)} hosts, unpaired, each host by itself. Over hosts: the mean of machines like "
         f"these, each of {comparisons} intervals at {100 * corrected(comparisons):.4g} %; next: the next such machine, "
@@ -116,6 +116,7 @@ class _Asked(NamedTuple):
 
 def _cell(label: str, there: Mapping[str, compare.Pair], asked: _Asked) -> ComparedCell:
     metric, comparisons, share, hosts, apart = asked
+    silent = hosts - len(there)
     counting = {
         host: pair for host, pair in there.items() if pair.verdict != WITHHELD and (share or pair.ratio.bounded)
     }
@@ -123,19 +124,20 @@ def _cell(label: str, there: Mapping[str, compare.Pair], asked: _Asked) -> Compa
     errors = errors_of([*counting.values()], share)
     if errors is None:
         withheld = any(pair.verdict == WITHHELD for pair in there.values())
-        return ComparedCell(label, first.levels, there, None, "", WITHHELD if withheld else CANNOT_TELL)
+        return ComparedCell(label, first.levels, there, None, "", WITHHELD if withheld else CANNOT_TELL, silent)
     logs = np.array([math.log(pair.ratio.value) for pair in counting.values()])
     found = summary(logs, errors, corrected(comparisons), apart)
     level = corrected(comparisons * len(counting))
     at_once = {host: unpaired(pair.logs[1], pair.logs[0], level) for host, pair in counting.items()}
     verdicts = {host: pair.verdict for host, pair in counting.items()}
     became = TOGETHER if share else outcome(verdicts, at_once, hosts - len(counting))
-    return ComparedCell(label, first.levels, there, found, verdict(found.ratio, metric) if found else "", became)
+    said = verdict(found.ratio, metric) if found else ""
+    return ComparedCell(label, first.levels, there, found, said, became, silent)
 
 
 def errors_of(pairs: Sequence[compare.Pair], share: bool) -> NDArray[Any] | None:
     """The variances of hosts' log ratios, from that of a block: moderated over hosts, or, where they shared a study,
-    pooled. None where nothing tells how blocks scatter."""
+    pooled. None where it is not known how blocks scatter."""
     sizes = np.array([[len(logs) for logs in pair.logs] for pair in pairs]).reshape(-1, 2)
     means = (1 / sizes).sum(axis=1)  # the variance of a difference of means, where that of a block is 1
     if share:

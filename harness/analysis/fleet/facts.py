@@ -26,28 +26,35 @@ FACTS = {
     "Python": ("software", "python"),
     "harness": ("software", "harness"),
 }
-RIGHT = 0.9  # share of the hosts whose verdict a fact has to tell
+RIGHT = 0.9  # share of the hosts that must have the verdict most frequent with their value of a fact
 _MOST_VALUES = 4  # of a fact in a sentence
-_QUIET = "Not affected"  # a mitigation that tells nothing
+_QUIET = "Not affected"  # of a mitigation that the processor does not need
 
 
 def of_environment(environment: Mapping[str, Any]) -> dict[str, str]:
     """Name of a fact -> its text, for the facts that the file has."""
     found = {}
     for name, (part, key) in FACTS.items():
-        inside = environment.get(part)
-        given = inside.get(key) if isinstance(inside, dict) else None
+        given = _at(environment, part, key)
         if given not in (None, "", [], {}):
             found[name] = _text(given)
     return found
 
 
 def machine(environment: Mapping[str, Any]) -> str:
-    """What tells machines apart: the id of the kernel's boot, which containers on one machine share, or, where the file
+    """What identifies a machine: the id of the kernel's boot, which containers on one machine share, or, where the file
     has none, the name of the machine. Empty where it has neither."""
-    kernel = environment.get("kernel")
-    boot = kernel.get("boot_id") if isinstance(kernel, dict) else None
-    return str(boot or environment.get("host") or "")
+    return str(_at(environment, "kernel", "boot_id") or environment.get("host") or "")
+
+
+def apart(machines: Mapping[str, str]) -> bool:
+    """Whether each host is a machine of its own. machines: host -> its machine; hosts without one count as such."""
+    return len({own or host for host, own in machines.items()}) == len(machines)
+
+
+def _at(environment: Mapping[str, Any], part: str, key: str) -> Any:
+    inside = environment.get(part)
+    return inside.get(key) if isinstance(inside, dict) else None
 
 
 def _text(given: Any) -> str:
@@ -81,8 +88,8 @@ class Split:
 
 
 def splits(verdicts: Mapping[str, str], facts: Mapping[str, Mapping[str, str]]) -> list[Split]:
-    """The facts that split hosts as their verdicts do, the closest ones first: the fact tells the verdict of
-    at least `RIGHT` of the hosts, which is of all of them where they are few.
+    """The facts that split hosts as their verdicts do, the closest ones first: at least `RIGHT` of the hosts, which is
+    all of them where they are few, have the most frequent verdict of their value.
 
     verdicts: host -> one of two verdicts or more; hosts that cannot tell are left out before. facts: host -> its facts.
     A fact with a value of its own for more than every other host is left out: it would split any hosts.

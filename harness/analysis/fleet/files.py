@@ -82,7 +82,7 @@ def load_host(fleet: Fleet, host: str) -> Run:
 
 def load_together(fleet: Fleet, hosts: Sequence[str]) -> Run:
     """The results of some hosts, as those of one run: for hosts that shared the blocks of one study. Trials and blocks
-    get numbers of their own. Rows whose processor, kernel or versions differ are still told apart by these columns.
+    get numbers of their own. Rows whose processor, kernel or versions differ are still in contexts of their own.
     Raises OSError, ValueError."""
     trials: list[Trial] = []
     parts = []

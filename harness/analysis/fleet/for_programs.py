@@ -10,7 +10,7 @@ from harness.analysis.fleet.facts import Split
 from harness.analysis.fleet.hosts import Host
 from harness.analysis.fleet.random_effects import Summary
 from harness.analysis.fleet.study import FleetCell, FleetContext, FleetStudy
-from harness.analysis.for_programs import VERSION, of_estimate
+from harness.analysis.for_programs import VERSION, of_answer, of_estimate
 from harness.analysis.intervals import Estimate
 
 
@@ -103,26 +103,17 @@ def _over_hosts(one: Estimate) -> dict[str, Any]:
 
 
 def _claim(answer: FleetAnswer) -> dict[str, Any]:
-    claim = answer.claim
-    return {
-        "text": claim.text,
-        "metric": claim.metric,
-        "test": dict(claim.test),
-        "baseline": dict(claim.baseline),
-        "expect": claim.expect,
-        "outcome": answer.outcome,
-        "reason": answer.reason,
-        "findings": [
-            {
-                "levels": dict(one.levels),
-                "label": one.label,
-                "outcome": one.outcome,
-                "reason": one.reason,
-                "together": of_estimate(one.together),
-                "summary": _summary(one.summary),
-                "silent": list(one.silent),
-                "hosts": [{"outcome": outcome, "hosts": hosts} for outcome, hosts in one.hosts.items()],
-            }
-            for one in answer.findings
-        ],
-    }
+    findings = [
+        {
+            "levels": dict(one.levels),
+            "label": one.label,
+            "outcome": one.outcome,
+            "reason": one.reason,
+            "together": of_estimate(one.together),
+            "summary": _summary(one.summary),
+            "silent": list(one.silent),
+            "hosts": [{"outcome": outcome, "hosts": hosts} for outcome, hosts in one.hosts.items()],
+        }
+        for one in answer.findings
+    ]
+    return of_answer(answer.claim, answer.outcome, answer.reason, findings)

@@ -21,8 +21,8 @@ Key = tuple[tuple[str, Any], ...]  # levels, as a key of a dictionary
 
 @dataclass(frozen=True)
 class CellThere:
-    """A cell on a host. value: geometric mean over its blocks, of the context's metric. ratio, verdict: to the baseline
-    of the context, as in harness.analysis.study. logs: the log ratio of each block."""
+    """A cell on a host. ratio, verdict: to the baseline of the context, as in harness.analysis.study. logs: the log
+    ratio of each block."""
 
     label: str
     levels: Levels

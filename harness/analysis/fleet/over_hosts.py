@@ -3,9 +3,9 @@
 The blocks of a host say how surely it measured its ratio. Few blocks say little of that, so the variances of hosts are
 moderated as those of the cells of a context are (harness.analysis.intervals).
 
-In mode `share` the hosts were chosen to be alike. Their blocks have one variance, pooled: so a host with one block has
-its say as well. A host is one value all the same: docs/decisions/0028-fleet-analysis.md has what became of blocks as
-the unit. Whether the hosts were alike is asked besides, and decides nothing.
+In mode `share` the hosts were chosen to be alike. Their blocks have one variance, pooled: so a host with one block
+counts as well. A host is one value all the same: docs/decisions/0028-fleet-analysis.md has what became of blocks as
+the unit. A separate test asks whether the hosts were alike; no verdict rests on it.
 """
 
 from collections import Counter
@@ -41,8 +41,8 @@ class OverHosts:
 def over_hosts(logs: Mapping[str, Sequence[float]], share: bool, comparisons: int, apart: bool = True) -> OverHosts:
     """logs: host -> the log ratios of its blocks. share: whether the hosts are alike. comparisons: ratios a host.
     apart: whether each host is a machine of its own, so that they say something of the next one."""
-    most = 1 if share else LEAST
-    hosts = [host for host, own in logs.items() if len(own) >= most]
+    least = 1 if share else LEAST
+    hosts = [host for host, own in logs.items() if len(own) >= least]
     sizes = np.array([len(logs[host]) for host in hosts])
     if not hosts or sizes.max() < 2:
         return OverHosts(None, {})

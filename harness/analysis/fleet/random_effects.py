@@ -1,7 +1,7 @@
 """A random-effects summary of one figure that several hosts measured: its mean, its spread, and the next host's value.
 
 Each host has a value of its own, drawn from a normal distribution with mean mu and standard deviation tau, and measures
-it with an error whose variance it tells. Values are logarithms of ratios, so tau 0.1 is about 10 %.
+it with an error whose variance it estimates. Values are logarithms of ratios, so tau 0.1 is about 10 %.
 
 tau: Paule & Mandel 1982, "Consensus Values and Weighting Factors". The tau^2 at which the weighted squares of the
 distances of hosts to their mean are as many as chance gives, k - 1; 0 where they are fewer already.
@@ -14,7 +14,7 @@ above 0, and below 1 where it is 0. So with that bound the standard error is jus
 
 Prediction: where the ratio of one more host lies, drawn like these (Higgins, Thompson & Spiegelhalter 2009, "A
 re-evaluation of random-effects meta-analysis"), Student's t with k - 1 degrees of freedom as for the mean. Its variance
-has the error of a typical host besides, so it is where a run of this study on the next host ends up as well. Without
+has the error of a typical host as well, so it is also where a run of this study on the next host ends up. Without
 that, it misses too often where tau is not far above the errors: few hosts then often give a tau of 0.
 
 Q: the weighted squares at tau = 0 (Cochran 1954). I^2: the share of the hosts' scatter that is not the error of a

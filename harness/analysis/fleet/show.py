@@ -1,12 +1,12 @@
 """`harness show`, `harness claims` and `harness compare` of a fleet's run, as text."""
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
+from harness.analysis import naming
 from harness.analysis.show import console, print_lines
 
 if TYPE_CHECKING:  # importing these loads numpy and scipy, which only an analysis needs
@@ -17,15 +17,7 @@ if TYPE_CHECKING:  # importing these loads numpy and scipy, which only an analys
 
 _MOST_HOSTS = 12  # that have a row
 _MOST_LINES = 12  # about cells whose verdict turns round
-_MOST_NAMED = 4  # hosts in a sentence
 _FACTS = ("processor", "CPUs", "kernel", "congestion control")  # columns of the table of hosts
-
-
-def show(directory: str) -> None:
-    """Read a fleet's run, analyse it, and print the result. Raises OSError, ValueError."""
-    from harness.analysis.fleet import files, study  # noqa: PLC0415
-
-    render(study.analyse(files.load(directory)))
 
 
 def render(study: "FleetStudy") -> None:
@@ -67,7 +59,7 @@ def interactions(study: "FleetStudy") -> list[str]:
     for context, cell in study.rivals:
         where = context.label or "all trials"
         if cell.outcome in (TURNS, UNSURE):
-            sides = "; ".join(f"{verdict} on {named(hosts)}" for verdict, hosts in cell.verdicts.items())
+            sides = "; ".join(f"{verdict} on {naming.hosts(hosts)}" for verdict, hosts in cell.verdicts.items())
             more = goes_with(cell) if cell.outcome == TURNS else ""
             turning.setdefault((f"{cell.outcome.capitalize()}: {cell.label}", f"{sides}.{more}"), []).append(where)
         elif cell.outcome == DIFFER and cell.ends:
@@ -99,11 +91,6 @@ def goes_with(cell: "FleetCell") -> str:
     facts = "; ".join(one.text for one in cell.splits[:6])
     several = "any of these, or something else, may be why" if len(cell.splits) > 1 else "it may be something else"
     return f" Goes with {facts}. That describes {decided} hosts and is no test: {several}."
-
-
-def named(hosts: Sequence[str]) -> str:
-    """Hosts in a sentence: their names, or how many they are."""
-    return ", ".join(hosts) if len(hosts) <= _MOST_NAMED else f"{len(hosts)} hosts"
 
 
 def _grid(title: str) -> Table:
@@ -179,13 +166,13 @@ def render_comparison(found: "FleetComparison") -> None:
     grid.add_column("outcome", overflow="fold")
     for cell in found.cells:
         verdicts = Counter(pair.verdict for pair in cell.there.values())
-        counted = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-        counted += f", {cell.silent} of {cell.silent + len(cell.there)} hosts say nothing" if cell.silent else ""
+        counted = [f"{count} {verdict}" for verdict, count in verdicts.most_common()]
+        counted += filter(None, [naming.silence(cell.silent, cell.silent + len(cell.there))])
         grid.add_row(
             cell.label,
             str(len(cell.there)),
             *summarised(cell.summary.ratio if cell.summary else None, cell.summary),
-            cell.verdict if found.share else f"{cell.outcome} ({counted})",
+            cell.verdict if found.share else f"{cell.outcome} ({', '.join(counted)})",
         )
     screen.print(grid)
     print_lines(screen, found.notes)

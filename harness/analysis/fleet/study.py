@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from harness.analysis import naming
 from harness.analysis.cells import Levels
+from harness.analysis.fleet import facts
 from harness.analysis.fleet import hosts as of_hosts
-from harness.analysis.fleet.claims import FleetAnswer, judge, silence
-from harness.analysis.fleet.facts import Split, same_everywhere, splits
+from harness.analysis.fleet.claims import FleetAnswer, judge
 from harness.analysis.fleet.files import SHARE, Fleet, load_together
 from harness.analysis.fleet.hosts import CellThere, ContextThere, Host, Key
 from harness.analysis.fleet.over_hosts import (
@@ -52,13 +53,13 @@ class FleetCell:
     at_once: Mapping[str, Estimate] | None = None
     verdict: str = ""
     outcome: str = ""
-    splits: tuple[Split, ...] = ()
+    splits: tuple[facts.Split, ...] = ()
     silent: tuple[str, ...] = ()
 
     @property
     def silence(self) -> str:
         """How many hosts say nothing, in words; empty where all say something."""
-        return silence(self.silent, len({*self.there, *self.silent}))
+        return naming.silence(len(self.silent), len({*self.there, *self.silent}))
 
     @property
     def verdicts(self) -> dict[str, list[str]]:
@@ -113,7 +114,7 @@ class FleetStudy:
     @property
     def like(self) -> str:
         """What the means over hosts are of."""
-        return _like(self.apart).rstrip(",")
+        return _like(self.apart)
 
     @property
     def rivals(self) -> list[tuple[FleetContext, FleetCell]]:
@@ -131,7 +132,7 @@ def analyse(fleet: Fleet) -> FleetStudy:
     asked = of_hosts.question(fleet)
     hosts = [of_hosts.read(fleet, name, asked) for name in fleet.hosts]
     counting = [host for host in hosts if host.contexts and not host.off]
-    apart = len({host.machine or host.name for host in counting}) == len(counting)
+    apart = facts.apart({host.name: host.machine for host in counting})
     together = None
     if fleet.mode == SHARE:
         trials, _, slices = load_together(fleet, [host.name for host in counting])
@@ -152,7 +153,7 @@ def analyse(fleet: Fleet) -> FleetStudy:
         mode=fleet.mode,
         hosts=hosts,
         refused=fleet.refused,
-        common=same_everywhere(host.facts for host in hosts if host.contexts),
+        common=facts.same_everywhere(host.facts for host in hosts if host.contexts),
         contexts=contexts,
         comparisons=comparisons,
         answers=judge(asked.claims, fleet.hosts, counting, together, apart),
@@ -198,8 +199,8 @@ def _cell(
     logs = {host: one.logs for host, one in compared.items()}
     found = over_hosts(logs, together is not None, setting.comparisons, setting.apart)
     said = verdict(found.summary.ratio, metric) if found.summary and not first.floor else ""
-    became, split = "", []
     verdicts = {host: one.verdict for host, one in compared.items()}
+    split: list[facts.Split] = []
     if first.floor:
         became = ""
     elif together and together.off:
@@ -209,7 +210,7 @@ def _cell(
     elif verdicts:
         became = outcome(verdicts, found.at_once, len(silent))
         if became == TURNS:
-            split = splits({host: one for host, one in verdicts.items() if one != CANNOT_TELL}, setting.facts)
+            split = facts.splits({host: one for host, one in verdicts.items() if one != CANNOT_TELL}, setting.facts)
     else:
         became = WITHHELD
     return FleetCell(
@@ -229,7 +230,7 @@ def _cell(
 
 
 def _like(apart: bool) -> str:
-    return "machines like these," if apart else "hosts like these, some of which are one machine,"
+    return "machines like these" if apart else "hosts like these, some of which are one machine"
 
 
 def _notes(fleet: Fleet, hosts: list[Host], counting: list[Host], setting: _Setting) -> list[str]:
@@ -249,14 +250,14 @@ def _notes(fleet: Fleet, hosts: list[Host], counting: list[Host], setting: _Sett
     if comparisons and together:
         control = f" A/A control of all blocks: OFF: {together.off}." if together.off else ""
         said.append(
-            f"The hosts shared the blocks of one study. mean: of {like} each of {comparisons} intervals at {percent}, "
+            f"The hosts shared the blocks of one study. mean: of {like}, each of {comparisons} intervals at {percent}, "
             f"so that all hold at once with 95 % probability. A host is one value, however many blocks it has: few "
             f"hosts give wide intervals. {over}{control}"
         )
     elif comparisons:
         said += [
             f"A host's ratios are its own, and never pooled with those of others; its {comparisons} intervals hold at "
-            f"once. mean: of {like} each of {comparisons} intervals at {percent}, so that all hold at "
+            f"once. mean: of {like}, each of {comparisons} intervals at {percent}, so that all hold at "
             f"once with 95 % probability. {over}",
             "holds everywhere: each host of the fleet says so by itself. turns round: hosts on both sides of 1, by "
             "intervals that hold on all hosts at once.",

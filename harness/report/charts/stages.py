@@ -1,14 +1,13 @@
 """The chart `stages`: where a request spends its time, stage by stage."""
 
 from harness.analysis.chart_data import ChartData
-from harness.analysis.stages import STAGES, WHOLE, Spreads
-from harness.analysis.study import Cell, Context, Study
-from harness.report import plot, vocabulary
+from harness.analysis.stages import STAGES, WHOLE, Spreads, until
+from harness.analysis.study import Cell, Study
+from harness.report import vocabulary
 from harness.report.design_styles import DesignStyles
 from harness.report.limits import MOST_PANELS, MOST_ROWS, few, left_out
-from harness.report.markup import el
-from harness.report.plot import Chart, Draw, Drawn, Panel, Scale, micros, number, short
-from harness.report.tooltips import tooltip
+from harness.report.plot import Chart, Panel, micros
+from harness.report.stacked_bars import Bar, stacked
 
 
 def chart(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart | None:
@@ -18,9 +17,10 @@ def chart(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart | 
     for context in study.contexts[:MOST_PANELS]:
         cells = few([cell for cell in context.cells if chart_data.stages.get(cell.number)], MOST_ROWS // 2)
         if cells:
-            bars = [(cell, chart_data.stages[cell.number]) for cell in cells]
-            seen |= {name for _, spreads in bars for name in spreads}
-            panels.append(Panel(context.label, _panel(context, bars, styles)))
+            bars = [_bar(cell, chart_data.stages[cell.number]) for cell in cells]
+            seen |= {name for cell in cells for name in chart_data.stages[cell.number]}
+            what = f"time of a {vocabulary.of_context(context).request}"
+            panels.append(Panel(context.label, stacked(what, context, bars, styles)))
     if not panels:
         return None
     return Chart(
@@ -37,41 +37,12 @@ def chart(study: Study, styles: DesignStyles, chart_data: ChartData) -> Chart | 
     )
 
 
-def _panel(context: Context, bars: list[tuple[Cell, Spreads]], styles: DesignStyles) -> Draw:
-    said = vocabulary.of_context(context)
-    most = max(max(_parts(spreads), spreads[WHOLE].median) for _, spreads in bars)
-
-    def draw(width: float) -> Drawn:
-        left = plot.margin([styles.name(cell) for cell, _ in bars], width)
-        x = Scale(0, most * 1.02, left, width - 50)
-        bottom = len(bars) * plot.ROW + 4
-        drawn = plot.across(x, 0, bottom, short, f"time of a {said.request}, \u00b5s")
-        for row, (cell, spreads) in enumerate(bars):
-            y, begin, key = row * plot.ROW + 3.0, 0.0, styles.key(cell)
-            drawn.append(plot.named(styles.name(cell), left, y + 13, key, cell.floor))
-            text = tooltip(context, cell, *(_line(name, spreads) for name in spreads))
-            for name, spread in spreads.items():
-                if name != WHOLE and spread.median:
-                    end = begin + spread.median
-                    size = {"x": x(begin), "y": y, "width": max(0.3, x(end) - x(begin)), "height": 16.0}
-                    drawn.append(el("rect", **size, class_=f"m part stage-{name}", data_k=key, data_tip=text))
-                    begin = end
-            whole = spreads[WHOLE].median
-            drawn.append(plot.rule(x(begin), y + 8, x(whole), y + 8, "zero"))
-            far = x(max(begin, whole)) + 6
-            drawn.append(el("text", number(whole), x=far, y=y + 13, class_="m value", data_k=key))
-        return drawn, bottom + 38.0
-
-    return draw
-
-
-def _parts(spreads: Spreads) -> float:
-    """The length of a bar, in microseconds."""
-    return sum(spread.median for name, spread in spreads.items() if name != WHOLE)
+def _bar(cell: Cell, spreads: Spreads) -> Bar:
+    parts = [(f"stage-{name}", spread.median) for name, spread in spreads.items() if name != WHOLE]
+    return Bar(cell, parts, [_line(name, spreads) for name in spreads], spreads[WHOLE].median)
 
 
 def _line(name: str, spreads: Spreads) -> str:
     """A line of a tooltip: a stage, its median and its quartiles."""
     low, median, high, _ = spreads[name]
-    ends = "all of it" if name == WHOLE else STAGES[name].ends
-    return f"{ends}: {micros(median)} ({micros(low)} to {micros(high)})"
+    return f"{until(name)}: {micros(median)} ({micros(low)} to {micros(high)})"
